@@ -1,0 +1,1 @@
+DECLARED: dict[str, str] = {}

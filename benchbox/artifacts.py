@@ -1,0 +1,157 @@
+"""Trained weights on disk: a safetensors file and its JSON card, named by the digest of their recipe.
+
+A file is written whole or not at all and carries its card and the SHA-256 of its tensors, so a damaged file
+is an error and never a silently different defence. The card lies beside it once more, for people. Nothing
+here unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from benchbox.domain import Spec, ThreatModel, digest
+from benchbox.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that determines a trained defence.
+
+    Attributes:
+        defense: Name and full recipe.
+        dataset: Name of the data set.
+        images: SHA-256 of its training images and labels.
+        seed: Of initial weights, order, augmentation, attacks and dropout.
+        threat: The ball that training attacks keep to.
+        base: The training of the frozen classifier it builds on, if any.
+    """
+
+    defense: Spec
+    dataset: str
+    images: str
+    seed: int
+    threat: ThreatModel
+    base: Training | None = None
+
+    @property
+    def digest(self) -> str:
+        """Name of the artifact."""
+        return digest(self.as_dict())
+
+    @property
+    def root(self) -> Training:
+        """The training of the target classifier at the bottom of the chain."""
+        return self.base.root if self.base else self
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form; a base is recorded in full."""
+        return asdict(self)
+
+
+class Artifacts:
+    """A folder of trained weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Where the weights of a digest are, or will be."""
+        return self.folder / f"{key}.safetensors"
+
+    def checkpoint(self, key: str) -> Path:
+        """Where an unfinished training keeps its state."""
+        return self.folder / f"{key}.partial.safetensors"
+
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).exists()
+
+    def save(self, training: Training, module: nn.Module, card: Mapping[str, Any]) -> None:
+        """Write the weights of a trained module and its card.
+
+        Raises:
+            ArtifactError: The folder cannot be written, or the disk is full.
+        """
+        # The frozen classifier of a base is an artifact of its own.
+        own = {k: v for k, v in module.state_dict().items() if not (training.base and k.startswith("classifier."))}
+        record = {"training": training.as_dict(), **card}
+        save_tensors(self.path(training.digest), own, record)
+        _write(self.path(training.digest).with_suffix(".json"), json.dumps(record, indent=1).encode())
+        self.checkpoint(training.digest).unlink(missing_ok=True)
+
+    def load_into(self, key: str, module: nn.Module) -> dict[str, Any]:
+        """Fill a module with the weights of a digest, strictly, and return the card.
+
+        Raises:
+            ArtifactError: The file is damaged or belongs to another architecture.
+        """
+        path = self.path(key)
+        tensors, card = load_tensors(path)
+        missing, unexpected = module.load_state_dict(tensors, strict=False)
+        absent = [k for k in missing if not (card["training"]["base"] and k.startswith("classifier."))]
+        if absent or unexpected:
+            raise ArtifactError(
+                f"weights {path} do not fit the defence (first mismatch: {(absent or unexpected)[0]}); "
+                "delete the file to train again"
+            )
+        return card
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able card to one safetensors file, whole or not at all.
+
+    Raises:
+        ArtifactError: The folder cannot be written, or the disk is full.
+    """
+    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    metadata = {"card": json.dumps(card), "sha256": _sha256(own)}
+    _write(path, save(own, metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote, checking the digest.
+
+    Raises:
+        ArtifactError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"cannot read {path}: {error}; delete it to train again") from error
+    if metadata.get("sha256") != _sha256(tensors):
+        raise ArtifactError(f"{path} is corrupt: its SHA-256 does not match; delete it to train again")
+    card: dict[str, Any] = json.loads(metadata["card"])
+    return tensors, card
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for key in sorted(tensors):
+        total.update(key.encode())
+        total.update(tensors[key].contiguous().view(torch.uint8).numpy() if tensors[key].dim() else tensors[key].numpy())
+    return total.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror}; make room or name another --store") from error

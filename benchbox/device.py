@@ -1,0 +1,32 @@
+"""Where the tensors live."""
+
+from __future__ import annotations
+
+import torch
+
+from benchbox.errors import RequestError
+
+
+def choose(name: str | None = None) -> torch.device:
+    """The device asked for, or else the first GPU, or else the CPU.
+
+    Raises:
+        RequestError: The device is not there.
+    """
+    # TF32 keeps ten bits of the mantissa: enough to train, not to say whether a sample is misclassified.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device {name!r} is not available here; use --device cpu") from error
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """Its name, for the record: "cpu, 2 threads" or "NVIDIA H200"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,309 @@
+"""The nouns of the field: what an attacker may do and know, what is run, and what came of it.
+
+Plain data from here on down: no SQL, no printing, and torch for typing only, so that planning and
+reporting never wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from benchbox.errors import RequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from benchbox.draws import Draws
+
+#: Room for float32 rounding when a distance is compared with epsilon (exact arithmetic exceeds 8/255 by 2.6e-8).
+TOLERANCE = 1e-6
+
+
+Norm = Literal["linf", "l2"]
+
+
+class Access(StrEnum):
+    """What the attacker knows, that is, which model the attack is given."""
+
+    GRAY_BOX = "gray-box"  # the bare target classifier; scored on the full defence
+    WHITE_BOX = "white-box"  # the whole defence as deployed, plain autograd
+    BPDA = "bpda"  # the whole defence through each of its stand-ins
+    TRANSFER = "transfer"  # a substitute trained with the same loss on the same data
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `list` and the reports print of a plug-in."""
+
+    name: str
+    summary: str
+    paper: str = ""
+    year: int | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The images a model is built for.
+
+    Attributes:
+        channels: 1 or 3.
+        size: Height and width in pixels.
+        classes: Number of classes K.
+        mean: Per channel, over the training images; what a network normalises with.
+        std: Likewise.
+    """
+
+    channels: int
+    size: int
+    classes: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The set of images an attacker may replace `x` by: a ball around it, cut with the box [0, 1].
+
+    Attributes:
+        norm: `linf` or `l2`, over all channels and pixels of one image.
+        epsilon: The radius, in the units of images in [0, 1].
+    """
+
+    norm: Norm
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise RequestError(f"unknown norm {self.norm!r}; use linf or l2")
+        if not 0 <= self.epsilon < float("inf"):
+            raise RequestError(f"epsilon must be a finite number of at least 0, got {self.epsilon}")
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The closest permitted image, per sample; shapes (N, C, H, W)."""
+        if self.norm == "linf":
+            return x_adv.clamp(x - self.epsilon, x + self.epsilon).clamp(0, 1)
+        delta = x_adv - x
+        # The box is convex and contains x, so clamping after the rescaling keeps the point in the ball.
+        scale = (self.epsilon / self.norms(delta).clamp_min(1e-12)).clamp_max(1.0)
+        return (x + delta * scale.view(-1, 1, 1, 1)).clamp(0, 1)
+
+    def scaled(self, factor: float) -> ThreatModel:
+        """The same norm with the radius times `factor`."""
+        return ThreatModel(self.norm, self.epsilon * factor)
+
+    def random_start(self, x: Tensor, draws: Draws) -> Tensor:
+        """A point of the ball for each sample: uniform in the L∞ box or in the L2 ball, then cut with [0, 1]."""
+        if self.norm == "linf":
+            noise = draws.at("start").uniform(*x.shape[1:], low=-self.epsilon, high=self.epsilon)
+        else:
+            noise = draws.at("start").normal(*x.shape[1:])
+            radius = self.epsilon * draws.at("radius").uniform(1)[:, 0] ** (1 / noise[0].numel())
+            noise = noise * (radius / self.norms(noise)).view(-1, 1, 1, 1)
+        return self.project(x + noise, x)
+
+    def norms(self, delta: Tensor) -> Tensor:
+        """Norm of each row of `delta` (N, C, H, W): a tensor (N,)."""
+        flat = delta.flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def __str__(self) -> str:
+        return f"{'L∞' if self.norm == 'linf' else 'L2'} ε = {format_epsilon(self.epsilon)}"
+
+
+def format_epsilon(epsilon: float) -> str:
+    """`0.3` as "0.3" and `0.03137` as "8/255", the way papers print them."""
+    steps = epsilon * 255
+    if steps >= 0.5 and abs(steps - round(steps)) < 1e-6 and abs(epsilon * 10 - round(epsilon * 10)) > 1e-9:
+        return f"{round(steps)}/255"
+    return f"{epsilon:g}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A plug-in and everything needed to rebuild it.
+
+    Attributes:
+        name: The registered name, or `path/to/file.py:Class`.
+        arguments: Every hyper-parameter with its default filled in.
+        code: Which code stands behind the name: the version a built-in declares, or the digest of a local file.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    code: str
+
+
+@dataclass(frozen=True)
+class SampleList:
+    """Which images a number is about. Cells on different lists are never compared.
+
+    Attributes:
+        dataset: Name of the data set.
+        split: Always `test` for published numbers; `validation` while tuning.
+        indices: Positions in that split, in the order they are scored.
+        digest: SHA-256 of the images and labels themselves.
+    """
+
+    dataset: str
+    split: str
+    indices: tuple[int, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form; the indices shrink to a count when they are simply the first n."""
+        first_n = self.indices == tuple(range(len(self.indices)))
+        which: Any = {"first": len(self.indices)} if first_n else list(self.indices)
+        return {"dataset": self.dataset, "split": self.split, "indices": which, "digest": self.digest}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> SampleList:
+        """Inverse of `as_dict`."""
+        which = record["indices"]
+        indices = tuple(range(which["first"])) if isinstance(which, dict) else tuple(which)
+        return cls(record["dataset"], record["split"], indices, record["digest"])
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """The model an attack is given: a trained artifact, as deployed or through one of its stand-ins."""
+
+    artifact: str
+    stand_in: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table, before it is known. The digest of its canonical JSON is its identity.
+
+    Attributes:
+        defense: The defence with its full recipe.
+        artifact: Digest of the trained defence that is scored.
+        attack: The attack with its full settings.
+        access: What the attacker knows.
+        view: The model the attack is given under that access.
+        threat: The ball.
+        samples: The images.
+        training_seed: Seed of the defence's training.
+        attack_seed: Seed of every draw the attack makes or sees.
+        scoring_draws: Fresh draws per image when the defence is randomised, else 1.
+        eot: Draws a gradient is averaged over when the view is randomised, else 1.
+    """
+
+    defense: Spec
+    artifact: str
+    attack: Spec
+    access: Access
+    view: ViewSpec
+    threat: ThreatModel
+    samples: SampleList
+    training_seed: int = 0
+    attack_seed: int = 0
+    scoring_draws: int = 1
+    eot: int = 1
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON: primary key, resume key and cache key at once."""
+        return digest(self.as_dict())
+
+    @property
+    def craft_key(self) -> str:
+        """Identity of the adversarial images alone: cells that share it share the crafting."""
+        record = self.as_dict()
+        return digest({k: record[k] for k in ("attack", "view", "threat", "samples", "attack_seed", "eot")})
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        record = {k: v for k, v in asdict(self).items() if k != "samples"}
+        return {**record, "access": str(self.access), "samples": self.samples.as_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Cell:
+        """Inverse of `as_dict`."""
+        return cls(
+            **{
+                **record,
+                "defense": Spec(**record["defense"]),
+                "attack": Spec(**record["attack"]),
+                "access": Access(record["access"]),
+                "view": ViewSpec(**record["view"]),
+                "threat": ThreatModel(**record["threat"]),
+                "samples": SampleList.from_dict(record["samples"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to each sample; row i is one sample. Percentages belong to reports.
+
+    Attributes:
+        position: (N,) place in the cell's sample list.
+        label: (N,) true class.
+        clean: (N, R) predicted class on the clean image, one column a scoring draw.
+        adversarial: (N, R) predicted class on the adversarial image, in the same draws' order.
+        first_success: (N,) forward pass at which the attacked view first erred; -1 never or not observed.
+        linf: (N,) largest change of a pixel.
+        l2: (N,) Euclidean length of the change.
+        forwards: (N,) forward passes of the view spent on the sample.
+        backwards: (N,) backward passes likewise.
+    """
+
+    position: NDArray[np.int64]
+    label: NDArray[np.int64]
+    clean: NDArray[np.int64]
+    adversarial: NDArray[np.int64]
+    first_success: NDArray[np.int64]
+    linf: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    forwards: NDArray[np.float64]
+    backwards: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @property
+    def clean_correct(self) -> NDArray[np.float64]:
+        """(N,) share of scoring draws in which the clean image is classified correctly."""
+        return (self.clean == self.label[:, None]).mean(axis=1)
+
+    @property
+    def robust(self) -> NDArray[np.float64]:
+        """(N,) share of scoring draws in which the adversarial image is classified correctly."""
+        return (self.adversarial == self.label[:, None]).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finished or unfinished cell as the store knows it: what reports are made from."""
+
+    cell: Cell
+    outcome: Outcome
+    status: Literal["done", "partial", "failed"]
+    error: str = ""
+    seconds: float = 0.0
+    run: int = 0
+    created: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def canonical(record: Any) -> str:
+    """JSON with sorted keys and no white space: equal records have equal text."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(record: Any) -> str:
+    """SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical(record).encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""Networks: images (N, C, H, W) float32 in [0, 1] -> logits (N, K), normalisation inside.
+
+    lenet5        LeNet-5 as advertorch has it; for 28×28 grey images
+    resnet18      ResNet-18 with the CIFAR stem
+    densenet121   DenseNet-121 with the CIFAR stem
+    wrn-28-10     Wide ResNet, 28 layers, 10 times as wide; any wrn-DEPTH-WIDTH
+
+`pix2pix` has the generator and the discriminator for defences that rewrite images.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from benchbox.domain import ImageSpec
+from benchbox.errors import RequestError, unknown
+
+NAMES = ("lenet5", "resnet18", "densenet121", "wrn-28-10")
+
+
+def build(name: str, images: ImageSpec) -> nn.Module:
+    """A network with fresh random weights, drawn from torch's global generator.
+
+    Args:
+        name: One of `NAMES`, or `wrn-DEPTH-WIDTH`.
+        images: What it is built for; its mean and standard deviation are what the network normalises with.
+
+    Raises:
+        RequestError: There is no such network, or it cannot be built for such images.
+    """
+    # torchvision takes a second to import, hence only on demand.
+    if name == "lenet5":
+        from benchbox.nets.lenet import LeNet5
+
+        return LeNet5(images)
+    if name == "resnet18":
+        from benchbox.nets.torchvision_nets import resnet18
+
+        return resnet18(images)
+    if name == "densenet121":
+        from benchbox.nets.torchvision_nets import densenet121
+
+        return densenet121(images)
+    if wide := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,3})", name):
+        from benchbox.nets.wide_resnet import WideResNet
+
+        return WideResNet(images, depth=int(wide[1]), widen=int(wide[2]))
+    raise unknown("network", name, NAMES)
+
+
+def head(network: nn.Module) -> nn.Linear:
+    """The last linear layer: its input are the penultimate features, its output the logits.
+
+    In a network that is not from here, the linear layer that was registered last is taken for it.
+
+    Raises:
+        RequestError: The network has no linear layer.
+    """
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise RequestError(
+            f"{type(network).__name__} has no nn.Linear, so no penultimate features; use a network that ends in one"
+        )
+    return linear[-1]

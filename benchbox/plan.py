@@ -1,0 +1,211 @@
+"""From a request to frozen cells: what has to be trained, what is crafted, what is scored on what.
+
+Planning touches no device and no image. The plan is data; running it is `benchbox.runner`'s business.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from benchbox.artifacts import Training
+from benchbox.domain import Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from benchbox.attack import Attack
+    from benchbox.data import Dataset
+    from benchbox.defense import Defense
+    from benchbox.registry import Plugin, Registry
+
+#: A substitute differs from the target in its seed alone: same loss, same network, same data.
+SUBSTITUTE_SEED = 1000
+#: Accesses of an attack that declares none, when it is asked for by name.
+EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, for one data set.
+
+    Attributes:
+        defenses: Names.
+        dataset: Name.
+        attacks: Names, or `("all",)`.
+        accesses: Restricts where attacks are run; empty for each attack's own choice.
+        samples: First n of the test split; None for the data set's default.
+        seeds: Training seeds; each is a row of its own.
+        attack_seed: Seed of everything an attack draws.
+        epsilon: Radius; None for the data set's usual one.
+        norm: `linf` or `l2`.
+        overrides: Settings by plug-in name and field, e.g. `{"pssr": {"epochs": 5}}`.
+        axes: Values to run through, by "plug-in.field"; the grid is their product.
+        scoring_draws: Fresh draws per image for randomised defences.
+        eot: Draws a gradient is averaged over for randomised defences.
+    """
+
+    defenses: tuple[str, ...]
+    dataset: str
+    attacks: tuple[str, ...] = ("all",)
+    accesses: tuple[Access, ...] = ()
+    samples: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    attack_seed: int = 0
+    epsilon: float | None = None
+    norm: Norm = "linf"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    scoring_draws: int = 10
+    eot: int = 20
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, for the record of the run."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order they are run, and how every artifact they name is trained."""
+
+    request: Request
+    cells: tuple[Cell, ...]
+    trainings: Mapping[str, Training]
+
+
+class Planner:
+    """Turns requests into plans with the plug-ins at hand."""
+
+    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack]) -> None:
+        self.defenses = defenses
+        self.attacks = attacks
+
+    def plan(self, request: Request, dataset: Dataset, samples: SampleList) -> Plan:
+        """Every cell of a request.
+
+        Args:
+            request: What was asked for.
+            dataset: The data set it names.
+            samples: The test images to score.
+
+        Raises:
+            RequestError: A name, a field or a value does not fit.
+        """
+        self._check_overrides(request)
+        epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
+        threat = ThreatModel(request.norm, epsilon)
+        cells: dict[str, Cell] = {}
+        trainings: dict[str, Training] = {}
+        for overrides in _grid(request):
+            attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
+            for name, seed in itertools.product(request.defenses, request.seeds):
+                training = self.training(name, dataset, seed, overrides)
+                substitute = _substitute(training.root)
+                for step in (training, training.root, substitute):
+                    trainings |= _chain(step)
+                plugin = self.defenses.get(name)
+                for attack, access, view in self._pairs(request, plugin, training, substitute, attacks):
+                    randomized = plugin.cls.randomized
+                    cell = Cell(
+                        defense=training.defense,
+                        artifact=training.digest,
+                        attack=attack,
+                        access=access,
+                        view=view,
+                        threat=threat,
+                        samples=samples,
+                        training_seed=seed,
+                        attack_seed=request.attack_seed,
+                        scoring_draws=request.scoring_draws if randomized else 1,
+                        eot=request.eot if randomized and view.artifact == training.digest else 1,
+                    )
+                    cells[cell.key] = cell
+        needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}
+        chains = [_chain(trainings[key]) for key in needed]
+        return Plan(request, tuple(cells.values()), {k: t for chain in chains for k, t in chain.items()})
+
+    def training(
+        self, name: str, dataset: Dataset, seed: int, overrides: Mapping[str, Mapping[str, Any]]
+    ) -> Training:
+        """How a defence is trained on a data set, its base included."""
+        plugin = self.defenses.get(name)
+        recipe = plugin.cls.configure(dataset.family, dataset.name, **plugin.preset, **overrides.get(name, {}))
+        base_name = getattr(recipe, "base", plugin.cls.base)
+        return Training(
+            defense=Spec(name, recipe.model_dump(), plugin.code),
+            dataset=dataset.name,
+            images=dataset.train.digest,
+            seed=seed,
+            threat=ThreatModel(dataset.norm, dataset.epsilon),
+            base=self.training(base_name, dataset, seed, overrides) if base_name else None,
+        )
+
+    def _asked(self, request: Request) -> list[Plugin[Attack]]:
+        if request.attacks == ("all",):
+            every = [self.attacks.get(name) for name in self.attacks.names()]
+            return [plugin for plugin in every if plugin.cls.standard]
+        return [self.attacks.get(name) for name in request.attacks]
+
+    def _attack(self, plugin: Plugin[Attack], dataset: Dataset, overrides: Mapping[str, Mapping[str, Any]]) -> Spec:
+        settings = {**plugin.preset, **overrides.get(plugin.name, {})}
+        attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
+        return Spec(plugin.name, asdict(attack), plugin.code)
+
+    def _pairs(
+        self,
+        request: Request,
+        plugin: Plugin[Defense],
+        training: Training,
+        substitute: Training,
+        attacks: Sequence[tuple[Plugin[Attack], Spec]],
+    ) -> Iterator[tuple[Spec, Access, ViewSpec]]:
+        """Each attack with the model it is given under each access."""
+        for attack, spec in attacks:
+            accesses = attack.cls.standard
+            if request.attacks != ("all",) and (request.accesses or not accesses):
+                accesses = EVERY_ACCESS if attack.cls.needs == "gradient" else (Access.WHITE_BOX,)
+            if request.accesses:
+                accesses = tuple(a for a in accesses if a in request.accesses)
+            for access in accesses:
+                if access is Access.TRANSFER:
+                    yield spec, access, ViewSpec(substitute.digest)
+                elif access is Access.WHITE_BOX or training.base is None:
+                    # Without a purifier the bare classifier and the deployed defence are one model.
+                    yield spec, Access.WHITE_BOX, ViewSpec(training.digest)
+                elif access is Access.GRAY_BOX:
+                    yield spec, access, ViewSpec(training.root.digest)
+                else:
+                    for stand_in in plugin.cls.stand_ins:
+                        # Autograd through the deployed defence is what white-box attacks already do.
+                        exact = stand_in == plugin.cls.exact
+                        yield spec, access, ViewSpec(training.digest, None if exact else stand_in)
+
+    def _check_overrides(self, request: Request) -> None:
+        for name in [*request.overrides, *(axis.rpartition(".")[0] for axis in request.axes)]:
+            known = self.defenses.names() + self.attacks.names()
+            if name not in known and name not in (*request.defenses, *request.attacks):
+                raise unknown("plug-in in --set", name, known)
+
+
+def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
+    """The overrides of every point of the grid; one point when there are no axes."""
+    for values in itertools.product(*request.axes.values()):
+        point = {name: dict(settings) for name, settings in request.overrides.items()}
+        for axis, value in zip(request.axes, values, strict=True):
+            name, _, setting = axis.rpartition(".")
+            if not name:
+                raise RequestError(f"axis {axis!r} names no plug-in; write it as plug-in.field, e.g. pssr.alpha")
+            point.setdefault(name, {})[setting] = value
+        yield point
+
+
+def _substitute(root: Training) -> Training:
+    return Training(root.defense, root.dataset, root.images, root.seed + SUBSTITUTE_SEED, root.threat)
+
+
+def _chain(training: Training) -> dict[str, Training]:
+    """A training and those below it, the lowest first."""
+    below = _chain(training.base) if training.base else {}
+    return {**below, training.digest: training}
+

@@ -1,0 +1,115 @@
+"""One request, from its words to its cells in the store: the function behind `benchbox run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchbox import data, device, provenance
+from benchbox.artifacts import Artifacts, Training
+from benchbox.plan import Plan, Planner, Request
+from benchbox.runner import Observer, Report, Runner
+from benchbox.store import Store
+from benchbox.workshop import Workshop
+
+if TYPE_CHECKING:
+    from benchbox.attack import Attack
+    from benchbox.data import Dataset
+    from benchbox.defense import Defense
+    from benchbox.domain import SampleList
+    from benchbox.registry import Registry
+
+#: Images attacked at once: what fits a CPU's cache, and what fills a GPU.
+BATCH_SIZE = {"cpu": 125, "cuda": 500}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and where they run; none of it changes a result.
+
+    Attributes:
+        store: URL or path of the results.
+        artifacts: Folder of trained weights.
+        data_dir: Folder of data sets, if given.
+        device: As torch names it; None for the best there is.
+        batch_size: Images attacked at once; None for the device's usual.
+        download: Whether data sets may be fetched.
+    """
+
+    store: str = "results/benchbox.sqlite"
+    artifacts: Path = Path("results/artifacts")
+    data_dir: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    download: bool = True
+
+
+class Session:
+    """Plug-ins, settings and the data sets read so far."""
+
+    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack], settings: Settings) -> None:
+        self.defenses = defenses
+        self.attacks = attacks
+        self.settings = settings
+        self._datasets: dict[str, Dataset] = {}
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set, read once."""
+        if name not in self._datasets:
+            self._datasets[name] = data.load(name, self.settings.data_dir, download=self.settings.download)
+        return self._datasets[name]
+
+    def samples(self, request: Request) -> SampleList:
+        """The images a request scores."""
+        return data.sample_list(self.dataset(request.dataset), request.samples)
+
+    def plan(self, request: Request) -> Plan:
+        """The cells of a request."""
+        dataset = self.dataset(request.dataset)
+        return Planner(self.defenses, self.attacks).plan(request, dataset, self.samples(request))
+
+    def run(self, plan: Plan, store: Store, observer: Observer) -> Report:
+        """Fill the cells of a plan; what is in the store already is not run again."""
+        where = device.choose(self.settings.device)
+        record = provenance.collect(device.describe(where))
+        run = store.begin_run(plan.request.as_dict(), record)
+        try:
+            report = self._runner(plan.request.dataset, store, observer, record).run(plan, run)
+        except KeyboardInterrupt:
+            store.finish_run(run, "interrupted")
+            raise
+        store.finish_run(run, "failed" if report.failed else "done")
+        return report
+
+    def train(self, trainings: Sequence[Training], observer: Observer) -> None:
+        """Train what is missing of some defences."""
+        record = provenance.collect(device.describe(device.choose(self.settings.device)))
+        for wanted in trainings:
+            self.workshop(wanted.dataset, observer.training, record).obtain(wanted)
+
+    def workshop(
+        self, dataset: str, report: Callable[..., None], record: dict[str, object] | None = None
+    ) -> Workshop:
+        """Where trained defences for a data set come from."""
+        return Workshop(
+            Artifacts(self.settings.artifacts),
+            self.defenses,
+            self.dataset(dataset),
+            device.choose(self.settings.device),
+            record,
+            report,
+        )
+
+    def _runner(self, dataset: str, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
+        where = device.choose(self.settings.device)
+        return Runner(
+            store,
+            self.workshop(dataset, observer.training, record),
+            self.attacks,
+            self.dataset(dataset),
+            where,
+            self.settings.batch_size or BATCH_SIZE.get(where.type, BATCH_SIZE["cpu"]),
+            observer,
+        )

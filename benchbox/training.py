@@ -1,0 +1,252 @@
+"""The one training loop. A defence states its losses and who minimises them; the loop is here.
+
+Everything random is drawn per sample from (seed, epoch, index), or from torch's generator re-seeded at the
+start of each epoch (dropout), so a training that was killed and resumed ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from benchbox.artifacts import load_tensors, save_tensors
+from benchbox.defense import Batch, Defense, Recipe
+from benchbox.domain import ThreatModel
+from benchbox.draws import Draws
+
+PREPARE_BATCH = 500
+
+
+class TrainingImages(Protocol):
+    """What the loop needs of a data set."""
+
+    x: Tensor
+    y: Tensor
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) float32 in [0, 1] and labels (n,) at some positions."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands. `done` of `total` steps; the mean of each loss term over the last steps."""
+
+    phase: str
+    done: int
+    total: int
+    epoch: int = 0
+    terms: Mapping[str, float] | None = None
+
+
+def fit(
+    defense: Defense,
+    recipe: Recipe,
+    images: TrainingImages,
+    *,
+    threat: ThreatModel,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> list[dict[str, float]]:
+    """Train a defence in place.
+
+    Args:
+        defense: Built, untrained; its classifier already trained and frozen if it has a base.
+        recipe: The hyper-parameters of the loop.
+        images: The training set.
+        threat: The ball that training attacks keep to.
+        seed: Initial weights are the caller's; this seeds order, augmentation, attacks and dropout.
+        device: Where to train.
+        checkpoint: File written after every epoch and read at the start, so that a killed training resumes.
+        report: Called a few times a second at most by the loop's own rhythm.
+
+    Returns:
+        The mean of every loss term, one mapping an epoch.
+    """
+    defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    n, steps = len(images.y), math.ceil(len(images.y) / recipe.batch_size)
+    prepared = _prepare(defense, images, threat, seed, device, report)
+    if prepared:
+        defense.calibrate(prepared)
+    players = {name: parameters for name, parameters in defense.players().items() if parameters}
+    if not players:
+        return []
+    optimizers = {name: _optimizer(recipe, parameters) for name, parameters in players.items()}
+    history = _resume(checkpoint, defense, optimizers)
+    for epoch in range(len(history), recipe.epochs):
+        sums: dict[str, Tensor] = {}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            order = torch.randperm(n)
+            defense.train()
+            _freeze_base(defense)
+            for step, rows in enumerate(order.split(recipe.batch_size)):
+                done = epoch * steps + step
+                _set_rate(optimizers, recipe, done / (recipe.epochs * steps))
+                batch = _batch(images, rows, prepared, recipe, threat, seed, epoch, device, done / (recipe.epochs * steps))
+                for name, value in _step(defense, batch, players, optimizers).items():
+                    sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+                if step % 10 == 9 or step == steps - 1:
+                    terms = {name: float(value) / (step + 1) for name, value in sums.items()}
+                    report(Progress("train", done + 1, recipe.epochs * steps, epoch + 1, terms))
+        history.append({name: float(value) / steps for name, value in sums.items()})
+        if checkpoint:
+            _save_checkpoint(checkpoint, defense, optimizers, history)
+    return history
+
+
+def _step(
+    defense: Defense, batch: Batch, players: Mapping[str, list[nn.Parameter]], optimizers: Mapping[str, Optimizer]
+) -> dict[str, Tensor]:
+    losses = defense.losses(batch)
+    names = list(players)
+    for i, name in enumerate(names):
+        # Each player's loss moves its own parameters only, whatever else it flows through.
+        total = torch.stack(list(losses[name].values())).sum()
+        gradients = torch.autograd.grad(
+            total, players[name], retain_graph=i + 1 < len(names), allow_unused=True
+        )
+        for parameter, gradient in zip(players[name], gradients, strict=True):
+            parameter.grad = gradient
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return {term: value.detach() for terms in losses.values() for term, value in terms.items()}
+
+
+def _prepare(
+    defense: Defense,
+    images: TrainingImages,
+    threat: ThreatModel,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Progress], None],
+) -> dict[str, Tensor]:
+    defense.eval()
+    parts: dict[str, list[Tensor]] = {}
+    n = len(images.y)
+    for rows in torch.arange(n).split(PREPARE_BATCH):
+        x, y = images.batch(rows)
+        draws = Draws(rows.to(device), seed).at("prepare")
+        batch = Batch(x.to(device), y.to(device), draws, 0.0, threat)
+        for name, rows_made in defense.prepare(batch).items():
+            parts.setdefault(name, []).append(rows_made.detach().cpu())
+        if not parts:
+            return {}
+        report(Progress("prepare", int(rows[-1]) + 1, n))
+    return {name: torch.cat(chunks) for name, chunks in parts.items()}
+
+
+def _batch(
+    images: TrainingImages,
+    rows: Tensor,
+    prepared: Mapping[str, Tensor],
+    recipe: Recipe,
+    threat: ThreatModel,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    progress: float,
+) -> Batch:
+    x, y = images.batch(rows)
+    draws = Draws(rows.to(device), seed).at("epoch", epoch)
+    x = x.to(device, memory_format=torch.channels_last)
+    extras = {name: made[rows].to(device) for name, made in prepared.items()}
+    if recipe.augment:
+        x = crop_and_flip(x, draws.at("augment"))
+        # What was prepared of an image moves with it.
+        extras = {k: crop_and_flip(v, draws.at("augment")) if v.dim() == 4 else v for k, v in extras.items()}
+    return Batch(x, y.to(device), draws, progress, threat, extras)
+
+
+def crop_and_flip(x: Tensor, draws: Draws) -> Tensor:
+    """Random crop after zero padding of one eighth, and horizontal flip with probability one half; (N, C, S, S)."""
+    n, channels, size, _ = x.shape
+    pad = size // 8
+    padded = F.pad(x, (pad, pad, pad, pad))
+    offset = draws.at("crop").integers(2 * pad + 1, 2)
+    flip = draws.at("flip").uniform(1)[:, 0] < 0.5
+    steps = torch.arange(size, device=x.device)
+    columns = torch.where(flip[:, None], steps.flip(0), steps) + offset[:, 1:]
+    tall = padded.gather(2, (steps + offset[:, :1]).view(n, 1, size, 1).expand(n, channels, size, size + 2 * pad))
+    return tall.gather(3, columns.view(n, 1, 1, size).expand(n, channels, size, size))
+
+
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def rate(schedule: str, progress: float) -> float:
+    """Factor on the learning rate at a share of the training in [0, 1); the schedules are those of `Recipe`."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule == "onecycle":
+        return progress / 0.3 if progress < 0.3 else 0.5 * (1 + math.cos(math.pi * (progress - 0.3) / 0.7))
+    if schedule == "step":
+        return 1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01
+    return 1.0
+
+
+def _set_rate(optimizers: Mapping[str, Optimizer], recipe: Recipe, progress: float) -> None:
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            # Never exactly 0: the first step of a one-cycle schedule would be lost.
+            group["lr"] = recipe.learning_rate * max(rate(recipe.schedule, progress), 1e-4)
+
+
+def _freeze_base(defense: Defense) -> None:
+    if defense.base is not None:
+        defense.classifier.eval()
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest())
+
+
+def _save_checkpoint(
+    path: Path, defense: Defense, optimizers: Mapping[str, Optimizer], history: list[dict[str, float]]
+) -> None:
+    tensors = {f"model/{k}": v for k, v in defense.state_dict().items()}
+    for player, key, value in _optimizer_state(optimizers):
+        tensors[f"optimizer/{player}/{key}"] = value
+    save_tensors(path, tensors, {"history": history})
+
+
+def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str, str, Tensor]]:
+    for player, optimizer in optimizers.items():
+        for i, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    yield player, f"{i}/{key}", torch.as_tensor(value)
+
+
+def _resume(
+    path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]
+) -> list[dict[str, float]]:
+    if path is None or not path.exists():
+        return []
+    tensors, card = load_tensors(path)
+    prefix = "model/"
+    defense.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    for player, optimizer in optimizers.items():
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"optimizer/{player}/"):
+                i, name = key.split("/")[-2:]
+                state.setdefault(int(i), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    history: list[dict[str, float]] = card["history"]
+    return history

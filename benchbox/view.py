@@ -1,0 +1,104 @@
+"""The model an attack is given: images in, logits out, every pass counted.
+
+A view hides what the attacker's access hides. For a randomised model every call uses draws of its own,
+taken from the attack's stream, which the scoring never touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchbox.draws import Draws
+
+Forward = Callable[[Tensor, Draws], Tensor]
+
+
+class View:
+    """A model under attack, for one batch of samples.
+
+    Attributes:
+        forward: (x, draws) -> logits.
+        randomized: Whether two calls on one image may differ.
+        draws: The attack's stream for this batch; row i belongs to sample i.
+        eot: Draws a gradient is averaged over (Expectation over Transformation; Athalye et al. 2018). The
+            mean is taken over the gradients of the per-draw losses, as AutoAttack does.
+        whole: Calls that covered the whole batch, [forward, backward].
+        partial: Rows passed in calls that covered a part of it, likewise.
+        first_success: (N,) number of the whole-batch call at which each sample was first misclassified, -1 if never.
+    """
+
+    def __init__(
+        self, forward: Forward, y: Tensor, draws: Draws, *, randomized: bool = False, eot: int = 1
+    ) -> None:
+        self.forward = forward
+        self.y = y
+        self.draws = draws
+        self.randomized = randomized
+        self.eot = eot if randomized else 1
+        self.whole = [0, 0]
+        self.partial = [0, 0]
+        self.first_success = torch.full_like(y, -1)
+        self._calls = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
+        rows = len(x)
+        draws = self.draws
+        if rows != len(draws):
+            # A library that drops rows on its own does not say which: rows keep distinct draws, not their own.
+            draws = draws.rows(torch.arange(rows, device=x.device) % len(draws))
+        logits = self.forward(x, draws.at("view", self._calls) if self.randomized else draws)
+        self._calls += 1
+        self._count(0, rows)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: self._count(1, len(gradient)))
+        if rows == len(self.y):
+            wrong = logits.detach().argmax(1) != self.y
+            self.first_success = torch.where(
+                wrong & (self.first_success < 0), self.whole[0], self.first_success
+            )
+        return logits
+
+    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of a per-sample loss at x, in one forward and one backward pass per EOT draw.
+
+        Args:
+            x: (n, C, H, W) images.
+            loss: logits (n, K) -> losses (n,).
+
+        Returns:
+            The gradient (n, C, H, W), the losses (n,) and the logits (n, K), each averaged over the draws.
+        """
+        total = None
+        for _ in range(self.eot):
+            leaf = x.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self(leaf)
+                losses = loss(logits)
+                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            parts = (gradient, losses.detach(), logits.detach())
+            total = parts if total is None else tuple(a + b for a, b in zip(total, parts, strict=True))
+        assert total is not None
+        if self.eot == 1:
+            return total[0], total[1], total[2]
+        return total[0] / self.eot, total[1] / self.eot, total[2] / self.eot
+
+    def rows(self, keep: Tensor) -> View:
+        """A view of some of the samples, with counters of its own; give them back with `absorb`."""
+        return View(
+            self.forward, self.y[keep], self.draws.rows(keep), randomized=self.randomized, eot=self.eot
+        )
+
+    def passes(self) -> tuple[float, float]:
+        """(forward, backward) passes per sample so far; passes over a part of the batch are shared out evenly."""
+        n = max(len(self.y), 1)
+        return self.whole[0] + self.partial[0] / n, self.whole[1] + self.partial[1] / n
+
+    def _count(self, direction: int, rows: int) -> None:
+        if rows == len(self.y):
+            self.whole[direction] += 1
+        else:
+            self.partial[direction] += rows

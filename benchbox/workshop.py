@@ -1,0 +1,118 @@
+"""Trained defences: from memory, from disk, or trained now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchbox import training
+from benchbox.artifacts import Artifacts, Training
+from benchbox.data import Dataset
+from benchbox.defense import Defense, Recipe
+from benchbox.domain import SampleList
+from benchbox.training import Progress
+
+if TYPE_CHECKING:
+    from benchbox.registry import Registry
+
+EVALUATION_BATCH = 500
+
+
+class Workshop:
+    """Hands out defences ready to be attacked: in evaluation mode, frozen, on the device.
+
+    Args:
+        artifacts: Where trained weights lie.
+        defenses: The plug-ins.
+        dataset: What defences are trained on.
+        device: Where they run.
+        provenance: Recorded in the card of everything trained here.
+        report: Called with the training and where it stands.
+    """
+
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        defenses: Registry[Defense],
+        dataset: Dataset,
+        device: torch.device,
+        provenance: dict[str, object] | None = None,
+        report: Callable[[Training, Progress], None] = lambda training, progress: None,
+    ) -> None:
+        self.artifacts = artifacts
+        self.defenses = defenses
+        self.dataset = dataset
+        self.device = device
+        self.provenance = provenance or {}
+        self.report = report
+        self._ready: dict[str, Defense] = {}
+        self._spoiled: dict[str, Exception] = {}
+
+    def obtain(self, wanted: Training) -> Defense:
+        """The trained defence, trained first if need be, together with everything it builds on.
+
+        Raises:
+            ArtifactError: Its weights on disk are damaged, or cannot be written.
+        """
+        if wanted.digest in self._spoiled:
+            # Twenty cells may want it; it fails once.
+            raise self._spoiled[wanted.digest]
+        if wanted.digest not in self._ready:
+            try:
+                self._ready[wanted.digest] = _frozen(self._make(wanted), self.device)
+            except Exception as error:
+                self._spoiled[wanted.digest] = error
+                raise
+        return self._ready[wanted.digest]
+
+    def _make(self, wanted: Training) -> Defense:
+        defense, recipe = self.build(wanted)
+        if wanted.digest in self.artifacts:
+            self.artifacts.load_into(wanted.digest, defense)
+        else:
+            self._train(wanted, defense, recipe)
+        return defense
+
+    def build(self, wanted: Training) -> tuple[Defense, Recipe]:
+        """The untrained defence on its trained base, and its recipe. Initial weights follow from the seed."""
+        base = self.obtain(wanted.base) if wanted.base else None
+        cls = self.defenses.get(wanted.defense.name).cls
+        recipe = cls.recipe_type(**wanted.defense.arguments)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(wanted.seed)
+            return cls(recipe, self.dataset.spec, base.classifier if base else None), recipe
+
+    def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
+        start = time.perf_counter()
+        history = training.fit(
+            defense,
+            recipe,
+            self.dataset.train,
+            threat=wanted.threat,
+            seed=wanted.seed,
+            device=self.device,
+            checkpoint=self.artifacts.checkpoint(wanted.digest),
+            report=lambda progress: self.report(wanted, progress),
+        )
+        card = {"seconds": time.perf_counter() - start, "losses": history, "provenance": self.provenance}
+        self.artifacts.save(wanted, defense, card)
+
+
+def predictions(model: Callable[[torch.Tensor], torch.Tensor], dataset: Dataset, samples: SampleList) -> torch.Tensor:
+    """Classes (N,) that a deterministic model predicts on the clean images of a list."""
+    device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+    with torch.no_grad():
+        return torch.cat(
+            [
+                model(dataset.test.batch(rows)[0].to(device)).argmax(1).cpu()
+                for rows in torch.tensor(samples.indices).split(EVALUATION_BATCH)
+            ]
+        )
+
+
+def _frozen(defense: Defense, device: torch.device) -> Defense:
+    defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return defense.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""The tables of the founding papers, as data."""
