@@ -67,11 +67,12 @@ def _open(path: Path) -> dict[str, NDArray[Any]]:
 def _split(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> Split:
     x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
     if x.dtype != np.uint8:
-        numeric = x.size and x.dtype.kind in "iuf"
+        whole, numeric = x.dtype.kind in "iu", x.dtype.kind in "iuf" and x.size
         found = f"{x.dtype} in [{x.min():g}, {x.max():g}]" if numeric else f"{x.dtype}"
+        remedy = "x.astype('uint8')" if whole else "(255 * x).round().astype('uint8') from [0, 1]"
         raise DataError(
             f"{path}: images must be uint8 0..255 (N, H, W, C) or (N, H, W), got {found} in x_{split}; "
-            "convert images in [0, 1] with (255 * x).round().astype('uint8')"
+            f"convert them with {remedy}"
         )
     if x.ndim not in (3, 4) or x.shape[1] != x.shape[2] or 0 in x.shape:
         raise DataError(

@@ -141,6 +141,19 @@ class Planner:
             base=self.training(base_name, dataset, seed, overrides) if base_name else None,
         )
 
+    def trainings(self, request: Request, dataset: Dataset) -> dict[str, Training]:
+        """Every training the defences of a request need, the lowest first, whatever attacks them.
+
+        Raises:
+            RequestError: A name, a field or a value does not fit.
+        """
+        self._check_overrides(request)
+        wanted: dict[str, Training] = {}
+        for overrides in _grid(request):
+            for name, seed in itertools.product(request.defenses, request.seeds):
+                wanted |= _chain(self.training(name, dataset, seed, overrides))
+        return wanted
+
     def _asked(self, request: Request) -> list[Plugin[Attack]]:
         if request.attacks == ("all",):
             every = [self.attacks.get(name) for name in self.attacks.names()]

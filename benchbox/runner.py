@@ -48,11 +48,15 @@ class Observer(Protocol):
 
 @dataclass
 class Report:
-    """What a run did. Seconds are spent in crafting, in scoring, and in everything else."""
+    """What a run did. Seconds are spent in crafting, in scoring, and in everything else.
+
+    `crashed` of the `failed` cells ended with something other than a `BenchboxError`: a bug in a plug-in.
+    """
 
     done: int = 0
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    crashed: int = 0
     crafting: float = 0.0
     scoring: float = 0.0
     training: float = 0.0
@@ -114,6 +118,7 @@ class Runner:
             except BenchboxError as error:
                 self._fail(cell, str(error), report)
             except Exception as error:  # a bug in one plug-in must not cost the two hundred other cells
+                report.crashed += 1
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
         report.total = time.perf_counter() - start

@@ -49,16 +49,25 @@ class Settings:
 class Session:
     """Plug-ins, settings and the data sets read so far."""
 
-    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack], settings: Settings) -> None:
+    def __init__(
+        self,
+        defenses: Registry[Defense],
+        attacks: Registry[Attack],
+        settings: Settings,
+        announce: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         self.defenses = defenses
         self.attacks = attacks
         self.settings = settings
+        self.announce = announce
         self._datasets: dict[str, Dataset] = {}
 
     def dataset(self, name: str) -> Dataset:
         """A data set, read once."""
         if name not in self._datasets:
-            self._datasets[name] = data.load(name, self.settings.data_dir, download=self.settings.download)
+            self._datasets[name] = data.load(
+                name, self.settings.data_dir, download=self.settings.download, progress=self.announce
+            )
         return self._datasets[name]
 
     def samples(self, request: Request) -> SampleList:
@@ -70,11 +79,16 @@ class Session:
         dataset = self.dataset(request.dataset)
         return Planner(self.defenses, self.attacks).plan(request, dataset, self.samples(request))
 
+    def trainings(self, request: Request) -> dict[str, Training]:
+        """What the defences of a request have to be trained with, the lowest first, by digest."""
+        return Planner(self.defenses, self.attacks).trainings(request, self.dataset(request.dataset))
+
     def run(self, plan: Plan, store: Store, observer: Observer) -> Report:
         """Fill the cells of a plan; what is in the store already is not run again."""
         where = device.choose(self.settings.device)
         record = provenance.collect(device.describe(where))
         run = store.begin_run(plan.request.as_dict(), record)
+        self._note_kinds(plan, store)
         try:
             report = self._runner(plan.request.dataset, store, observer, record).run(plan, run)
         except KeyboardInterrupt:
@@ -82,6 +96,16 @@ class Session:
             raise
         store.finish_run(run, "failed" if report.failed else "done")
         return report
+
+    def _note_kinds(self, plan: Plan, store: Store) -> None:
+        """Keep what a report has to know of a defence: reports are made without loading plug-ins."""
+        for cell in {cell.defense.name: cell for cell in plan.cells}.values():
+            name = cell.defense.name
+            kind = {
+                "purifies": plan.trainings[cell.artifact].base is not None,
+                "deployable": self.defenses.get(name).cls.deployable,
+            }
+            store.remember(f"defense {name}", kind)
 
     def train(self, trainings: Sequence[Training], observer: Observer) -> None:
         """Train what is missing of some defences."""

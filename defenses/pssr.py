@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
 from benchbox.defense import straight_through
-from benchbox.nets.pix2pix import Generator, PatchDiscriminator
+from benchbox.nets.pix2pix import PatchGAN, UNet
 
 
 KINDS = ("benign", "fgsm", "pgd")
@@ -92,8 +92,11 @@ class PSSR(Purifier):
         super().__init__(recipe, images, classifier)
         self.recipe = recipe
         self.register_buffer("threshold", torch.zeros(()))
-        self.extrapolator = Generator(images, width=recipe.width, dropout=recipe.dropout)
-        self.discriminator = PatchDiscriminator(images, width=recipe.width)
+        channels = images.channels
+        self.extrapolator = UNet(
+            channels, channels, images.size, width=recipe.width, dropout=recipe.dropout
+        )
+        self.discriminator = PatchGAN(2 * channels, width=recipe.width)
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         """Regenerated images; dropout is off, so nothing here is random."""
@@ -161,7 +164,9 @@ class PSSR(Purifier):
         recipe = self.recipe
         trivial = self._training_input(batch)
         code = self.extrapolator.encode(trivial)
-        regenerated = [self.extrapolator.decode(code) for _ in range(recipe.passes)]
+        regenerated = [
+            self.extrapolator.decode(code, batch.draws.at("dropout", i)) for i in range(recipe.passes)
+        ]
         fake, x = torch.cat(regenerated), batch.x.repeat(recipe.passes, 1, 1, 1)
         condition = trivial.repeat(recipe.passes, 1, 1, 1)
         logits = self.classifier(fake)

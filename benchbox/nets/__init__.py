@@ -61,6 +61,7 @@ def head(network: nn.Module) -> nn.Linear:
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise RequestError(
-            f"{type(network).__name__} has no nn.Linear, so no penultimate features; use a network that ends in one"
+            f"{type(network).__name__} has no nn.Linear, so no penultimate features; use a network that "
+            "ends in one"
         )
     return linear[-1]

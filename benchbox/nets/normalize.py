@@ -9,7 +9,7 @@ from benchbox.domain import ImageSpec
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, with the statistics of the training set; the identity if the spec has none.
+    """(x - mean) / std per channel, with the training set's statistics; the identity where there are none.
 
     The statistics are buffers and thus saved with the weights: trained weights keep the ones they were
     trained with.
@@ -26,5 +26,5 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] -> the same shape, zero mean and unit variance over the training set."""
+        """Images (N, C, H, W) in [0, 1] -> the same shape, in standard deviations from the mean."""
         return (x - self.mean) / self.std

@@ -6,6 +6,8 @@ it is replaced by one 3×3 convolution of stride 1, initialised the way torchvis
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 from torchvision import models
 
@@ -22,14 +24,14 @@ def resnet18(images: ImageSpec) -> nn.Module:
 
 
 def densenet121(images: ImageSpec) -> nn.Module:
-    """DenseNet-121 with growth rate 32 (Huang et al. 2017, arXiv:1608.06993): 6,956,426 parameters for CIFAR-10."""
+    """DenseNet-121 (Huang et al. 2017, arXiv:1608.06993): 6,956,426 parameters for CIFAR-10."""
     network = models.densenet121(weights=None, num_classes=images.classes)
     network.features.conv0 = _stem(images, mode="fan_in")
     network.features.pool0 = nn.Identity()
     return nn.Sequential(Normalize(images), network)
 
 
-def _stem(images: ImageSpec, mode: str) -> nn.Conv2d:
+def _stem(images: ImageSpec, mode: Literal["fan_in", "fan_out"]) -> nn.Conv2d:
     convolution = nn.Conv2d(images.channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode=mode, nonlinearity="relu")
     return convolution

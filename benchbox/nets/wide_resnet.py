@@ -15,7 +15,7 @@ class WideResNet(nn.Module):
 
     Args:
         images: What it is built for.
-        depth: Number of convolutions, 6n + 4: three groups of n blocks of two, the stem, and the shortcuts'.
+        depth: Number of convolutions, 6n + 4: the stem, three groups of n blocks of two, three shortcuts.
         widen: How many times as wide as 16, 32 and 64 channels the three groups are.
 
     Raises:
@@ -26,7 +26,8 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or depth % 6 != 4 or widen < 1:
             raise RequestError(
-                f"there is no wrn-{depth}-{widen}; the depth is 6n + 4 (10, 16, 22, 28, 34, …), the width at least 1"
+                f"there is no wrn-{depth}-{widen}; the depth is 6n + 4 (10, 16, 22, 28, 34, …), "
+                "the width at least 1"
             )
         blocks = (depth - 4) // 6
         widths = [16, 16 * widen, 32 * widen, 64 * widen]

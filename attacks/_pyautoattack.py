@@ -1,0 +1,167 @@
+"""pyautoattack's own attacks, with randomness that belongs to the sample instead of to the batch.
+
+The searches are the library's, untouched. Replaced is only where their random numbers come from: the library
+draws them from the global generator in the order in which samples happen to come, so that its results change
+with the batch size and with every sample that is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Tensor
+
+from benchbox import Draws, ThreatModel, View
+
+from ._fence import fenced
+
+#: The library's names of the norms.
+NORM = {"linf": "Linf", "l2": "L2"}
+
+
+class Located:
+    """The draws of rows that the library passes on in subsets without saying which.
+
+    Rows are found by their pixels. Identical images share the draws of the last of them, which harms nobody.
+    """
+
+    def __init__(self, x: Tensor, draws: Draws) -> None:
+        self.draws = draws
+        self._row = {image.tobytes(): row for row, image in enumerate(x.detach().cpu().numpy())}
+
+    def __call__(self, x: Tensor) -> Draws:
+        rows = [self._row[image.tobytes()] for image in x.detach().cpu().numpy()]
+        return self.draws.rows(torch.tensor(rows, dtype=torch.int64, device=self.draws.indices.device))
+
+
+class _OwnStart:
+    """Gives every run of APGD a random start from the samples' own draws."""
+
+    located: Located
+    norm: str
+    eps: float
+    runs = 0
+
+    def attack_single_run(self, x: Tensor, y: Tensor, x_init: Tensor | None = None) -> Any:
+        draws = self.located(x).at("run", self.runs)
+        self.runs += 1
+        shape = x.shape[1:]
+        noise = draws.uniform(*shape, low=-1.0, high=1.0) if self.norm == "Linf" else draws.normal(*shape)
+        start = x + self.eps * self.normalize(noise)  # type: ignore[attr-defined]
+        return super().attack_single_run(x, y, x_init=start)  # type: ignore[misc]
+
+
+class APGD(_OwnStart, APGDAttack):  # type: ignore[misc]
+    """Auto-PGD (Croce & Hein 2020) on the cross-entropy, `ce`, or the difference of logits ratio, `dlr`."""
+
+    def __init__(
+        self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, loss: str, eot: int = 1
+    ) -> None:
+        super().__init__(
+            model, loss=loss, eot_iter=eot, **_common(x, threat), logger=logging.getLogger(__name__)
+        )
+        self.located = Located(x, draws)
+
+
+class TargetedAPGD(_OwnStart, APGDAttack_targeted):  # type: ignore[misc]
+    """Auto-PGD on the targeted DLR loss, towards each of the `targets` most likely other classes in turn."""
+
+    def __init__(self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, targets: int) -> None:
+        logger = logging.getLogger(__name__)
+        super().__init__(model, n_target_classes=targets, **_common(x, threat), logger=logger)
+        self.located = Located(x, draws)
+
+
+def targeted_fab(model: View, x: Tensor, y: Tensor, threat: ThreatModel, *, targets: int) -> Tensor:
+    """FAB (Croce & Hein, arXiv 1907.02044) towards each target in turn; it draws nothing at random."""
+    attack = FABAttack_PT(model, targeted=True, n_target_classes=targets, **_common(x, threat))
+    found: Tensor = attack.perturb(x, y)
+    return found
+
+
+class _Square(SquareAttack):  # type: ignore[misc]
+    """Square Attack whose signs belong to the samples; its windows are shared by all samples everywhere."""
+
+    def __init__(
+        self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, queries: int, p: float
+    ) -> None:
+        # The library writes into the logits, which may be somebody else's tensor.
+        super().__init__(
+            lambda x: model(x).clone(), n_queries=queries, p_init=p, resc_schedule=False, **_common(x, threat)
+        )
+        self.view = model
+        self.seed = draws.seed
+        self.located = Located(x, draws)
+
+    def attack_single_run(self, x: Tensor, y: Tensor) -> Any:
+        self.present = self.located(x)
+        # Drawn from in a fixed order whoever is still there: a function of seed and call number alone.
+        self.shared = torch.Generator().manual_seed(self.seed)
+        self.calls = 0
+        return super().attack_single_run(x, y)
+
+    def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        results = [super(_Square, self).margin_and_loss(x, y) for _ in range(self.view.eot)]
+        margin, loss = (torch.stack(parts).mean(0) for parts in zip(*results, strict=True))
+        if self.view.randomized:
+            # No sample leaves on the strength of a few draws; the loss alone decides what is kept.
+            return margin.clamp_min(torch.finfo(margin.dtype).tiny), loss
+        # The library goes on with exactly these rows.
+        self.present = self.present.rows(margin > 0)
+        return margin, loss
+
+    def random_choice(self, shape: list[int]) -> Tensor:
+        self.calls += 1
+        per_sample = len(shape) == 4
+        unit = self.present.at("sign", self.calls).uniform(*shape[1:]) if per_sample else self._unit(shape)
+        return torch.where(unit < 0.5, -1.0, 1.0)
+
+    def random_int(self, low: int = 0, high: int = 1, shape: tuple[int, ...] = (1,)) -> Tensor:
+        return (low + (high - low) * self._unit(shape)).long()
+
+    def _unit(self, shape: list[int] | tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=self.shared).to(self.device)
+
+
+def square(
+    model: View,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    draws: Draws,
+    *,
+    queries: int = 5000,
+    p: float = 0.8,
+) -> Tensor:
+    """Square Attack (Andriushchenko et al., ECCV 2020) on the margin.
+
+    Args:
+        model: The view under attack; for a randomised one every query is the mean over `model.eot` draws and
+            no sample stops early.
+        x: (N, C, H, W) clean images.
+        y: (N,) true classes.
+        threat: The ball.
+        draws: Row i belongs to sample i.
+        queries: Queries a sample.
+        p: Share of the pixels in the first square.
+
+    Returns:
+        (N, C, H, W) images; of a deterministic model, the clean one where nothing was found.
+    """
+    attack = _Square(model, x, threat, draws, queries=queries, p=p)
+    with torch.no_grad(), fenced(draws.seed):
+        if model.randomized:
+            attack.init_hyperparam(x)
+            found: Tensor = attack.attack_single_run(x, y)[1]
+        else:
+            found = attack.perturb(x, y)
+    return threat.project(found, x)
+
+
+def _common(x: Tensor, threat: ThreatModel) -> dict[str, Any]:
+    return {"norm": NORM[threat.norm], "eps": threat.epsilon, "device": x.device, "seed": 0}

@@ -1,0 +1,73 @@
+"""PGD, projected gradient descent (on the negative loss) from a random start.
+
+A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu. Towards Deep Learning Models Resistant to
+Adversarial Attacks. ICLR 2018 (arXiv 1706.06083), section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox.ascent import cross_entropy
+
+from .noise import worst
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient ascent on the cross-entropy, from a random point of the ball.
+
+    Attributes:
+        steps: Number of steps of one run.
+        step: Length of a step as a share of epsilon, so that the whole ball stays in reach whatever its size.
+        restarts: Runs, each from a point of its own; every run attacks every sample, and the end point with
+            the highest margin is kept.
+        keep: Return the `best` iterate of a run (one more forward pass), or the `last` as the paper does.
+    """
+
+    card = Card(
+        "pgd", "iterated FGSM, random start", paper="Madry et al., ICLR 2018", year=2018, kind="gradient"
+    )
+    standard: ClassVar[tuple[Access, ...]] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "cifar": {
+            "steps": 20,
+            "step": 1 / 4,
+        },  # 20 × 2/255 at 8/255: PGD-20 of cifar10_challenge's leaderboard
+    }
+
+    steps: int = 40  # 40 × 0.01 at 0.3: config.json of mnist_challenge
+    step: float = 1 / 30
+    restarts: int = 1
+    keep: Literal["last", "best"] = "best"
+
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """`steps` passes each way a run, and a forward pass a run for `best` and for choosing among runs."""
+        runs = (self._run(model, x, y, threat, draws.at("restart", r)) for r in range(self.restarts))
+        return next(runs) if self.restarts == 1 else worst(model, y, runs)
+
+    def _run(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        return ascend(
+            model,
+            x,
+            y,
+            threat,
+            start=self.start(x, threat, draws),
+            steps=self.steps,
+            step_size=self.step * threat.epsilon,
+            loss=self.loss,
+            keep=self.keep,
+        )
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What is ascended: losses (N,)."""
+        return cross_entropy(logits, y)
+
+    def start(self, x: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """The first iterate of a run; a subclass may start elsewhere in the ball."""
+        return threat.random_start(x, draws)

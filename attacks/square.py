@@ -1,0 +1,43 @@
+"""Square Attack, a random search that needs no gradient.
+
+M. Andriushchenko, F. Croce, N. Flammarion, M. Hein. Square Attack: a query-efficient black-box adversarial
+attack via random search. ECCV 2020 (arXiv 1912.00049), Algorithms 1 to 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from benchbox import Access, Attack, Card, Draws, ThreatModel, View
+
+from . import _pyautoattack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """pyautoattack's Square Attack on the margin loss, with AutoAttack's settings.
+
+    Attributes:
+        queries: Queries a sample; 5,000 in AutoAttack.
+        p: Share of the pixels in the first square; it shrinks on the reference's fixed schedule.
+    """
+
+    card = Card(
+        "square",
+        "random search by squares",
+        paper="Andriushchenko et al., ECCV 2020",
+        year=2020,
+        kind="score-based",
+    )
+    needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
+    standard = (Access.WHITE_BOX,)
+
+    queries: int = 5000
+    p: float = 0.8
+
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """`queries` + 3 forward passes for a sample that never breaks."""
+        return _pyautoattack.square(model, x, y, threat, draws, queries=self.queries, p=self.p)

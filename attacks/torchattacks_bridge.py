@@ -1,0 +1,137 @@
+"""Any attack of torchattacks, by its own name: `torchattacks:PGD`, `torchattacks:VMIFGSM`, …
+
+H. Kim. Torchattacks: A PyTorch Repository for Adversarial Attacks. arXiv 2010.01950 (2020). Each attack's own
+paper stands in the library's documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from benchbox import Attack, Card, Draws, ThreatModel, View
+from benchbox.errors import RequestError, unknown
+
+from ._fence import fenced
+
+#: What the ball, the draws and the data decide, and nobody else.
+_OURS = ("eps", "max_epsilon", "norm", "seed", "n_classes", "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torchattacks(Attack):
+    """Runs an attack of the library on the view and returns to the ball what it leaves outside.
+
+    The radius comes from the threat model. A step size `alpha` that is not given keeps its proportion to the
+    radius: the library's defaults belong to one epsilon and reach a fraction of a larger ball. A randomised
+    view is passed as it is, a fresh draw a call; the library's attacks average over draws only if they say so
+    (EOTPGD). The library draws from the global generators, seeded here by the batch: its randomised attacks
+    repeat exactly on the same batch, but not when the batch size changes.
+
+    Attributes:
+        attack: The library's name of the attack.
+        arguments: Its hyper-parameters, by the library's names; its defaults otherwise.
+
+    Raises:
+        RequestError: The library is not installed, does not know the name or an argument, or the name is
+            `AutoAttack`.
+    """
+
+    card = Card(
+        "torchattacks", "any attack of torchattacks", paper="Kim, arXiv 2010.01950", year=2020, kind="library"
+    )
+    family_field: ClassVar[str] = "attack"
+
+    attack: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        known = _parameters(_constructor(self.attack))
+        for name in self.arguments:
+            if name in _OURS:
+                raise RequestError(
+                    f"{name!r} of torchattacks:{self.attack} follows from the threat model and the data"
+                )
+            if name not in known:
+                raise unknown(f"argument of torchattacks:{self.attack}", name, set(known) - set(_OURS))
+
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """As many passes as the library makes.
+
+        Raises:
+            RequestError: The attack works in a ball of another norm.
+        """
+        draws = draws.at("torchattacks", *draws.indices.tolist())
+        construct = _constructor(self.attack)
+        arguments = self._arguments(model, x, threat, draws.seed)
+        with fenced(draws.seed), contextlib.redirect_stdout(io.StringIO()):
+            attack = construct(_Module(model, x.device), **arguments)
+            found: Tensor = attack(x.clone(), y.clone())
+        return threat.project(found.detach(), x)
+
+    def _arguments(self, model: View, x: Tensor, threat: ThreatModel, seed: int) -> dict[str, Any]:
+        defaults = _parameters(_constructor(self.attack))
+        radius = next((name for name in ("eps", "max_epsilon") if name in defaults), None)
+        arguments: dict[str, Any] = {}
+        if "norm" in defaults:
+            arguments["norm"] = {"linf": "Linf", "l2": "L2"}[threat.norm]
+        elif radius and threat.norm != ("l2" if self.attack.endswith("L2") else "linf"):
+            raise RequestError(
+                f"torchattacks:{self.attack} does not work in the ball {threat}; choose another norm"
+            )
+        if radius:
+            arguments[radius] = threat.epsilon
+            if "alpha" in defaults:
+                arguments["alpha"] = defaults["alpha"] * threat.epsilon / defaults[radius]
+        if "seed" in defaults:
+            arguments["seed"] = seed
+        if "n_classes" in defaults:
+            with torch.no_grad():
+                arguments["n_classes"] = model(x).shape[1]
+        return arguments | dict(self.arguments)
+
+
+class _Module(nn.Module):
+    """The view as the library wants to see it: a module whose parameters tell the device."""
+
+    def __init__(self, view: View, device: torch.device) -> None:
+        super().__init__()
+        self.view = view
+        self.anchor = nn.Parameter(torch.zeros((), device=device), requires_grad=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.view(x).clone()  # Square writes into the logits
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    if name == "AutoAttack":
+        raise RequestError(
+            "torchattacks:AutoAttack is not AutoAttack: it runs 10 iterations instead of 100; use aa"
+        )
+    try:
+        import torchattacks
+    except ImportError:
+        raise RequestError(
+            f"torchattacks:{name} needs the library; pip install 'benchbox[torchattacks]'"
+        ) from None
+    known = {
+        n: c
+        for n, c in vars(torchattacks).items()
+        if isinstance(c, type) and c.__module__.startswith("torchattacks.attacks.") and n != "AutoAttack"
+    }
+    if name not in known:
+        raise unknown("attack of torchattacks", name, known, "write it as torchattacks:PGD")
+    return known[name]
+
+
+def _parameters(construct: Callable[..., Any]) -> dict[str, Any]:
+    """Its parameters and their defaults, the model left out."""
+    return {name: p.default for name, p in list(inspect.signature(construct).parameters.items())[1:]}

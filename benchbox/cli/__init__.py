@@ -1,0 +1,83 @@
+"""The command line: parse, call one function, print.
+
+Nothing here imports torch until a command needs it, so that `benchbox --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from benchbox.cli import doctor, listing, new, report, run, show, train
+from benchbox.cli.console import complain, notice
+from benchbox.cli.options import Interrupted, examples
+from benchbox.errors import BenchboxError
+
+INTERRUPTED = 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from benchbox import __version__
+
+        typer.echo(f"benchbox {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The application with every command."""
+    app = typer.Typer(
+        name="benchbox",
+        rich_markup_mode="rich",
+        # A failure the user can mend is one line (see `main`); a bug keeps Python's own traceback.
+        pretty_exceptions_enable=False,
+        epilog=examples(
+            "benchbox run --defense pssr --dataset digits --attacks all",
+            "benchbox report --format html",
+        ),
+    )
+
+    @app.callback()
+    def benchbox(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        ] = False,
+    ) -> None:
+        """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
+
+    for group in (run, train, report, listing, show, new, doctor):
+        group.register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script.
+
+    Args:
+        arguments: The words after `benchbox`; those of the process by default.
+
+    Returns:
+        The exit status: 0, 2 when the user can mend it, 1 when a plug-in crashed, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        status = build()(words, prog_name="benchbox", standalone_mode=False)
+    except BenchboxError as error:
+        complain(error)
+        return 2
+    except Interrupted as stop:
+        notice(f"interrupted: {stop}")
+        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        notice("interrupted; what was stored stays, the same command continues")
+        return INTERRUPTED
+    except Exception as error:
+        # The usage errors of typer, whose class has moved from one version to the next.
+        if not hasattr(error, "format_message"):
+            raise
+        complain(f"{error.format_message().rstrip('.')}; see benchbox --help")
+        return 2
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,49 @@
+"""Where words go: results to the standard output, everything else to the standard error."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: A file has no edge to wrap a table at.
+FILE_WIDTH = 200
+
+
+def output() -> Console:
+    """The console of results."""
+    return _console(stderr=False)
+
+
+def errors() -> Console:
+    """The console of progress."""
+    return _console(stderr=True)
+
+
+def one_line(text: object) -> str:
+    """Any text without its line breaks: an error takes one line, whatever a library put into it."""
+    return " ".join(str(text).split())
+
+
+def complain(text: object) -> None:
+    """One line on the standard error: `benchbox: error: …`."""
+    notice(f"error: {text}")
+
+
+def notice(text: object) -> None:
+    """One line on the standard error. Not through rich, which would wrap it."""
+    typer.echo(f"benchbox: {one_line(text)}", err=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    # Paths, values and the names of others are printed: nothing in them is markup.
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
+    return console

@@ -1,0 +1,135 @@
+"""`benchbox doctor`: what is installed, found and reachable."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import one_line, output
+
+REQUIRED = ("torch", "torchvision", "pyautoattack")
+OPTIONAL = ("torchattacks", "robustbench")
+EXAMPLES = options.examples("benchbox doctor", "benchbox doctor --data-dir ~/data --device cuda")
+
+
+class Finding(NamedTuple):
+    """One line of the diagnosis; `broken` if benchbox cannot work like this."""
+
+    what: str
+    found: str
+    broken: bool = False
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(doctor)
+
+
+def doctor(
+    store: options.Store = options.DEFAULT_STORE,
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+) -> None:
+    """Say what is installed, which device is used, which data sets are found, and whether the store opens.
+
+    The exit status is 1 if something that benchbox needs is broken.
+    """
+    findings = list(_findings(store, data_dir, device))
+    console = output()
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        mark = "BROKEN  " if finding.broken else ""
+        console.print(f"{finding.what:<{width}}  {mark}{finding.found}", soft_wrap=True)
+    if any(finding.broken for finding in findings):
+        raise typer.Exit(1)
+
+
+def _findings(store: str, data_dir: Path | None, device: str | None) -> Iterator[Finding]:
+    yield Finding("python", platform.python_version())
+    for package in REQUIRED:
+        yield _checked(package, lambda package=package: _version(package))
+    for package in OPTIONAL:
+        yield Finding(package, _installed(package) or "not installed (optional)")
+    yield _checked("device", lambda: _device(device))
+    yield _checked("plug-ins", _plugins)
+    yield Finding("data folder", str(options.data_folder(data_dir)))
+    yield from _data(data_dir)
+    yield _checked("store", lambda: _store(store))
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, check())
+    except Exception as error:  # a diagnosis does not break down over what it finds
+        return Finding(what, one_line(error) or type(error).__name__, broken=True)
+
+
+def _version(package: str) -> str:
+    importlib.import_module(package)
+    return _installed(package) or "installed"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    from benchbox import device
+
+    chosen = device.choose(name)
+    return f"{chosen}: {device.describe(chosen)} (threads: {torch.get_num_threads()})"
+
+
+def _plugins() -> str:
+    defenses, attacks = options.plugins()
+    return f"{len(defenses.names())} defences, {len(attacks.names())} attacks"
+
+
+def _data(data_dir: Path | None) -> Iterator[Finding]:
+    """By the files that are there; they are read and checked when they are used."""
+    from benchbox.catalogue import KNOWN
+
+    folder = options.data_folder(data_dir)
+    own = [file.stem for file in sorted(folder.glob("*.npz"))]
+    for name in KNOWN:
+        if name in own:
+            found = f"found, {folder / f'{name}.npz'}"
+        elif name == "digits":
+            found = "comes with scikit-learn"
+        else:
+            found = _published(name, folder)
+        yield Finding(f"data set {name}", found)
+    for name in own:
+        if name not in KNOWN:
+            yield Finding(f"data set {name}", f"found, {folder / f'{name}.npz'}")
+
+
+def _published(name: str, folder: Path) -> str:
+    from benchbox.published import SOURCES
+
+    # "train_32x32.mat and test_32x32.mat" and "MNIST/raw/*-ubyte.gz" are both patterns of files that all exist.
+    patterns = [pattern.rstrip("/") for pattern in SOURCES[name].layout.split(" and ")]
+    there = all(any(folder.glob(pattern)) for pattern in patterns)
+    return "found" if there else "not there; it is downloaded when it is first used"
+
+
+def _store(store: str) -> str:
+    if options.is_absent(store):
+        return f"{store} is not there yet; `benchbox run` makes it"
+    from benchbox.store import Store
+
+    with Store.open(store, must_exist=True) as opened:
+        # Every cell belongs to the run that added it.
+        return f"{store}: {sum(run.cells for run in opened.runs())} cells"

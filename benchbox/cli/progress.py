@@ -1,0 +1,165 @@
+"""The progress of a run: bars with the time left on a terminal, a line per finished step anywhere else."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from benchbox.cli.console import errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchbox.artifacts import Training
+    from benchbox.domain import Cell
+    from benchbox.training import Progress
+
+
+class Watcher(AbstractContextManager["Watcher"], Protocol):
+    """An observer of a run that is drawn while it is entered."""
+
+    def training(self, wanted: Training, progress: Progress) -> None:
+        """A training moved on."""
+
+    def cell(self, cell: Cell, done: int, total: int) -> None:
+        """`done` of `total` samples of a cell are in the store."""
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """A cell ended with an error."""
+
+
+def watcher(cells: int, *, quiet: bool = False) -> Watcher:
+    """The observer that fits the standard error.
+
+    Args:
+        cells: How many have to be run; 0 for a training alone.
+        quiet: Draw nothing.
+    """
+    if quiet:
+        return Silent()
+    console = errors()
+    return Drawn(console, cells) if console.is_terminal else Lines(console, cells)
+
+
+def describe_cell(cell: Cell) -> str:
+    """`pssr, seed 0: pgd, bpda through identity`."""
+    through = f" through {cell.view.stand_in}" if cell.view.stand_in else ""
+    return f"{cell.defense.name}, seed {cell.training_seed}: {cell.attack.name}, {cell.access}{through}"
+
+
+def describe_training(wanted: Training) -> str:
+    """`pssr for digits, seed 0`."""
+    return f"{wanted.defense.name} for {wanted.dataset}, seed {wanted.seed}"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Silent(Watcher):
+    """Draws nothing."""
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+class Lines(Silent):
+    """One line for each training and each cell that has ended."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.cells = cells
+        self._ended = 0
+        self._since = time.monotonic()
+
+    def training(self, wanted: Training, progress: Progress) -> None:
+        """Speaks at the last step."""
+        if progress.phase == "train" and progress.done == progress.total:
+            self._say(f"trained {describe_training(wanted)}: {progress.epoch} epochs")
+
+    def cell(self, cell: Cell, done: int, total: int) -> None:
+        """Speaks at the last sample."""
+        if done == total:
+            self._ended += 1
+            self._say(f"[{self._ended}/{self.cells}] {describe_cell(cell)}: {total} images")
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """The reasons are collected at the end of the run."""
+        self._ended += 1
+        self._say(f"[{self._ended}/{self.cells}] {describe_cell(cell)}: failed")
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        self.console.print(f"{text}, {duration(now - self._since)}", soft_wrap=True)
+        self._since = now
+
+
+class Drawn(Watcher):
+    """A bar for the whole run, and one for what is being done."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=console,
+            transient=True,
+            # Cells take minutes; the usual half a minute would forget the last one.
+            speed_estimate_period=3600,
+        )
+        self._whole = self.bars.add_task("cells", total=cells, detail="", visible=cells > 0)
+        self._current: tuple[str, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def training(self, wanted: Training, progress: Progress) -> None:
+        """Shows the epoch and the loss terms."""
+        detail = " ".join(f"{name} {value:.3f}" for name, value in (progress.terms or {}).items())
+        if progress.epoch:
+            detail = f"epoch {progress.epoch}  {detail}"
+        verb = "training" if progress.phase == "train" else f"{progress.phase}:"
+        self._show(f"{verb} {describe_training(wanted)}", progress.done, progress.total, detail)
+
+    def cell(self, cell: Cell, done: int, total: int) -> None:
+        """Moves the whole on at the last sample."""
+        self._show(describe_cell(cell), done, total)
+        if done == total:
+            self.bars.advance(self._whole)
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """Says so at once: a long run may be stopped and mended."""
+        self.bars.console.print(f"failed: {describe_cell(cell)}", soft_wrap=True)
+        self.bars.advance(self._whole)
+
+    def _show(self, name: str, done: int, total: int, detail: str = "") -> None:
+        if self._current is None or self._current[0] != name:
+            if self._current:
+                self.bars.remove_task(self._current[1])
+            # What was there before this run must not count towards its speed.
+            self._current = name, self.bars.add_task(name, total=total, completed=done, detail=detail)
+        else:
+            self.bars.update(self._current[1], completed=done, detail=detail)

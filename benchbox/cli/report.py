@@ -1,0 +1,134 @@
+"""`benchbox report`: what the store holds, as a table. Never imports torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import FILE_WIDTH, output
+from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from benchbox.domain import Evidence
+    from benchbox.store import Store
+
+FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
+PAGE = Path("reports/leaderboard.html")
+EXAMPLES = options.examples(
+    "benchbox report",
+    "benchbox report --dataset mnist --defense none,pssr --format latex --output table.tex",
+    "benchbox report --format html",
+)
+
+
+class Kinds(TypedDict):
+    """Names of defences that purify, and of those that are never ranked."""
+
+    purifiers: list[str]
+    oracles: list[str]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(report)
+
+
+def report(
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
+    ] = "terminal",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=f"Where to write it.  (default: the standard output; {PAGE} for html)",
+        ),
+    ] = None,
+    dataset: options.Datasets = None,
+    defense: options.Defenses = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="With latex: a whole document, ready to compile.")
+    ] = False,
+    store: options.Store = options.DEFAULT_STORE,
+) -> None:
+    """Print what the store holds: ranks, accuracies, intervals, worst cases, and what they do not prove."""
+    if format_ not in FORMATS:
+        raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
+    if standalone and format_ != "latex":
+        raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
+    evidence, kinds = _stored(store, options.names(dataset), options.names(defense))
+    if format_ == "terminal" and to is None:
+        from benchbox.report import terminal
+
+        output().print(terminal(evidence, **kinds))
+        return
+    text = _text(evidence, kinds, format_, standalone)
+    to = to or (PAGE if format_ == "html" else None)
+    if to is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        _write(to, text)
+        typer.echo(str(to))
+
+
+def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
+    """Which of the defences purify and which are never ranked, as noted when they were run."""
+    names = {item.cell.defense.name for item in evidence}
+    noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
+    return {
+        "purifiers": [name for name, kind in noted.items() if kind.get("purifies")],
+        "oracles": [name for name, kind in noted.items() if not kind.get("deployable", True)],
+    }
+
+
+def _stored(
+    store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]
+) -> tuple[list[Evidence], Kinds]:
+    """The cells of some data sets and defences; an empty tuple stands for all.
+
+    Raises:
+        StoreError: There is no store.
+        RequestError: It holds no such cell.
+    """
+    from benchbox.store import Store
+
+    with Store.open(store, must_exist=True) as opened:
+        found = [
+            cell
+            for dataset in datasets or (None,)
+            for cell in opened.evidence(dataset=dataset, defenses=defenses or None)
+        ]
+        kinds = kinds_of(found, opened)
+    if not found:
+        asked = ", ".join(datasets + defenses)
+        remedy = "`benchbox list runs` says what was run" if asked else "fill it with `benchbox run`"
+        raise RequestError(f"{store} holds nothing{f' of {asked}' if asked else ''}; {remedy}")
+    return found, kinds
+
+
+def _text(evidence: list[Evidence], kinds: Kinds, format_: str, standalone: bool) -> str:
+    from benchbox import report as reports
+
+    if format_ != "terminal":
+        return reports.render(evidence, format_, standalone=standalone, **kinds)
+    from rich.console import Console
+
+    # Into a file, so nobody is asked how wide the window is.
+    console = Console(width=FILE_WIDTH, file=io.StringIO(), highlight=False)
+    console.print(reports.terminal(evidence, **kinds))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot write {path}: {error.strerror}; name another file with --output") from None

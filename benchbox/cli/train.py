@@ -1,0 +1,55 @@
+"""`benchbox train`: defences ahead of their attacks."""
+
+from __future__ import annotations
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import output
+from benchbox.cli.run import request
+
+EXAMPLES = options.examples(
+    "benchbox train --defense pssr --dataset mnist --seeds 0,1,2",
+    "benchbox train --defense pgd-at --set pgd-at.epochs=5 --device cuda",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(train)
+
+
+def train(
+    defense: options.Defenses = None,
+    dataset: options.Datasets = None,
+    seeds: options.Seeds = None,
+    set_: options.Settings = None,
+    grid: options.GridFile = None,
+    store: options.Store = options.DEFAULT_STORE,
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train defences and everything they build on, and print where their weights lie.
+
+    A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
+    is for training on another machine or at another time.
+    """
+    asked = request(grid, {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_})
+    session = options.session(store, data_dir, device)
+    from benchbox.artifacts import Artifacts
+    from benchbox.cli.progress import describe_training, watcher
+
+    wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
+    artifacts = Artifacts(session.settings.artifacts)
+    for key, step in wanted.items():
+        there = key in artifacts
+        try:
+            with watcher(0, quiet=quiet) as observer:
+                session.train([step], observer)
+        except KeyboardInterrupt:
+            raise options.Interrupted(
+                f"{describe_training(step)} is stored up to its last finished epoch; the same command continues"
+            ) from None
+        words = "was there already" if there else "trained"
+        output().print(f"{describe_training(step)}: {words}, {artifacts.path(key)}", soft_wrap=True)

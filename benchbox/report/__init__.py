@@ -1,0 +1,71 @@
+"""Reports: evidence in, a page of text out. Reads no database and needs no torch.
+
+render(evidence, "markdown")       for a README or an issue
+render(evidence, "latex")          booktabs, for a paper
+render(evidence, "html")           one file that needs nothing else
+render(evidence, "csv" | "json")   every number, with what is needed to trust it
+terminal(evidence)                 something `rich` can print
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from benchbox.errors import unknown
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from benchbox.domain import Evidence
+
+#: Each format with "module:function" of its renderer, loaded when it is asked for.
+FORMATS = {
+    "markdown": "markdown:render",
+    "csv": "plain:as_csv",
+    "json": "plain:as_json",
+    "latex": "latex:render",
+    "html": "html:render",
+}
+
+
+def render(
+    evidence: Sequence[Evidence],
+    format: str,
+    *,
+    purifiers: Collection[str] = (),
+    oracles: Collection[str] = (),
+    standalone: bool = False,
+) -> str:
+    """Write a report.
+
+    Args:
+        evidence: What the store holds; finished cells and others.
+        format: One of `FORMATS`.
+        purifiers: Names of defences known to purify; see `table.build`.
+        oracles: Names of defences that are never ranked.
+        standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
+
+    Raises:
+        RequestError: There is no such format.
+    """
+    if format not in FORMATS:
+        raise unknown("report format", format, FORMATS)
+    from benchbox.report import table
+
+    module, _, function = FORMATS[format].partition(":")
+    renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
+    tables = table.build(evidence, purifiers=purifiers, oracles=oracles)
+    text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
+    return text
+
+
+def terminal(
+    evidence: Sequence[Evidence], *, purifiers: Collection[str] = (), oracles: Collection[str] = ()
+) -> RenderableType:
+    """The report as something `rich` can print; options as for `render`."""
+    from benchbox.report import table
+    from benchbox.report.terminal import render as renderable
+
+    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles))

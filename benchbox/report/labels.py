@@ -1,0 +1,62 @@
+"""What rows and columns are called, and the order columns stand in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchbox.domain import Access, Spec, canonical
+
+#: From the weakest knowledge to the strongest; how papers order them.
+ACCESSES: tuple[Access, ...] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+#: The order papers print attacks in; attacks that are not listed follow in alphabetical order.
+ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mim", "pgd", "aa", "cw", "apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def attack_place(label: str) -> tuple[int, str]:
+    """Sort key of an attack's column; variants of an attack stand beside it."""
+    name = label.partition(" (")[0]
+    return (ATTACKS.index(name) if name in ATTACKS else len(ATTACKS), label)
+
+
+def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
+    """How each recipe differs from the most common one of its name.
+
+    Args:
+        specs: One per result, repeated as often as it was used. The first seen wins a tie.
+
+    Returns:
+        By `identity(spec)`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".
+    """
+    usual: dict[str, Spec] = {}
+    uses = Counter(identity(spec) for spec in specs)
+    for spec in specs:
+        if spec.name not in usual or uses[identity(spec)] > uses[identity(usual[spec.name])]:
+            usual[spec.name] = spec
+    return {identity(spec): _difference(spec, usual[spec.name]) for spec in specs}
+
+
+def identity(spec: Spec) -> str:
+    """Equal for equal recipes, whatever the order of their arguments."""
+    return canonical({"name": spec.name, "arguments": spec.arguments, "code": spec.code})
+
+
+def labelled(name: str, *remarks: str) -> str:
+    """`pssr` and "alpha=2" as "pssr (alpha=2)"."""
+    said = ", ".join(remark for remark in remarks if remark)
+    return f"{name} ({said})" if said else name
+
+
+def _difference(spec: Spec, usual: Spec) -> str:
+    fields = [
+        f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)
+    ]
+    said = [f"{field}={_short(spec.arguments.get(field))}" for field in fields]
+    if spec.code != usual.code:
+        said.append(f"code {spec.code.removeprefix('sha256:')[:16]}")
+    return ", ".join(said)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,133 @@
+"""The numbers the PSSR paper prints, and where each belongs in our tables.
+
+X. Fu, Y. Zhou, L. Ma, L. Zhang. Invariance-powered Trustworthy Defense via Remove Then Restore.
+arXiv 2402.00304, 2024: Tables 1 to 4, all 360 values, in results/paper/pssr.csv.
+
+Table 1 says "white-box". For a defence without a purifier it is. PSSR's own numbers there can, as far as can be
+told, only come from perturbations of the bare classifier, so they stand beside gray-box.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from benchbox.domain import TOLERANCE, Access, ThreatModel
+
+NAME = "arXiv 2402.00304"
+#: The paper's perturbation budgets (section 4.3), all L∞.
+EPSILON: Mapping[str, float] = {"mnist": 0.3, "cifar10": 8 / 255, "cifar100": 8 / 255}
+#: Our name of a defence -> its row in Tables 1 to 3.
+ROWS: Mapping[str, str] = {
+    "none": "baseline",
+    "grad-reg": "grad-reg",
+    "trades": "trades",
+    "pgd-at": "pgd-at",
+    "arn": "arn",
+    "pcl": "pcl",
+    "semi-sl": "semi-sl",
+    "uat": "semi-sl",
+    "ro": "ro",
+    "bagt": "bagt",
+    "pssr": "pssr",
+}
+#: Our name of an ablation -> its row in Table 4.
+ABLATIONS: Mapping[str, str] = {"pssr:ps": "ps", "pssr:cae": "cae", "pssr:ps+cae": "ps-cae"}
+#: Rows of Tables 1, 2 that Table 4 repeats under another name.
+REPEATED: Mapping[str, str] = {"baseline": "baseline", "pssr": "ps-cae-ard"}
+#: Which of them purify, so that Table 1 cannot be their end-to-end white-box.
+PURIFIERS = frozenset({"arn", "pssr", *ABLATIONS})
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as the paper prints it.
+
+    Attributes:
+        table: 1 to 4.
+        dataset: `mnist`, `cifar10` or `cifar100`.
+        row: The paper's defence or module.
+        column: The paper's attack; `benign` for clean images.
+        percent: The value.
+    """
+
+    table: int
+    dataset: str
+    row: str
+    column: str
+    percent: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.2f}"
+
+
+def values() -> Iterator[dict[str, str]]:
+    """Every line of results/paper/pssr.csv; `value` is empty where the paper prints a dash."""
+    with files("benchbox.plugins.paper").joinpath("pssr.csv").open(encoding="utf-8") as lines:
+        yield from csv.DictReader(lines)
+
+
+def printed(table: int, dataset: str, row: str, column: str) -> Printed | None:
+    """One number, or None where the paper has none."""
+    percent = _by_place().get((table, dataset, row, column))
+    return None if percent is None else Printed(table, dataset, row, column, percent)
+
+
+def beside(
+    dataset: str, defense: str, threat: ThreatModel, access: Access | None, attack: str
+) -> Printed | None:
+    """The paper's number for one of ours.
+
+    Args:
+        dataset: Our name of the data set.
+        defense: Our name of the defence.
+        threat: The ball; another one than the paper's has no number, except on clean images.
+        access: None for clean images.
+        attack: Our name of the attack.
+    """
+    if access is not None and not _same_ball(dataset, threat):
+        return None
+    column = attack if access is not None else "benign"
+    if defense in ABLATIONS:
+        return printed(4, dataset, ABLATIONS[defense], column) if access in (None, Access.GRAY_BOX) else None
+    row = ROWS.get(defense)
+    if row is None:
+        return None
+    if access is Access.TRANSFER:
+        return printed(2, dataset, row, column)
+    if access is Access.BPDA:
+        # Table 3 names no base attack; BPDA is PGD's gradient through a stand-in.
+        return printed(3, dataset, row, "bpda") if attack == "pgd" else None
+    if access is Access.WHITE_BOX and defense in PURIFIERS:
+        return None
+    return printed(1, dataset, row, column)
+
+
+def contradictions(number: Printed) -> list[Printed]:
+    """Other values the paper prints for the same quantity.
+
+    Table 4 repeats two rows of Table 1 per data set, and Table 2 repeats its benign column.
+    """
+    others: list[Printed | None] = []
+    if number.table == 1 and number.row in REPEATED:
+        others.append(printed(4, number.dataset, REPEATED[number.row], number.column))
+    if number.table == 1 and number.column == "benign":
+        others.append(printed(2, number.dataset, number.row, "benign"))
+    return [other for other in others if other is not None and other.percent != number.percent]
+
+
+def _same_ball(dataset: str, threat: ThreatModel) -> bool:
+    epsilon = EPSILON.get(dataset)
+    return epsilon is not None and threat.norm == "linf" and abs(threat.epsilon - epsilon) <= TOLERANCE
+
+
+@cache
+def _by_place() -> Mapping[tuple[int, str, str, str], float]:
+    return {
+        (int(line["table"]), line["dataset"], line["row"], line["column"]): float(line["value"])
+        for line in values()
+        if line["value"]
+    }

@@ -1,0 +1,112 @@
+"""A table as data: what every renderer prints, and none of them computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from benchbox.domain import Access, SampleList, Spec, ThreatModel
+from benchbox.report.entry import NOT_RUN, Entry, Score
+from benchbox.report.labels import attack_place
+
+
+class Column(NamedTuple):
+    """An attack under an access."""
+
+    access: Access
+    attack: str
+
+    def __str__(self) -> str:
+        return f"{self.access} {self.attack}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained defence.
+
+    Attributes:
+        label: Name, and how the recipe departs from the usual one.
+        defense: The recipe.
+        training_seed: Of its training.
+        artifact: Digest of the trained defence.
+        purifier: Whether the attacker's accesses are different models.
+        oracle: Knows what no defence can know; never ranked.
+        clean: Accuracy on the images as they are.
+        robust: Per-sample worst case over the clean image and every finished attack; None if none finished.
+        set_by: The finished column with the lowest accuracy.
+        over: How many columns the worst case is over.
+        missing: Columns of the table that are not finished for this row.
+        entries: By column.
+        rank: From 1; None for an oracle and for a row without a worst case.
+    """
+
+    label: str
+    defense: Spec
+    training_seed: int
+    artifact: str
+    purifier: bool
+    oracle: bool
+    clean: Entry
+    robust: Score | None
+    set_by: Column | None
+    over: int
+    missing: tuple[Column, ...]
+    entries: Mapping[Column, Entry]
+    rank: int | None = None
+
+    def entry(self, access: Access, attack: str) -> Entry:
+        """What stands in a column; "not run" where nothing does."""
+        return self.entries.get(Column(access, attack), Entry())
+
+    @property
+    def headline(self) -> str:
+        """The worst case with its mark: a dagger when attacks of this table are missing."""
+        return NOT_RUN if self.robust is None else f"{self.robust}{'†' if self.missing else ''}"
+
+    @property
+    def place(self) -> str:
+        """The rank as it is printed."""
+        return "–" if self.rank is None else str(self.rank)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every defence measured on one sample list within one ball.
+
+    Attributes:
+        samples: The images.
+        threat: The ball.
+        columns: In the order they are printed.
+        rows: Best worst case first, oracles last.
+        remarks: What holds for the whole table, one sentence each.
+        notes: What entries refer to by number, from 1.
+    """
+
+    samples: SampleList
+    threat: ThreatModel
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Data set, ball and number of images."""
+        n = len(self.samples)
+        which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
+        return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """The accesses of the columns, in their order."""
+        return tuple(dict.fromkeys(column.access for column in self.columns))
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks of the columns, in the order papers print them."""
+        return tuple(sorted({column.attack for column in self.columns}, key=attack_place))
+
+    def under(self, access: Access) -> tuple[Column, ...]:
+        """The columns of one access."""
+        return tuple(column for column in self.columns if column.access is access)

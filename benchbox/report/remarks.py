@@ -1,0 +1,83 @@
+"""The small print: what the marks of a table mean, what failed, and where the paper contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchbox.domain import Access
+from benchbox.report import paper
+from benchbox.report.entry import NOT_RUN, Entry
+from benchbox.report.records import Column, Row
+
+
+def noted(entry: Entry, label: str, column: Column) -> Iterator[str]:
+    """Sentences about an entry that is not simply a finished number."""
+    for measurement in entry.measurements:
+        evidence = measurement.evidence
+        through = f" through {measurement.stand_in}" if measurement.stand_in else ""
+        where = f"{label}, {column}{through}"
+        if measurement.status == "failed":
+            yield f"{where}: failed: {' '.join(evidence.error.split()) or 'no message was stored'}."
+        elif measurement.status == "partial":
+            done, total = len(evidence.outcome), len(evidence.cell.samples)
+            yield f"{where}: {done} of {total} images so far; not in the worst case."
+    seeds = sorted({m.evidence.cell.attack_seed for m in entry.measurements})
+    if len(seeds) > 1:
+        yield f"{label}, {column}: worst case over attack seeds {', '.join(map(str, seeds))}."
+
+
+def remarks(rows: Sequence[Row]) -> Iterator[str]:
+    """What holds for the whole table; only what it has need of."""
+    entries = [entry for row in rows for entry in (row.clean, *row.entries.values())]
+    columns = [column for row in rows for column in row.entries]
+    yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
+    yield (
+        "Robust: per-sample worst case over the clean image and every finished attack under every access; "
+        "lowest: the single attack that gets furthest."
+    )
+    if any(entry.score and entry.score.draws > 1 for entry in entries):
+        yield (
+            "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is chosen "
+            "and scored on different draws; intervals by a bootstrap over samples. Others: Clopper–Pearson."
+        )
+    else:
+        yield "Intervals are Clopper–Pearson's."
+    if any(column.access is Access.BPDA for column in columns):
+        yield "bpda: a sample falls if the attack breaks it through any of the defence's stand-ins."
+    if any(entry.status == "same" for entry in entries):
+        yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
+    if any(entry.status == "partial" for entry in entries):
+        yield "…: unfinished, shown as far as it is."
+    if any(row.missing and row.robust for row in rows):
+        yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
+    if any(entry.status == "not run" for entry in entries):
+        yield f"{NOT_RUN}: not run."
+    if any(row.oracle for row in rows):
+        yield "–: an oracle that knows what no defence can know; not ranked."
+    yield from _of_the_paper(rows, entries)
+
+
+def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str]:
+    shown = list(dict.fromkeys(entry.paper for entry in entries if entry.paper is not None))
+    if not shown:
+        return
+    tables = ", ".join(str(table) for table in sorted({number.table for number in shown}))
+    yield (
+        f"In parentheses: what the PSSR paper ({paper.NAME}, Table {tables}) prints, "
+        "partly copied there from other papers; its networks, recipes and samples may differ from ours."
+    )
+    if any(
+        c.access is Access.GRAY_BOX and row.purifier and e.paper
+        for row in rows
+        for c, e in row.entries.items()
+    ):
+        yield (
+            "The paper calls Tables 1 and 4 white-box; for a purifier they can only be gray-box, "
+            "that is, crafted on the bare classifier."
+        )
+    for number in shown:
+        for other in paper.contradictions(number):
+            yield (
+                f"The paper contradicts itself on {number.row}, {number.dataset}, {number.column}: "
+                f"Table {number.table} prints {number}, Table {other.table} prints {other}."
+            )

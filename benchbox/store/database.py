@@ -1,0 +1,201 @@
+"""Opening a database: its connections, its transactions, its schema, and what their failures mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from benchbox.domain import canonical
+from benchbox.errors import StoreError
+from benchbox.store.schema import REVISION
+
+#: Seconds to wait for another process that is writing to the same file.
+PATIENCE = 30
+
+#: What a driver's message contains -> what the user can do; the first that fits.
+_REMEDIES = (
+    (
+        ("not a database", "malformed"),
+        "the file is damaged or no store; put back a copy, or name another store",
+    ),
+    (
+        ("disk is full", "disk i/o error", "no space left"),
+        "make room and run the same command again: what was committed is kept",
+    ),
+    (("locked",), "another process is writing to it; run the same command again when that has ended"),
+    (
+        ("readonly", "read-only", "unable to open", "permission denied", "access permission"),
+        "check the permissions of the file and its folder, or name another store",
+    ),
+    (
+        ("connect", "could not translate", "password", "authentication"),
+        "check the host, the name and the password in the URL, and that the server runs",
+    ),
+)
+
+
+def parse(url_or_path: str | Path) -> URL:
+    """The URL of a store; what has no `://` is the path of an SQLite file.
+
+    Raises:
+        StoreError: It looks like a URL and is none.
+    """
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        return URL.create("sqlite", database=str(url_or_path))
+    try:
+        return make_url(url_or_path)
+    except (ArgumentError, ValueError):
+        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url_or_path)
+        raise StoreError(f"{shown!r} is no database URL; write a path, or dialect://user@host/name") from None
+
+
+def describe(url: URL) -> str:
+    """The store's name in messages: a file's path, or the URL without its password."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        return f"store {url.database}"
+    return f"store {url.render_as_string(hide_password=True)}"
+
+
+def connect(url: URL, *, must_exist: bool) -> Engine:
+    """Open the database and bring its schema up to date.
+
+    Raises:
+        StoreError: It cannot be reached, created, read or upgraded.
+    """
+    _prepare_folder(url, must_exist)
+    engine = _engine(url)
+    try:
+        with transaction(engine, write=False) as connection:
+            revision = _revision(connection)
+        if revision is None and must_exist:
+            raise StoreError(f"{describe(url)} is empty; fill it with `benchbox run`")
+        if revision != REVISION:
+            with transaction(engine, write=True) as connection:
+                _upgrade(connection, revision)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
+    """A connection whose work is committed at the end, or undone if anything is raised meanwhile.
+
+    Raises:
+        StoreError: In place of what the database or its driver raised. A value that cannot be stored at all
+            (an object that is not JSON) is the caller's mistake and keeps its own exception.
+    """
+    try:
+        with engine.connect() as connection:
+            connection.execution_options(benchbox_write=write)
+            with connection.begin():
+                yield connection
+    except StatementError as error:
+        if not isinstance(error, DBAPIError):
+            raise
+        raise _explain(error, engine.url) from error
+    except SQLAlchemyError as error:
+        raise StoreError(
+            f"{describe(engine.url)}: {_first_line(error)}; check that the URL is right"
+        ) from error
+
+
+def _explain(error: DBAPIError, url: URL) -> StoreError:
+    reason = _first_line(error.orig or error)
+    if isinstance(error, IntegrityError):
+        remedy = "another process stored the same first, or a value is missing; run the same command again"
+    else:
+        known = (remedy for words, remedy in _REMEDIES if any(word in reason.lower() for word in words))
+        remedy = next(known, "see whether the database works with its own tools")
+    return StoreError(f"{describe(url)}: {reason}; {remedy}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _prepare_folder(url: URL, must_exist: bool) -> None:
+    file = url.database
+    if url.get_backend_name() != "sqlite" or not file or file == ":memory:" or file.startswith("file:"):
+        return
+    try:
+        if must_exist and not Path(file).exists():
+            raise StoreError(f"there is no store {file}; make it with `benchbox run`, or name another")
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"store {file}: {error.strerror} ({error.filename}); name another store") from error
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        engine = create_engine(url, json_serializer=canonical)
+    except ImportError as error:
+        driver = error.name or str(error)
+        raise StoreError(f"{describe(url)} needs the driver {driver}; pip install {driver}") from error
+    except (SQLAlchemyError, TypeError, ValueError) as error:
+        raise StoreError(f"{describe(url)}: {_first_line(error)}; check the URL") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # The driver's own idea of when a transaction begins omits reads and DDL; `_begin_sqlite` replaces it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the one writer do not wait for each other
+    cursor.execute(
+        "PRAGMA synchronous = NORMAL"
+    )  # a killed process loses nothing; a power cut, the last commits
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once if another wrote in between, without
+    # waiting: so one that will write takes its place in the queue at the start.
+    write = connection.get_execution_options().get("benchbox_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _revision(connection: Connection) -> str | None:
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return revision
+    if tables:
+        raise StoreError(
+            f"{describe(connection.engine.url)} belongs to something else (it has a table {tables[0]!r}); "
+            "name another store"
+        )
+    return None
+
+
+def _upgrade(connection: Connection, revision: str | None) -> None:
+    # Importing Alembic takes longer than opening a current store, so only a new or an old one pays for it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", "benchbox.store:migrations")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(
+            f"{describe(connection.engine.url)} has schema {revision!r}, and this benchbox knows none after "
+            f"{REVISION!r}; update benchbox, or name another store"
+        ) from error

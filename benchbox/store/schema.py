@@ -1,0 +1,132 @@
+"""The tables, as the newest migration leaves them.
+
+A change here needs a migration in `migrations/versions` and a new `REVISION`; a test compares the two.
+Cells and craftings have a number besides their key, which keeps the rows that refer to them small.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
+
+#: The newest migration. A store at this revision is opened without loading Alembic.
+REVISION = "0001"
+
+
+def now() -> str:
+    """The time as the store writes it, ISO 8601 in UTC to the second: `2025-01-31T12:00:00+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+METADATA = MetaData(
+    naming_convention={  # so that later migrations can name what they change, on every database
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+RUN = Table(
+    "run",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("created", String(32), nullable=False, default=now),
+    Column("finished", String(32)),
+    Column("status", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("provenance", JSON, nullable=False),
+)
+
+CELL = Table(
+    "cell",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),  # the run that added it
+    Column("created", String(32), nullable=False, default=now),
+    Column("defense", String(255), nullable=False),
+    Column("dataset", String(255), nullable=False),
+    Column("access", String(32), nullable=False),
+    Column("attack", String(255), nullable=False),
+    Column("samples", Integer, nullable=False),  # length of its sample list
+    Column("status", String(16), nullable=False),  # partial, done, failed
+    Column("error", Text, nullable=False),
+    Column("record", JSON, nullable=False),  # the whole cell; the columns above repeat it for people
+)
+
+BATCH = Table(
+    "batch",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("cell_id", Integer, ForeignKey("cell.id"), nullable=False, index=True),
+    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),  # may be a later run than the cell's
+    Column("created", String(32), nullable=False, default=now),
+    Column("samples", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+
+OUTCOME = Table(
+    "outcome",
+    METADATA,
+    Column("cell_id", Integer, ForeignKey("cell.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("label", Integer, nullable=False),
+    Column("clean", Text, nullable=False),  # predicted classes, one a scoring draw: [7,7,1]
+    Column("adversarial", Text, nullable=False),
+    Column("first_success", Integer, nullable=False),
+    Column("linf", Float, nullable=False),
+    Column("l2", Float, nullable=False),
+    Column("forwards", Float, nullable=False),
+    Column("backwards", Float, nullable=False),
+    sqlite_with_rowid=False,  # rows lie in the order of their key: smaller, and read in one sweep
+)
+
+CRAFTING = Table(
+    "crafting",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),  # Cell.craft_key
+    Column("created", String(32), nullable=False, default=now),
+    Column("channels", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+)
+
+ADVERSARIAL = Table(
+    "adversarial",
+    METADATA,
+    Column("crafting_id", Integer, ForeignKey("crafting.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("first_success", Integer, nullable=False),
+    Column("forwards", Float, nullable=False),
+    Column("backwards", Float, nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the bytes before compression
+    Column("x", LargeBinary, nullable=False),  # zlib of the image's little-endian float32, C × H × W
+)
+
+ARTIFACT = Table(
+    "artifact",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("card", JSON, nullable=False),
+)
+
+SETTING = Table(
+    "setting",
+    METADATA,
+    Column("key", String(255), primary_key=True),
+    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("value", JSON, nullable=False),
+)
+
+ATTACHMENT = Table(
+    "attachment",
+    METADATA,
+    Column("subject", String(255), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("record", JSON, nullable=False),
+)

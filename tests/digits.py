@@ -1,0 +1,52 @@
+"""A small classifier of real images, trained in a second: what the attack tests attack."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from benchbox import Draws, View
+
+
+@cache
+def images() -> tuple[Tensor, Tensor]:
+    """All 1,797 digits: (N, 1, 8, 8) in [0, 1] and their classes."""
+    found = load_digits()
+    return torch.tensor(found.images / 16, dtype=torch.float32)[:, None], torch.tensor(found.target)
+
+
+@cache
+def classifier() -> nn.Module:
+    """A convolutional network trained on the first 1,400 digits, frozen."""
+    x, y = (t[:1400] for t in images())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10),
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+        for _ in range(8):
+            for rows in torch.randperm(len(x)).split(64):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x[rows]), y[rows]).backward()
+                optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+def held_out(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """n digits the classifier has not seen, their classes and their indices in the data set."""
+    x, y = images()
+    rows = torch.arange(1400, 1400 + n)
+    return x[rows], y[rows], rows
+
+
+def view(net: nn.Module, y: Tensor, indices: Tensor, seed: int = 0) -> tuple[View, Draws]:
+    """A deterministic view of a network, and the draws that go with it."""
+    draws = Draws(indices, seed)
+    return View(lambda x, _: net(x), y, draws), draws

@@ -1,0 +1,177 @@
+"""AutoAttack: its price, its agreement with the authors' program, and what that program does to randomness."""
+
+from __future__ import annotations
+
+import digits
+import pytest
+import torch
+from benchbox.plugins.attacks.aa import AA, members, run
+from benchbox.plugins.attacks.null import Null
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+from benchbox import Draws, ThreatModel, View
+from benchbox.draws import sample_draws
+
+LINF = ThreatModel("linf", 0.1)
+L2 = ThreatModel("l2", 0.4)
+
+
+class Unbreakable(nn.Module):
+    """Class 0 leads by so much that no image changes it; every gradient is small but not zero."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.w = 0.01 * sample_draws(classes, seed=1).normal(25)
+        self.lead = 5.0 * (torch.arange(classes) == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.w.T + self.lead
+
+
+def unbreakable(n: int, classes: int = 10) -> tuple[View, Tensor, Tensor, Draws]:
+    net, draws = Unbreakable(classes), sample_draws(n)
+    y = torch.zeros(n, dtype=torch.int64)
+    return View(lambda x, _: net(x), y, draws), draws.uniform(1, 5, 5), y, draws
+
+
+def test_price_of_a_sample_that_never_breaks() -> None:
+    spent = {}
+    for name in members(10):
+        model, x, y, draws = unbreakable(2)
+        run(name, model, x, y, LINF, draws, 10)
+        spent[name] = model.passes()
+    assert spent == {"apgd-ce": (102, 101), "apgd-t": (919, 909), "fab-t": (1828, 900), "square": (5003, 0)}
+    assert [sum(column) for column in zip(*spent.values(), strict=True)] == [7852, 1910]
+
+
+@pytest.mark.parametrize("threat", [LINF, L2])
+def test_price_of_the_whole(threat: ThreatModel) -> None:
+    model, x, y, draws = unbreakable(2)
+    crafted = AA()(model, x, y, threat, draws)
+    assert (crafted.forwards == 7852 + 5).all()
+    assert (crafted.backwards == 1910).all()
+    assert torch.equal(crafted.x, x)
+
+
+@pytest.mark.parametrize(
+    ("classes", "forwards", "backwards"),
+    [
+        (4, 5 + 102 + (1 + 3 * 102) + (1 + 3 * 203) + 5003, 101 + 3 * 101 + 3 * 100),
+        (3, 5 + 102 + 102 + (1 + 2 * 203) + 5003, 101 + 101 + 2 * 100),
+        (2, 4 + 102 + (1 + 203) + 5003, 101 + 100),
+    ],
+)
+def test_few_classes(classes: int, forwards: int, backwards: int) -> None:
+    model, x, y, draws = unbreakable(1, classes)
+    AA()(model, x, y, LINF, draws)
+    assert model.passes() == (forwards, backwards)
+
+
+def test_misclassified_samples_cost_one_pass() -> None:
+    model, x, y, draws = unbreakable(3)
+    model = View(model.forward, y + 1, draws)
+    crafted = AA()(model, x, y + 1, LINF, draws)
+    assert torch.equal(crafted.x, x)
+    assert model.passes() == (1, 0)
+
+
+def attack_digits(n: int, threat: ThreatModel, order: Tensor | None = None, batch: int = 1000) -> Tensor:
+    """AA on n digits in the given order: (n,) whether each withstood, in the digits' own order."""
+    x, y, rows = digits.held_out(n)
+    order = torch.arange(n) if order is None else order
+    robust = torch.zeros(n, dtype=torch.bool)
+    for part in order.split(batch):
+        model, draws = digits.view(digits.classifier(), y[part], rows[part])
+        x_adv = AA()(model, x[part], y[part], threat, draws).x
+        robust[part] = digits.classifier()(x_adv).argmax(1) == y[part]
+    return robust
+
+
+@pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])
+def test_agrees_with_the_authors_program_and_with_itself(threat: ThreatModel) -> None:
+    """The two programs differ in their random numbers only, which decide samples at the edge of the ball."""
+    n = 200
+    x, y, _ = digits.held_out(n)
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    with torch.random.fork_rng():
+        program = AutoAttack(digits.classifier(), eps=threat.epsilon, norm=norm, seed=0)
+        x_adv, _ = program.run_standard_evaluation(x, y, batch_size=n)
+    theirs = digits.classifier()(x_adv).argmax(1) == y
+    mine = attack_digits(n, threat)
+    assert 0.1 < theirs.float().mean() < 0.9
+    assert (mine != theirs).float().mean() <= 0.01
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(2))
+    assert (attack_digits(n, threat, shuffled, batch=70) != mine).float().mean() <= 0.005
+
+
+Q = 0.9
+
+
+class CoinFlip(nn.Module):
+    """Right with probability 0.9, whatever the image: nobody can attack it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.flip(x, torch.rand(len(x)))
+
+    @staticmethod
+    def flip(x: Tensor, coin: Tensor) -> Tensor:
+        right = torch.tensor([1.0, 0.0, -0.5, -1.0])
+        wrong = torch.tensor([0.0, 1.0, -0.5, -1.0])
+        return (
+            torch.where((coin < Q)[:, None], right, wrong) + 1e-6 * x.flatten(1).sum(1, keepdim=True) * right
+        )
+
+
+def coin_flip(n: int, eot: int) -> tuple[View, Tensor, Tensor, Draws]:
+    draws, y = sample_draws(n, seed=4), torch.zeros(n, dtype=torch.int64)
+    model = View(lambda x, d: CoinFlip.flip(x, d.uniform(1)[:, 0]), y, draws, randomized=True, eot=eot)
+    return model, draws.uniform(1, 2, 2), y, draws
+
+
+def rescored(x: Tensor) -> Tensor:
+    """(N, 10) whether each image is classified correctly, in ten draws no attack has seen."""
+    scoring = sample_draws(len(x), seed=99)
+    return torch.stack(
+        [CoinFlip.flip(x, scoring.at(r).uniform(1)[:, 0]).argmax(1) == 0 for r in range(10)], 1
+    )
+
+
+def test_what_counting_while_attacking_does_to_a_randomised_defence() -> None:
+    """The authors' counter lets each of its single looks break a sample: 0.9³, where the truth is 0.9."""
+    n = 1000
+    model, x, y, draws = coin_flip(n, eot=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        program = AutoAttack(CoinFlip(), eps=1e-12, norm="Linf", version="rand", seed=0)
+        program.apgd.n_iter = 2  # the attack has nothing to find; its counter is what is tested
+        _, predicted = program.run_standard_evaluation(x, y, batch_size=n)
+    counted = float((predicted == y).float().mean())
+
+    clean = rescored(x)
+    null = rescored(Null()(model, x, y, LINF, draws).x)
+    assert torch.equal(null, clean)
+    assert float(null.float().mean()) == pytest.approx(Q, abs=0.012)
+    assert counted == pytest.approx(Q**3, abs=0.05)
+
+
+def test_ours_does_not_deflate_a_randomised_defence() -> None:
+    model, x, y, draws = coin_flip(500, eot=2)
+    crafted = AA()(model, x, y, LINF, draws)
+    assert float(rescored(crafted.x).float().mean()) == pytest.approx(Q, abs=0.02)
+
+
+def test_ours_does_not_inflate_a_randomised_defence_either() -> None:
+    """Noise on the prediction of a breakable model: a sample that errs by chance is attacked all the same."""
+    x, y, rows = digits.held_out(40)
+    draws, net, threat = Draws(rows), digits.classifier(), ThreatModel("linf", 0.3)
+
+    def noisy(x: Tensor, d: Draws) -> Tensor:
+        logits = net(x)
+        return torch.where((d.uniform(1) < 0.3), logits.roll(1, 1), logits)
+
+    model = View(noisy, y, draws, randomized=True, eot=4)
+    crafted = AA()(model, x, y, threat, draws)
+    assert model.partial == [0, 0]
+    assert (threat.norms(crafted.x - x) > 0.2).all()
+    assert (net(crafted.x).argmax(1) == y).float().mean() < 0.05

@@ -1,0 +1,562 @@
+"""The results store: what goes in comes out, once, as a whole or not at all."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from benchbox.domain import Access, Cell, Outcome, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.errors import StoreError
+from benchbox.store import Adversarials, Store, migrations
+from benchbox.store.schema import METADATA, REVISION
+
+OLDEST = Path(__file__).parent / "assets" / "store-0001.sqlite"  # `fill` made it, when 0001 was the newest
+
+CELL = Cell(
+    defense=Spec("pssr", {"alpha": 1.5}, "benchbox/1"),
+    artifact="a",
+    attack=Spec("pgd", {"steps": 40}, "benchbox/1"),
+    access=Access.GRAY_BOX,
+    view=ViewSpec("b"),
+    threat=ThreatModel("linf", 0.3),
+    samples=SampleList("digits", "test", (4, 0, 5, 1, 9, 7), "c"),
+)
+RANDOM = replace(CELL, defense=Spec("carso", {}, "benchbox/1"), scoring_draws=10)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results" / "benchbox.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    with Store.open(path) as store:
+        yield store
+
+
+def outcome(cell, positions, seed=0):
+    """Any numbers, the same for a seed; thirds and roots, so that a lost digit shows."""
+    rng = np.random.default_rng(seed)
+    n = len(positions)
+    return Outcome(
+        position=np.array(positions, np.int64),
+        label=rng.integers(0, 10, n),
+        clean=rng.integers(0, 10, (n, cell.scoring_draws)),
+        adversarial=rng.integers(0, 10, (n, cell.scoring_draws)),
+        first_success=rng.integers(-1, 40, n),
+        linf=rng.random(n) / 3,
+        l2=rng.random(n) ** 0.5,
+        forwards=rng.random(n) * 40,
+        backwards=rng.random(n) * 40,
+    )
+
+
+def images(key, positions, seed=0, shape=(3, 4, 4)):
+    rng = np.random.default_rng(seed)
+    n = len(positions)
+    return Adversarials(
+        craft_key=key,
+        position=np.array(positions, np.int64),
+        x=rng.random((n, *shape), np.float32),
+        first_success=rng.integers(-1, 40, n),
+        forwards=rng.random(n),
+        backwards=rng.random(n),
+    )
+
+
+def assert_same(got, expected, rows=slice(None)):
+    for field in fields(expected):
+        left, right = getattr(got, field.name), getattr(expected, field.name)
+        if isinstance(right, np.ndarray):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right[rows])
+        else:
+            assert left == right
+
+
+def begin(store, *cells):
+    run = store.begin_run({"dataset": "digits"}, {"torch": "2.6"})
+    for cell in cells:
+        store.add_cell(cell, run)
+    return run
+
+
+def fill(store):
+    """What tests/assets/store-0001.sqlite holds."""
+    run = begin(store, CELL, RANDOM)
+    store.commit_batch(CELL, outcome(CELL, range(6)), seconds=1.5, crafted=images(CELL.craft_key, range(6)))
+    store.commit_batch(RANDOM, outcome(RANDOM, [0, 1]), seconds=0.5)
+    store.fail(RANDOM, "out of memory")
+    store.put_artifact("a", {"recipe": {"epochs": 3}})
+    store.remember("batch/cpu", 125)
+    store.attach(CELL.key, "transfer", {"share": 0.25})
+    store.finish_run(run, "failed")
+
+
+def assert_filled(store):
+    done, failed = store.evidence()
+    assert (done.cell, done.status, done.seconds, done.error) == (CELL, "done", 1.5, "")
+    assert_same(done.outcome, outcome(CELL, range(6)))
+    assert (failed.cell, failed.status, failed.error) == (RANDOM, "failed", "out of memory")
+    assert_same(failed.outcome, outcome(RANDOM, [0, 1]))
+    assert_same(store.crafted(CELL.craft_key, np.arange(6)), images(CELL.craft_key, range(6)))
+    assert store.artifact("a") == {"recipe": {"epochs": 3}}
+    assert store.recall("batch/cpu") == 125
+    assert store.attached(CELL.key, "transfer") == {"share": 0.25}
+    (run,) = store.runs()
+    assert (run.status, run.request, run.cells) == ("failed", {"dataset": "digits"}, 2)
+
+
+# What goes in comes out
+
+
+def test_everything_survives_closing(path):
+    with Store.open(path) as store:
+        fill(store)
+    with Store.open(path, must_exist=True) as store:
+        assert_filled(store)
+
+
+@pytest.mark.parametrize("cell", [CELL, RANDOM], ids=["one draw", "ten draws"])
+def test_evidence_joins_batches_and_sorts_them_by_position(store, cell):
+    run = begin(store, cell)
+    whole = outcome(cell, range(6))
+    parts = [[5, 2], [0, 4], [3, 1]]
+    for part in parts:
+        batch = Outcome(**{f.name: getattr(whole, f.name)[part] for f in fields(Outcome)})
+        assert store.evidence()[0].status == "partial"
+        store.commit_batch(cell, batch, seconds=0.25)
+    (evidence,) = store.evidence()
+    assert_same(evidence.outcome, whole)
+    assert (evidence.status, evidence.seconds, evidence.run) == ("done", 0.75, run)
+    assert evidence.provenance == {"torch": "2.6"}
+    assert evidence.created.endswith("+00:00")
+    np.testing.assert_array_equal(store.positions(cell), np.arange(6))
+
+
+def test_rows_are_readable_with_any_sqlite_tool(store, path):
+    begin(store, RANDOM)
+    batch = outcome(RANDOM, [3])
+    store.commit_batch(RANDOM, batch, seconds=0)
+    query = "SELECT defense, position, label, clean FROM outcome JOIN cell ON cell.id = cell_id"
+    with sqlite3.connect(path) as plain:
+        defense, position, label, clean = plain.execute(query).fetchone()
+        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert (defense, position, label) == ("carso", 3, batch.label[0])
+    assert json.loads(clean) == batch.clean[0].tolist()
+
+
+def test_evidence_can_be_narrowed(store):
+    elsewhere = replace(CELL, samples=SampleList("mnist", "test", (0,), "d"))
+    begin(store, CELL, RANDOM, elsewhere)
+
+    def found(**narrow):
+        return [e.cell for e in store.evidence(**narrow)]
+
+    assert found() == [CELL, RANDOM, elsewhere]
+    assert found(dataset="digits") == [CELL, RANDOM]
+    assert found(dataset="digits", defenses=["pssr", "atop"]) == [CELL]
+    assert found(keys=[elsewhere.key, RANDOM.key]) == [RANDOM, elsewhere]
+    assert found(keys=[]) == []
+
+
+def test_a_failed_cell_is_evidence_and_can_be_retried(store):
+    begin(store, RANDOM)
+    store.fail(RANDOM, "NaN")
+    (evidence,) = store.evidence()
+    assert (evidence.status, evidence.error, len(evidence.outcome)) == ("failed", "NaN", 0)
+    assert evidence.outcome.clean.shape == (0, 10)
+    store.commit_batch(RANDOM, outcome(RANDOM, [0]), seconds=0)
+    store.fail(RANDOM, "NaN again")
+    begin(store, RANDOM)
+    (evidence,) = store.evidence()
+    assert (evidence.status, evidence.error, len(evidence.outcome)) == ("partial", "", 1)
+    store.commit_batch(RANDOM, outcome(RANDOM, range(1, 6)), seconds=0)
+    store.fail(RANDOM, "after the last batch")
+    begin(store, RANDOM)
+    assert store.evidence()[0].status == "done"
+
+
+def test_a_cell_belongs_to_its_first_run_and_a_batch_to_its_own(store, path):
+    first, second = begin(store, CELL), begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0]), seconds=0)
+    assert [run.cells for run in store.runs()] == [1, 0]
+    assert store.evidence()[0].run == first
+    with sqlite3.connect(path) as plain:
+        assert plain.execute("SELECT run_id FROM batch").fetchall() == [(second,)]
+
+
+def test_a_run_has_a_beginning_and_an_end(store):
+    run = begin(store)
+    assert (store.runs()[0].status, store.runs()[0].finished) == ("running", None)
+    store.finish_run(run, "done")
+    assert store.runs()[0].status == "done"
+    assert store.runs()[0].finished >= store.runs()[0].created
+    with pytest.raises(StoreError, match="no run 7"):
+        store.finish_run(7, "done")
+
+
+def test_small_records_are_replaced(store):
+    for value in (125, {"cpu": [1, 2]}, None, "text"):
+        store.remember("batch", value)
+        assert store.recall("batch") == value
+    store.attach("cell", "verdict", {"ok": False})
+    store.attach("cell", "verdict", {"ok": True})
+    store.attach("cell", "transfer", {})
+    assert store.attached("cell", "verdict") == {"ok": True}
+    store.put_artifact("a", {"epochs": 1})
+    store.put_artifact("a", {"epochs": 2})
+    assert store.artifact("a") == {"epochs": 2}
+    assert store.recall("?") is store.attached("cell", "?") is store.artifact("?") is None
+
+
+# Once, as a whole or not at all
+
+
+def test_a_position_is_committed_once_and_a_refused_batch_leaves_nothing(store):
+    begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=1)
+    with pytest.raises(StoreError, match=r"UNIQUE.*same first"):
+        store.commit_batch(
+            CELL, outcome(CELL, [2, 1], seed=1), seconds=1, crafted=images(CELL.craft_key, [2, 1])
+        )
+    (evidence,) = store.evidence()
+    assert_same(evidence.outcome, outcome(CELL, [0, 1]))
+    assert evidence.seconds == 1
+    assert store.crafted(CELL.craft_key, np.array([2])) is None
+
+
+def test_a_failure_in_the_middle_of_a_commit_undoes_what_came_before_it(store):
+    begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0]), seconds=1, crafted=images(CELL.craft_key, [0]))
+    other_shape = images(CELL.craft_key, [1], shape=(1, 4, 4))
+    with pytest.raises(StoreError, match="give all one shape"):  # found out after the rows are written
+        store.commit_batch(CELL, outcome(CELL, [1]), seconds=1, crafted=other_shape)
+    assert store.positions(CELL).tolist() == [0]
+    store.commit_batch(CELL, outcome(CELL, [1]), seconds=1)
+    assert store.positions(CELL).tolist() == [0, 1]
+
+
+def test_a_value_that_is_not_json_is_a_bug_of_the_caller_and_stores_nothing(store):
+    with pytest.raises(Exception, match="not JSON serializable"):
+        store.remember("key", object())
+    assert store.recall("key") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"position": np.array([0, 6])}, "positions 0 to 6 for 2 samples of a list of 6"),
+        ({"position": np.array([1, 1])}, "at most once"),
+        ({"label": np.array([1])}, r"label of shape \(1,\)"),
+        ({"clean": np.zeros((2, 3), np.int64)}, r"clean of shape \(2, 3\).*\(2, 1\)"),
+        ({"l2": np.array([0.1, np.nan])}, "l2 that is not finite"),
+    ],
+)
+def test_an_outcome_that_does_not_fit_its_cell_is_refused(store, change, message):
+    begin(store, CELL)
+    with pytest.raises(StoreError, match=message):
+        store.commit_batch(CELL, replace(outcome(CELL, [0, 1]), **change), seconds=0)
+    assert len(store.positions(CELL)) == 0
+
+
+def test_a_cell_has_to_be_added_first(store):
+    with pytest.raises(StoreError, match="add it with add_cell"):
+        store.commit_batch(CELL, outcome(CELL, [0]), seconds=0)
+    with pytest.raises(StoreError, match="add it with add_cell"):
+        store.fail(CELL, "no")
+    assert len(store.positions(CELL)) == 0
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        store.add_cell(CELL, 99)
+
+
+KILLED = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[2])
+from test_store import CELL, begin, images, outcome
+from benchbox.store import Store
+from benchbox.store.database import transaction
+from benchbox.store.schema import BATCH
+with Store.open(sys.argv[1]) as store:
+    begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=1, crafted=images(CELL.craft_key, [0, 1]))
+    with transaction(store._engine, write=True) as connection:
+        rows = [{"cell_id": 1, "run_id": 1, "samples": 9, "seconds": 9.0}] * 100_000
+        connection.execute(BATCH.insert(), rows)  # more than SQLite's cache: it is on the disk, not committed
+        print("writing", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_what_was_committed_and_no_more(path):
+    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        log = path.with_name(path.name + "-wal")
+        assert log.stat().st_size > 1_000_000  # the unfinished transaction did reach the file system
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    with Store.open(path, must_exist=True) as store:
+        (evidence,) = store.evidence()
+        assert (evidence.status, evidence.seconds) == ("partial", 1)
+        assert_same(evidence.outcome, outcome(CELL, [0, 1]))
+        begin(store, CELL)
+        store.commit_batch(CELL, outcome(CELL, range(2, 6)), seconds=1)
+        assert store.evidence()[0].status == "done"
+
+
+def test_writers_at_the_same_time_wait_for_one_another(path):
+    failures = []
+    ready = threading.Barrier(4)
+
+    def write(i):
+        try:
+            ready.wait()
+            with Store.open(path) as store:  # all four find no store, and one makes it
+                cell = replace(CELL, attack_seed=i)
+                begin(store, cell)
+                for position in range(6):
+                    store.commit_batch(cell, outcome(cell, [position]), seconds=0)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store.open(path) as store:
+        assert [e.status for e in store.evidence()] == ["done"] * 4
+
+
+# Adversarial images
+
+
+def test_adversarial_images_come_back_for_any_positions_across_batches_in_the_order_asked(store):
+    begin(store, CELL)
+    key = CELL.craft_key
+    made = images(key, range(6))
+    for part in ([0, 1, 2], [3, 4, 5]):
+        batch = Adversarials(key, *(getattr(made, f.name)[part] for f in fields(made)[1:]))
+        store.commit_batch(CELL, outcome(CELL, part), seconds=0, crafted=batch)
+    assert_same(store.crafted(key, np.array([4, 0, 3])), made, [4, 0, 3])
+    assert store.crafted(key, np.array([5, 6])) is None
+    assert store.crafted("another", np.array([0])) is None
+    assert store.crafted(key, np.arange(6)).x.flags.writeable  # torch.from_numpy warns of one that is not
+
+
+def test_an_image_is_stored_once_for_all_cells_that_share_it(store, path):
+    other = replace(CELL, artifact="z")
+    assert other.craft_key == CELL.craft_key
+    begin(store, CELL, other)
+    first, second = images(CELL.craft_key, [0, 1]), images(CELL.craft_key, [1, 2], seed=1)
+    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=first)
+    store.commit_batch(other, outcome(other, [1, 2]), seconds=0, crafted=second)
+    with sqlite3.connect(path) as plain:
+        assert plain.execute("SELECT position FROM adversarial").fetchall() == [(0,), (1,), (2,)]
+    kept = store.crafted(CELL.craft_key, np.array([0, 1, 2]))
+    np.testing.assert_array_equal(kept.x, np.stack([first.x[0], first.x[1], second.x[1]]))
+
+
+@pytest.mark.parametrize(
+    "damage", ["zeroblob(40)", "substr(x, 1, 20)", "(SELECT x FROM adversarial LIMIT 1)"]
+)
+def test_a_damaged_image_is_refused(store, path, damage):
+    begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=images(CELL.craft_key, [0, 1]))
+    with sqlite3.connect(path) as plain:
+        plain.execute(f"UPDATE adversarial SET x = {damage} WHERE position = 1")
+    assert store.crafted(CELL.craft_key, np.array([0])) is not None
+    with pytest.raises(StoreError, match=r"image 1 of .* is damaged.*DELETE FROM") as caught:
+        store.crafted(CELL.craft_key, np.array([0, 1]))
+    with sqlite3.connect(path) as plain:  # the remedy works
+        plain.execute(str(caught.value)[str(caught.value).index("DELETE") :].split(" and run")[0])
+    assert store.crafted(CELL.craft_key, np.array([0, 1])) is None
+
+
+def test_images_that_would_not_come_back_as_they_are_get_refused():
+    made = images("key", [0, 1])
+    with pytest.raises(StoreError, match="float64"):
+        replace(made, x=made.x.astype(np.float64))
+    with pytest.raises(StoreError, match=r"forwards has shape \(1,\)"):
+        replace(made, forwards=made.forwards[:1])
+
+
+# What cannot be opened or written
+
+
+def assert_one_line(caught):
+    assert "\n" not in str(caught.value)
+    assert ";" in str(caught.value)
+
+
+def refused(where, message, **options):
+    with pytest.raises(StoreError, match=message) as caught:
+        Store.open(where, **options)
+    assert_one_line(caught)
+    return str(caught.value)
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "a.sqlite").write_text("some notes of mine, which must survive " * 30)
+    before = (tmp_path / "a.sqlite").read_bytes()
+    refused(tmp_path / "a.sqlite", "not a database.*name another store")
+    assert (tmp_path / "a.sqlite").read_bytes() == before
+
+
+def test_a_damaged_database(path):
+    with Store.open(path) as store:
+        fill(store)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\x55" * (len(content) - 4096)  # every page but the first
+    path.write_bytes(content)
+    refused(path, "malformed.*put back a copy")
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "a.sqlite") as plain:
+        plain.execute("CREATE TABLE bookmark (url TEXT)")
+    refused(tmp_path / "a.sqlite", "something else.*'bookmark'")
+    with sqlite3.connect(tmp_path / "a.sqlite") as plain:
+        assert plain.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmark",)]
+
+
+def test_a_store_of_a_newer_benchbox_is_left_alone(path):
+    with Store.open(path) as store:
+        fill(store)
+    with sqlite3.connect(path) as plain:
+        plain.execute("UPDATE alembic_version SET version_num = '9999'")
+    refused(path, f"schema '9999'.*'{REVISION}'; update benchbox")
+    with sqlite3.connect(path) as plain:
+        assert plain.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+
+
+def test_a_store_that_must_exist(tmp_path):
+    refused(tmp_path / "folder" / "a.sqlite", "there is no store .*a.sqlite", must_exist=True)
+    assert not (tmp_path / "folder").exists()
+    (tmp_path / "b.sqlite").touch()
+    refused(tmp_path / "b.sqlite", "empty; fill it with", must_exist=True)
+
+
+def test_a_path_that_cannot_be_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    refused(tmp_path, "unable to open database file.*permissions")
+    refused(tmp_path / "file" / "a.sqlite", "name another store")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense://host/name", "nonsense.*check the URL"),
+        ("sqlite:://x", "is no database URL"),
+        ("://user:secret@host", "is no database URL"),
+        ("postgresql+nodriver://user:secret@host/name", "nodriver"),
+        ("postgresql://user:secret@host:port/name", "is no database URL"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_named_without_its_password(url, message):
+    assert "secret" not in refused(url, message)
+
+
+def test_a_path_may_hold_what_a_url_may_not(tmp_path):
+    odd = tmp_path / "50% of?it#all" / "a b.sqlite"
+    with Store.open(odd) as store:
+        fill(store)
+    assert odd.exists()
+    with Store.open(f"sqlite:///{tmp_path}/plain.sqlite") as store:
+        assert store.runs() == []
+    assert (tmp_path / "plain.sqlite").exists()
+
+
+def test_a_store_that_may_only_be_read_can_be_read(path):
+    with Store.open(path) as store:
+        fill(store)
+    with Store.open(f"sqlite:///file:{path}?mode=ro&uri=true") as store:
+        assert_filled(store)
+        with pytest.raises(StoreError, match=r"readonly.*check the permissions") as caught:
+            begin(store)
+        assert_one_line(caught)
+
+
+def test_a_full_disk_keeps_what_was_committed(store):
+    begin(store, CELL)
+    store.commit_batch(CELL, outcome(CELL, [0]), seconds=0, crafted=images(CELL.craft_key, [0]))
+    with store._engine.connect() as connection:  # SQLite's own limit raises what a full disk raises
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    large = images("large", [1], shape=(3, 64, 64))
+    with pytest.raises(StoreError, match=r"disk is full; make room.*what was committed is kept") as caught:
+        store.commit_batch(CELL, outcome(CELL, [1]), seconds=0, crafted=large)
+    assert_one_line(caught)
+    assert store.positions(CELL).tolist() == [0]
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1000}")
+    store.commit_batch(CELL, outcome(CELL, [1]), seconds=0, crafted=large)
+    assert store.positions(CELL).tolist() == [0, 1]
+
+
+# The schema and its history
+
+
+def test_the_migrations_lead_to_the_tables_in_the_code(store):
+    with store._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_the_newest_migration_is_the_one_the_code_knows():
+    assert ScriptDirectory(migrations.__path__[0]).get_heads() == [REVISION]
+
+
+def test_a_store_of_every_earlier_schema_is_brought_up_to_date(tmp_path):
+    copy = tmp_path / OLDEST.name
+    copy.write_bytes(OLDEST.read_bytes())
+    with Store.open(copy) as store:
+        assert_filled(store)
+        begin(store, RANDOM)
+        store.commit_batch(RANDOM, outcome(RANDOM, range(2, 6)), seconds=0)
+        assert store.evidence()[1].status == "done"
+    engine = create_engine(f"sqlite:///{copy}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()
+
+
+def test_opening_a_current_store_loads_neither_torch_nor_alembic(path):
+    with Store.open(path) as store:
+        fill(store)
+    code = (
+        "import sys; from benchbox.store import Store\n"
+        f"with Store.open({str(path)!r}) as store: assert len(store.evidence()) == 2\n"
+        "print([m for m in ('torch', 'alembic', 'sqlalchemy.orm') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_large_store_is_read_whole(store):
+    cells = [replace(RANDOM, attack_seed=seed, samples=_first(300)) for seed in range(20)]
+    begin(store, *cells)
+    for i, cell in enumerate(cells):
+        store.commit_batch(cell, outcome(cell, range(300), seed=i), seconds=0.5)
+    found = store.evidence()
+    assert [e.cell.key for e in found] == [c.key for c in cells]
+    for i, evidence in enumerate(found):
+        assert_same(evidence.outcome, outcome(cells[i], range(300), seed=i))
+
+
+def _first(n):
+    return SampleList("digits", "test", tuple(range(n)), "c")
