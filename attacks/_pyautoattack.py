@@ -62,9 +62,7 @@ class APGD(_OwnStart, APGDAttack):  # type: ignore[misc]
     def __init__(
         self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, loss: str, eot: int = 1
     ) -> None:
-        super().__init__(
-            model, loss=loss, eot_iter=eot, **_common(x, threat), logger=logging.getLogger(__name__)
-        )
+        super().__init__(model, loss=loss, eot_iter=eot, **_common(x, threat), logger=logging.getLogger(__name__))
         self.located = Located(x, draws)
 
 

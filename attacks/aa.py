@@ -37,9 +37,7 @@ class AA(Attack):
     mean over `model.eot` fresh draws (within a run, the library compares iterates by their last draw alone).
     """
 
-    card = Card(
-        "aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble"
-    )
+    card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
@@ -73,9 +71,7 @@ def members(classes: int) -> tuple[str, ...]:
     return ("apgd-ce", "apgd-dlr", "fab-t", "square") if classes == 3 else ("apgd-ce", "fab-t", "square")
 
 
-def run(
-    name: str, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, classes: int
-) -> Tensor:
+def run(name: str, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, classes: int) -> Tensor:
     """One member on one batch; the clean image where it found nothing.
 
     Args:

@@ -37,9 +37,7 @@ class BIM(Attack):
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.BIM
     }
 
-    steps: int = (
-        40  # 40 × 0.01 at 0.3: the steps of mnist_challenge (Madry et al. 2018), without its random start
-    )
+    steps: int = 40  # 40 × 0.01 at 0.3: the steps of mnist_challenge (Madry et al. 2018), without its random start
     step: float = 1 / 30
     keep: Literal["last", "best"] = "best"
 

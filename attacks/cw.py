@@ -26,9 +26,7 @@ class CW(PGD):
     The margin does not saturate where the cross-entropy of a confident model underflows.
     """
 
-    card = Card(
-        "cw", "PGD on the logit margin", paper="Carlini & Wagner, S&P 2017", year=2017, kind="gradient"
-    )
+    card = Card("cw", "PGD on the logit margin", paper="Carlini & Wagner, S&P 2017", year=2017, kind="gradient")
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"step": 1 / 4},  # 2/255 at 8/255: config.json of cifar10_challenge

@@ -26,9 +26,7 @@ class MIM(Attack):
         keep: Return the `best` iterate (one more forward pass), or the `last` as the paper does.
     """
 
-    card = Card(
-        "mim", "iterated FGSM with momentum", paper="Dong et al., CVPR 2018", year=2018, kind="gradient"
-    )
+    card = Card("mim", "iterated FGSM with momentum", paper="Dong et al., CVPR 2018", year=2018, kind="gradient")
     standard = (Access.GRAY_BOX, Access.TRANSFER)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.MIFGSM

@@ -27,9 +27,7 @@ class Noise(Attack):
         draws: Points tried for each image.
     """
 
-    card = Card(
-        "noise", "random points of the ball", paper="Carlini et al., 2019", year=2019, kind="score-based"
-    )
+    card = Card("noise", "random points of the ball", paper="Carlini et al., 2019", year=2019, kind="score-based")
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
 

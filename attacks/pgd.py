@@ -30,9 +30,7 @@ class PGD(Attack):
         keep: Return the `best` iterate of a run (one more forward pass), or the `last` as the paper does.
     """
 
-    card = Card(
-        "pgd", "iterated FGSM, random start", paper="Madry et al., ICLR 2018", year=2018, kind="gradient"
-    )
+    card = Card("pgd", "iterated FGSM, random start", paper="Madry et al., ICLR 2018", year=2018, kind="gradient")
     standard: ClassVar[tuple[Access, ...]] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {

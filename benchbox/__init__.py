@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from benchbox.classifier import ClassifierRecipe as ClassifierRecipe
     from benchbox.defense import Batch as Batch
     from benchbox.defense import Defense as Defense
-    from benchbox.domain import ImageSpec as ImageSpec
     from benchbox.defense import Losses as Losses
+    from benchbox.defense import Optimizer as Optimizer
     from benchbox.defense import Purifier as Purifier
     from benchbox.defense import Recipe as Recipe
-    from benchbox.defense import Optimizer as Optimizer
     from benchbox.defense import Schedule as Schedule
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
+    from benchbox.domain import ImageSpec as ImageSpec
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.errors import BenchboxError as BenchboxError
@@ -50,7 +50,7 @@ _HOME = {
     "ascend": "ascent",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 __version__ = "0.1.0"
 
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -140,7 +139,7 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for key in sorted(tensors):
         total.update(key.encode())
-        total.update(tensors[key].contiguous().view(torch.uint8).numpy() if tensors[key].dim() else tensors[key].numpy())
+        total.update(tensors[key].contiguous().numpy().tobytes())
     return total.hexdigest()
 
 

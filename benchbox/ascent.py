@@ -82,7 +82,8 @@ def direction(gradient: Tensor, threat: ThreatModel) -> Tensor:
     """The steepest unit step of the ball's norm: the sign for L∞, the normalised gradient for L2."""
     if threat.norm == "linf":
         return gradient.sign()
-    return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    length: Tensor = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return gradient / length.view(-1, 1, 1, 1)
 
 
 class _Best(NamedTuple):

@@ -188,7 +188,6 @@ def sample_list(dataset: Dataset, n: int | None = None, split: str = "test") -> 
         n = len(images) if dataset.name == "digits" else min(DEFAULT_SAMPLES, len(images))
     if not 1 <= n <= len(images):
         raise DataError(
-            f"asked for {n} {split} images of {dataset.name}, which has {len(images)}; "
-            f"ask for 1 to {len(images)}"
+            f"asked for {n} {split} images of {dataset.name}, which has {len(images)}; ask for 1 to {len(images)}"
         )
     return SampleList(dataset.name, split, tuple(range(n)), images.rows(slice(n)).digest)

@@ -198,7 +198,7 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
     The forward value is exact: it is not computed as x + (value - x), which would round.
     """
-    return _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call, no-any-return]
+    return _StraightThrough.apply(x, value)  # type: ignore[no-any-return]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -207,5 +207,5 @@ class _StraightThrough(torch.autograd.Function):
         return value.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None

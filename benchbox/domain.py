@@ -277,12 +277,12 @@ class Outcome:
     @property
     def clean_correct(self) -> NDArray[np.float64]:
         """(N,) share of scoring draws in which the clean image is classified correctly."""
-        return (self.clean == self.label[:, None]).mean(axis=1)
+        return np.asarray((self.clean == self.label[:, None]).mean(axis=1))
 
     @property
     def robust(self) -> NDArray[np.float64]:
         """(N,) share of scoring draws in which the adversarial image is classified correctly."""
-        return (self.adversarial == self.label[:, None]).mean(axis=1)
+        return np.asarray((self.adversarial == self.label[:, None]).mean(axis=1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A grid of experiments as data: a TOML file, the options of the command line, or the one on top of the other.
+"""A grid of experiments as data: a TOML file, the options of the command line, or both.
 
 Standard library and pydantic only, so that a mistake in a file is found before torch is loaded.
 """

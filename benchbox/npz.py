@@ -81,8 +81,7 @@ def _split(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> Split:
         )
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise DataError(
-            f"{path}: y_{split} must be integers (N,), got {y.dtype} {y.shape}; "
-            "give one class number an image"
+            f"{path}: y_{split} must be integers (N,), got {y.dtype} {y.shape}; give one class number an image"
         )
     if len(x) != len(y):
         raise DataError(

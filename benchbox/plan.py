@@ -160,7 +160,9 @@ class Planner:
             return [plugin for plugin in every if plugin.cls.standard]
         return [self.attacks.get(name) for name in request.attacks]
 
-    def _attack(self, plugin: Plugin[Attack], dataset: Dataset, overrides: Mapping[str, Mapping[str, Any]]) -> Spec:
+    def _attack(
+        self, plugin: Plugin[Attack], dataset: Dataset, overrides: Mapping[str, Mapping[str, Any]]
+    ) -> Spec:
         settings = {**plugin.preset, **overrides.get(plugin.name, {})}
         attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
         return Spec(plugin.name, asdict(attack), plugin.code)
@@ -221,4 +223,3 @@ def _chain(training: Training) -> dict[str, Training]:
     """A training and those below it, the lowest first."""
     below = _chain(training.base) if training.base else {}
     return {**below, training.digest: training}
-

@@ -9,7 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("benchbox", "torch", "torchvision", "numpy", "pyautoattack", "torchattacks", "scikit-learn", "scipy")
+PACKAGES = (
+    "benchbox",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyautoattack",
+    "torchattacks",
+    "scikit-learn",
+    "scipy",
+)
 
 
 def collect(device: str, folder: Path | None = None) -> dict[str, Any]:
@@ -39,7 +48,9 @@ def _version(package: str) -> str | None:
 
 def _git(*arguments: str, folder: Path | None) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None  # not a checkout, or no git: then the package version says which code it was
     return done.stdout.strip()

@@ -102,8 +102,9 @@ class Registry(Generic[T]):
         family, _, member = name.partition(":")
         if member and family in self._claims:
             cls, code = self._claims[family].load()
-            if hasattr(cls, "family_field"):
-                return Plugin(name, cls, self._claims[family].origin, code, {cls.family_field: member})
+            preset = getattr(cls, "family_field", None)
+            if preset:
+                return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
         raise unknown(self.kind, name, self._claims)
 
     @cached_property
@@ -192,7 +193,8 @@ def _execute(file: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, file)
-    assert found is not None and found.loader is not None
+    if found is None or found.loader is None:
+        raise RequestError(f"plug-in file {file} is no Python file")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     try:

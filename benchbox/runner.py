@@ -166,7 +166,13 @@ class Runner:
         else:
             crafted, images = _crafted(stored, self.device), None
         start = time.perf_counter()
-        adversarial = score(defense, crafted.x, draws.at("score", "adversarial"), cell.scoring_draws, self.dataset.spec.classes)
+        adversarial = score(
+            defense,
+            crafted.x,
+            draws.at("score", "adversarial"),
+            cell.scoring_draws,
+            self.dataset.spec.classes,
+        )
         scoring += time.perf_counter() - start
         return _outcome(positions, x, y, clean, adversarial, crafted), images, scoring
 

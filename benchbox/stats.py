@@ -69,9 +69,7 @@ def cluster_bootstrap(
         DataError: There are no samples, or a mean is no share.
     """
     if len(means) == 0 or not bool(((means >= 0) & (means <= 1)).all()):
-        raise DataError(
-            "a bootstrap needs at least one sample, and shares in [0, 1]; drop what was not scored"
-        )
+        raise DataError("a bootstrap needs at least one sample, and shares in [0, 1]; drop what was not scored")
     _check_level(level)
     values, counts = np.unique(means, return_counts=True)
     if len(values) == 1:
@@ -89,8 +87,9 @@ def worst_case(correct: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     For a deterministic defence (R = 1) this is the minimum over the attacks. For a randomised one the minimum
     of the attacks' means would be too low: it picks, for every sample, the attack with the unluckiest draws.
     So the attack is chosen on the even draws and scored on the odd ones, then the other way round, and the
-    two are averaged. Ties go to the attack that is stronger over all samples. An array with R = 1 among others
-    with R > 1 has no second draw: it is chosen and scored by the same one, which biases the result downwards.
+    two are averaged. Ties go to the attack that is stronger over all samples. An array with R = 1 among
+    others with R > 1 has no second draw: it is chosen and scored by the same one, which biases the result
+    downwards.
 
     Args:
         correct: For each attack an (N, R) array, row i the same sample in all of them; R may differ.
@@ -122,12 +121,13 @@ def majority_vote(predictions: NDArray[np.int64], label: NDArray[np.int64]) -> N
     """
     votes = (predictions[:, :, None] == predictions[:, None, :]).sum(axis=2)
     winner = np.take_along_axis(predictions, votes.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.equal(winner, label)
+    won: NDArray[np.bool_] = np.equal(winner, label)
+    return won
 
 
 def worst_of_r(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(N,) whether every draw of an (N, R) array is correct. Tends to 0 as R grows; never a headline."""
-    every: NDArray[np.bool_] = correct.all(axis=1)
+    every: NDArray[np.bool_] = np.logical_and.reduce(correct, axis=1)
     return every
 
 

@@ -23,14 +23,17 @@ from benchbox.defense import Batch, Defense, Recipe
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 
+#: Images prepared at once.
 PREPARE_BATCH = 500
+#: Steps between two reports; reading the losses waits for the device.
+REPORT_EVERY = 10
 
 
 class TrainingImages(Protocol):
     """What the loop needs of a data set."""
 
-    x: Tensor
-    y: Tensor
+    def __len__(self) -> int:
+        """Number of images."""
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, C, H, W) float32 in [0, 1] and labels (n,) at some positions."""
@@ -74,48 +77,87 @@ def fit(
         The mean of every loss term, one mapping an epoch.
     """
     defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    n, steps = len(images.y), math.ceil(len(images.y) / recipe.batch_size)
-    prepared = _prepare(defense, images, threat, seed, device, report)
+    course = _Course(recipe, images, threat, seed, device)
+    prepared = _prepare(defense, course, report)
     if prepared:
         defense.calibrate(prepared)
     players = {name: parameters for name, parameters in defense.players().items() if parameters}
-    if not players:
-        return []
     optimizers = {name: _optimizer(recipe, parameters) for name, parameters in players.items()}
     history = _resume(checkpoint, defense, optimizers)
-    for epoch in range(len(history), recipe.epochs):
-        sums: dict[str, Tensor] = {}
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_epoch_seed(seed, epoch))
-            order = torch.randperm(n)
-            defense.train()
-            _freeze_base(defense)
-            for step, rows in enumerate(order.split(recipe.batch_size)):
-                done = epoch * steps + step
-                _set_rate(optimizers, recipe, done / (recipe.epochs * steps))
-                batch = _batch(images, rows, prepared, recipe, threat, seed, epoch, device, done / (recipe.epochs * steps))
-                for name, value in _step(defense, batch, players, optimizers).items():
-                    sums[name] = sums.get(name, torch.zeros((), device=device)) + value
-                if step % 10 == 9 or step == steps - 1:
-                    terms = {name: float(value) / (step + 1) for name, value in sums.items()}
-                    report(Progress("train", done + 1, recipe.epochs * steps, epoch + 1, terms))
-        history.append({name: float(value) / steps for name, value in sums.items()})
+    for epoch in range(len(history), recipe.epochs if players else 0):
+        history.append(_epoch(defense, course, prepared, players, optimizers, epoch, report))
         if checkpoint:
             _save_checkpoint(checkpoint, defense, optimizers, history)
     return history
 
 
+@dataclass(frozen=True)
+class _Course:
+    """What stays the same throughout a training."""
+
+    recipe: Recipe
+    images: TrainingImages
+    threat: ThreatModel
+    seed: int
+    device: torch.device
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self.images) / self.recipe.batch_size)
+
+    def batch(self, rows: Tensor, prepared: Mapping[str, Tensor], epoch: int, step: int) -> Batch:
+        x, y = self.images.batch(rows)
+        draws = Draws(rows.to(self.device), self.seed).at("epoch", epoch)
+        x = x.to(self.device, memory_format=torch.channels_last)
+        made = {name: values[rows].to(self.device) for name, values in prepared.items()}
+        if self.recipe.augment:
+            x = crop_and_flip(x, draws.at("augment"))
+            # What was prepared of an image moves with it.
+            made = {k: crop_and_flip(v, draws.at("augment")) if v.dim() == 4 else v for k, v in made.items()}
+        progress = (epoch + step / self.steps) / self.recipe.epochs
+        return Batch(x, y.to(self.device), draws, progress, self.threat, made)
+
+
+def _epoch(
+    defense: Defense,
+    course: _Course,
+    prepared: Mapping[str, Tensor],
+    players: Mapping[str, list[nn.Parameter]],
+    optimizers: Mapping[str, Optimizer],
+    epoch: int,
+    report: Callable[[Progress], None],
+) -> dict[str, float]:
+    sums: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[course.device] if course.device.type == "cuda" else []):
+        torch.manual_seed(_epoch_seed(course.seed, epoch))
+        order = torch.randperm(len(course.images))
+        defense.train()
+        if defense.base is not None:
+            defense.classifier.eval()
+        for step, rows in enumerate(order.split(course.recipe.batch_size)):
+            batch = course.batch(rows, prepared, epoch, step)
+            _set_rate(optimizers, course.recipe, batch.progress)
+            for name, value in _step(defense, batch, players, optimizers).items():
+                sums[name] = sums[name] + value if name in sums else value
+            if step % REPORT_EVERY == REPORT_EVERY - 1 or step == course.steps - 1:
+                terms = {name: float(value) / (step + 1) for name, value in sums.items()}
+                total = course.recipe.epochs * course.steps
+                report(Progress("train", epoch * course.steps + step + 1, total, epoch + 1, terms))
+    return terms
+
+
 def _step(
-    defense: Defense, batch: Batch, players: Mapping[str, list[nn.Parameter]], optimizers: Mapping[str, Optimizer]
+    defense: Defense,
+    batch: Batch,
+    players: Mapping[str, list[nn.Parameter]],
+    optimizers: Mapping[str, Optimizer],
 ) -> dict[str, Tensor]:
     losses = defense.losses(batch)
     names = list(players)
     for i, name in enumerate(names):
         # Each player's loss moves its own parameters only, whatever else it flows through.
         total = torch.stack(list(losses[name].values())).sum()
-        gradients = torch.autograd.grad(
-            total, players[name], retain_graph=i + 1 < len(names), allow_unused=True
-        )
+        gradients = torch.autograd.grad(total, players[name], retain_graph=i + 1 < len(names), allow_unused=True)
         for parameter, gradient in zip(players[name], gradients, strict=True):
             parameter.grad = gradient
     for optimizer in optimizers.values():
@@ -123,53 +165,24 @@ def _step(
     return {term: value.detach() for terms in losses.values() for term, value in terms.items()}
 
 
-def _prepare(
-    defense: Defense,
-    images: TrainingImages,
-    threat: ThreatModel,
-    seed: int,
-    device: torch.device,
-    report: Callable[[Progress], None],
-) -> dict[str, Tensor]:
+def _prepare(defense: Defense, course: _Course, report: Callable[[Progress], None]) -> dict[str, Tensor]:
     defense.eval()
     parts: dict[str, list[Tensor]] = {}
-    n = len(images.y)
+    n = len(course.images)
     for rows in torch.arange(n).split(PREPARE_BATCH):
-        x, y = images.batch(rows)
-        draws = Draws(rows.to(device), seed).at("prepare")
-        batch = Batch(x.to(device), y.to(device), draws, 0.0, threat)
-        for name, rows_made in defense.prepare(batch).items():
-            parts.setdefault(name, []).append(rows_made.detach().cpu())
+        x, y = course.images.batch(rows)
+        draws = Draws(rows.to(course.device), course.seed).at("prepare")
+        x = x.to(course.device, memory_format=torch.channels_last)
+        for name, made in defense.prepare(Batch(x, y.to(course.device), draws, 0.0, course.threat)).items():
+            parts.setdefault(name, []).append(made.detach().cpu())
         if not parts:
             return {}
         report(Progress("prepare", int(rows[-1]) + 1, n))
     return {name: torch.cat(chunks) for name, chunks in parts.items()}
 
 
-def _batch(
-    images: TrainingImages,
-    rows: Tensor,
-    prepared: Mapping[str, Tensor],
-    recipe: Recipe,
-    threat: ThreatModel,
-    seed: int,
-    epoch: int,
-    device: torch.device,
-    progress: float,
-) -> Batch:
-    x, y = images.batch(rows)
-    draws = Draws(rows.to(device), seed).at("epoch", epoch)
-    x = x.to(device, memory_format=torch.channels_last)
-    extras = {name: made[rows].to(device) for name, made in prepared.items()}
-    if recipe.augment:
-        x = crop_and_flip(x, draws.at("augment"))
-        # What was prepared of an image moves with it.
-        extras = {k: crop_and_flip(v, draws.at("augment")) if v.dim() == 4 else v for k, v in extras.items()}
-    return Batch(x, y.to(device), draws, progress, threat, extras)
-
-
 def crop_and_flip(x: Tensor, draws: Draws) -> Tensor:
-    """Random crop after zero padding of one eighth, and horizontal flip with probability one half; (N, C, S, S)."""
+    """Random crop after zero padding of one eighth, and a horizontal flip of every other image; (N, C, S, S)."""
     n, channels, size, _ = x.shape
     pad = size // 8
     padded = F.pad(x, (pad, pad, pad, pad))
@@ -207,11 +220,6 @@ def _set_rate(optimizers: Mapping[str, Optimizer], recipe: Recipe, progress: flo
             group["lr"] = recipe.learning_rate * max(rate(recipe.schedule, progress), 1e-4)
 
 
-def _freeze_base(defense: Defense) -> None:
-    if defense.base is not None:
-        defense.classifier.eval()
-
-
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest())
 
@@ -233,9 +241,7 @@ def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str,
                     yield player, f"{i}/{key}", torch.as_tensor(value)
 
 
-def _resume(
-    path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]
-) -> list[dict[str, float]]:
+def _resume(path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]) -> list[dict[str, float]]:
     if path is None or not path.exists():
         return []
     tensors, card = load_tensors(path)

@@ -27,7 +27,7 @@ class View:
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
-        first_success: (N,) number of the whole-batch call at which each sample was first misclassified, -1 if never.
+        first_success: (N,) number of the whole-batch call that first misclassified each sample, -1 if none did.
     """
 
     def __init__(
@@ -57,9 +57,7 @@ class View:
             logits.register_hook(lambda gradient: self._count(1, len(gradient)))
         if rows == len(self.y):
             wrong = logits.detach().argmax(1) != self.y
-            self.first_success = torch.where(
-                wrong & (self.first_success < 0), self.whole[0], self.first_success
-            )
+            self.first_success = torch.where(wrong & (self.first_success < 0), self.whole[0], self.first_success)
         return logits
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,25 +70,25 @@ class View:
         Returns:
             The gradient (n, C, H, W), the losses (n,) and the logits (n, K), each averaged over the draws.
         """
-        total = None
-        for _ in range(self.eot):
-            leaf = x.detach().requires_grad_()
-            with torch.enable_grad():
-                logits = self(leaf)
-                losses = loss(logits)
-                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-            parts = (gradient, losses.detach(), logits.detach())
-            total = parts if total is None else tuple(a + b for a, b in zip(total, parts, strict=True))
-        assert total is not None
+        gradient, losses, logits = self._one_gradient(x, loss)
         if self.eot == 1:
-            return total[0], total[1], total[2]
-        return total[0] / self.eot, total[1] / self.eot, total[2] / self.eot
+            return gradient, losses, logits
+        for _ in range(self.eot - 1):
+            more = self._one_gradient(x, loss)
+            gradient, losses, logits = gradient + more[0], losses + more[1], logits + more[2]
+        return gradient / self.eot, losses / self.eot, logits / self.eot
+
+    def _one_gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self(leaf)
+            losses = loss(logits)
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        return gradient, losses.detach(), logits.detach()
 
     def rows(self, keep: Tensor) -> View:
-        """A view of some of the samples, with counters of its own; give them back with `absorb`."""
-        return View(
-            self.forward, self.y[keep], self.draws.rows(keep), randomized=self.randomized, eot=self.eot
-        )
+        """A view of some of the samples, with counters of its own."""
+        return View(self.forward, self.y[keep], self.draws.rows(keep), randomized=self.randomized, eot=self.eot)
 
     def passes(self) -> tuple[float, float]:
         """(forward, backward) passes per sample so far; passes over a part of the batch are shared out evenly."""

@@ -101,7 +101,9 @@ class Workshop:
         self.artifacts.save(wanted, defense, card)
 
 
-def predictions(model: Callable[[torch.Tensor], torch.Tensor], dataset: Dataset, samples: SampleList) -> torch.Tensor:
+def predictions(
+    model: Callable[[torch.Tensor], torch.Tensor], dataset: Dataset, samples: SampleList
+) -> torch.Tensor:
     """Classes (N,) that a deterministic model predicts on the clean images of a list."""
     device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
     with torch.no_grad():

@@ -22,7 +22,6 @@ from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Sc
 from benchbox.defense import straight_through
 from benchbox.nets.pix2pix import PatchGAN, UNet
 
-
 KINDS = ("benign", "fgsm", "pgd")
 
 
@@ -67,7 +66,13 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "mnist": {"epochs": 8, "schedule": _ONE_CYCLE, "attack_steps": 10, "attack_step_size": 0.05},
     "digits": {"epochs": 60, "batch_size": 64, "width": 16},
     # advertorch's step of 0.01 is a third of the ball of 8/255; ten steps of 2/255 as in adversarial training.
-    "cifar": {"epochs": 30, "schedule": _ONE_CYCLE, "attack_steps": 10, "attack_step_size": 2 / 255, "width": 64},
+    "cifar": {
+        "epochs": 30,
+        "schedule": _ONE_CYCLE,
+        "attack_steps": 10,
+        "attack_step_size": 2 / 255,
+        "width": 64,
+    },
 }
 
 
@@ -75,7 +80,11 @@ class PSSR(Purifier):
     """Remove the salient pixels, regenerate the rest."""
 
     card = Card(
-        "pssr", "pixel surgery and semantic regeneration", paper="arXiv 2402.00304", year=2024, kind="purifier"
+        "pssr",
+        "pixel surgery and semantic regeneration",
+        paper="arXiv 2402.00304",
+        year=2024,
+        kind="purifier",
     )
     recipe_type: ClassVar[type[Recipe]] = PSSRRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
@@ -93,9 +102,7 @@ class PSSR(Purifier):
         self.recipe = recipe
         self.register_buffer("threshold", torch.zeros(()))
         channels = images.channels
-        self.extrapolator = UNet(
-            channels, channels, images.size, width=recipe.width, dropout=recipe.dropout
-        )
+        self.extrapolator = UNet(channels, channels, images.size, width=recipe.width, dropout=recipe.dropout)
         self.discriminator = PatchGAN(2 * channels, width=recipe.width)
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
@@ -124,9 +131,7 @@ class PSSR(Purifier):
         logits = self.classifier(batch.x)
         y = batch.y if self.recipe.craft_against == "label" else logits.argmax(1)
         view = View(lambda x, draws: self.classifier(x), y, batch.draws)
-        fgsm = ascend(
-            view, batch.x, y, batch.threat, start=batch.x, steps=1, step_size=batch.threat.epsilon
-        )
+        fgsm = ascend(view, batch.x, y, batch.threat, start=batch.x, steps=1, step_size=batch.threat.epsilon)
         pgd = ascend(
             view,
             batch.x,
@@ -164,9 +169,7 @@ class PSSR(Purifier):
         recipe = self.recipe
         trivial = self._training_input(batch)
         code = self.extrapolator.encode(trivial)
-        regenerated = [
-            self.extrapolator.decode(code, batch.draws.at("dropout", i)) for i in range(recipe.passes)
-        ]
+        regenerated = [self.extrapolator.decode(code, batch.draws.at("dropout", i)) for i in range(recipe.passes)]
         fake, x = torch.cat(regenerated), batch.x.repeat(recipe.passes, 1, 1, 1)
         condition = trivial.repeat(recipe.passes, 1, 1, 1)
         logits = self.classifier(fake)
@@ -178,7 +181,8 @@ class PSSR(Purifier):
                 "adversarial": F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)),
                 "query": recipe.lambda_query * F.cross_entropy(logits, batch.y.repeat(recipe.passes)),
                 "pixel": recipe.lambda_pixel * F.l1_loss(fake, x),
-                "ard": recipe.lambda_ard * adversarial_r_drop(logits, batch.prepared["clean logits"], recipe.passes),
+                "ard": recipe.lambda_ard
+                * adversarial_r_drop(logits, batch.prepared["clean logits"], recipe.passes),
             },
             "discriminator": {
                 "real": F.binary_cross_entropy_with_logits(real_score, torch.ones_like(real_score)),

@@ -13,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses, Optimizer, Recipe, Schedule, View, ascend
+from benchbox import (
+    Batch,
+    Card,
+    Classifier,
+    ClassifierRecipe,
+    Losses,
+    Optimizer,
+    Recipe,
+    Schedule,
+    View,
+    ascend,
+)
 
 
 class TRADESRecipe(ClassifierRecipe):
@@ -44,11 +55,11 @@ class TRADES(Classifier):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The authors' 100 epochs of 40 steps are a day on two cores; see pgd-at for the same departures.
         "mnist": {
-            "epochs": 12,
+            "epochs": 8,
             "optimizer": "adam",
             "learning_rate": 2e-3,
             "schedule": "onecycle",
-            "attack_steps": 7,
+            "attack_steps": 5,
             "attack_step_size": 0.1,
             "warm_up": 0.3,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,15 @@ LINF = ThreatModel("linf", 0.1)
 L2 = ThreatModel("l2", 0.4)
 BALLS = [LINF, L2]
 ITERATIVE = [BIM(), MIM(), PGD(), CW()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small lose more than they gain from a second thread, by far when the cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Linear(nn.Module):
@@ -103,16 +113,11 @@ def test_fgsm_is_the_optimum_of_a_linear_model(threat: ThreatModel) -> None:
 @pytest.mark.parametrize("threat", BALLS)
 @pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize("kind", [BIM, MIM, PGD, CW])
-def test_iterative_attacks_reach_the_optimum_of_a_linear_model(
-    kind: Any, keep: str, threat: ThreatModel
-) -> None:
+def test_iterative_attacks_reach_the_optimum_of_a_linear_model(kind: Any, keep: str, threat: ThreatModel) -> None:
     net, model, x, y, draws = linear_problem()
-    attack = kind(keep=keep, steps=80)
+    attack = kind(keep=keep, steps=80, step=1 / 4)
     crafted = attack(model, x, y, threat, draws)
-    # In L2 fixed steps from a random start end near the best point, not on it.
-    torch.testing.assert_close(
-        crafted.x, net.optimum(x, threat), atol=1e-6 if threat is LINF else 0.02, rtol=0
-    )
+    torch.testing.assert_close(crafted.x, net.optimum(x, threat), atol=1e-5, rtol=0)
     assert (crafted.forwards == 80 + (keep == "best")).all()
     assert (crafted.backwards == 80).all()
 
@@ -133,9 +138,7 @@ def test_carlini_wagner_moves_where_the_cross_entropy_underflows() -> None:
     net, _, x, y, draws = linear_problem()
     model = View(lambda x, _: 400 * (net(x) + torch.tensor([1.0, 0.0])), y, draws)
     assert not model.gradient(x, lambda logits: cross_entropy(logits, y))[0].any()
-    assert torch.equal(
-        PGD()(model, x, y, LINF, draws).x, PGD(steps=0, keep="last")(model, x, y, LINF, draws).x
-    )
+    assert torch.equal(PGD()(model, x, y, LINF, draws).x, PGD(steps=0, keep="last")(model, x, y, LINF, draws).x)
     torch.testing.assert_close(CW()(model, x, y, LINF, draws).x, net.optimum(x, LINF), atol=1e-6, rtol=0)
 
 
@@ -184,7 +187,7 @@ def test_noise_keeps_the_worst_of_its_points(threat: ThreatModel) -> None:
 
 
 def test_worst_averages_over_fresh_draws_of_a_randomised_model() -> None:
-    """One lucky draw must not decide: candidate b is worse in the mean, candidate a has the larger variance."""
+    """One lucky draw must not decide: b is worse in the mean, a has the larger variance."""
     n = 400
     draws, y = sample_draws(n), torch.zeros(n, dtype=torch.int64)
     a, b = torch.zeros(n, 1, 1, 1), torch.ones(n, 1, 1, 1)
@@ -203,7 +206,7 @@ def test_worst_averages_over_fresh_draws_of_a_randomised_model() -> None:
 
 
 def test_restarts_find_at_least_what_one_run_finds() -> None:
-    x, y, rows = digits.held_out(64)
+    _, y, _ = digits.held_out(64)
     once, thrice = (attack_digits(PGD(steps=3, restarts=r), 64) for r in (1, 3))
     net = digits.classifier()
     assert (margin(net(thrice), y) >= margin(net(once), y) - 1e-5).all()
@@ -222,7 +225,7 @@ class Careless(Attack):
             return x.clamp_(0.46, 0.54)
         return {
             "ball": x + 2 * threat.epsilon,
-            "box": x + 0 * x.round() - threat.epsilon - 0.04,
+            "box": x - threat.epsilon,
             "nan": torch.where(x > x.mean(), x, torch.nan),
             "shape": x[:-1],
             "dtype": x.double(),
@@ -279,7 +282,7 @@ def test_random_points_belong_to_the_sample(attack: Attack, threat: ThreatModel)
 
 @pytest.mark.parametrize("threat", BALLS)
 def test_random_starts_of_square_belong_to_the_sample(threat: ThreatModel) -> None:
-    """With no queries left, Square returns its random start, also for rows that come alone or in another order."""
+    """With no queries left Square returns its start, also for rows that come alone or in another order."""
     x, y, rows = digits.held_out(12)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
 
@@ -344,12 +347,12 @@ def test_square_counts_its_queries() -> None:
 
 
 def test_torchattacks_own_autoattack_is_refused() -> None:
-    with pytest.raises(RequestError, match="10 iterations.*use aa"):
+    with pytest.raises(RequestError, match=r"10 iterations.*use aa"):
         Torchattacks(attack="AutoAttack")
 
 
 def test_torchattacks_names_and_arguments_are_checked() -> None:
-    with pytest.raises(RequestError, match="did you mean .*DIFGSM"):
+    with pytest.raises(RequestError, match=r"did you mean .*DIFGSM"):
         Torchattacks(attack="DIFGSMM")
     with pytest.raises(RequestError, match="did you mean steps"):
         Torchattacks(attack="PGD", arguments={"step": 3})
@@ -367,7 +370,7 @@ def test_torchattacks_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         Torchattacks(attack="PGD")
 
 
-@pytest.mark.parametrize("name", ["DIFGSM", "VMIFGSM", "APGD", "FAB", "CW", "PIFGSM"])
+@pytest.mark.parametrize("name", ["DIFGSM", "VMIFGSM", "APGD", "FAB", "CW", "NIFGSM"])
 def test_torchattacks_attacks_stay_in_the_ball_and_find_something(name: str) -> None:
     found = attack_digits(Torchattacks(attack=name), 24, ThreatModel("linf", 0.25))
     assert (~flags(found, 24)).float().mean() > 0.3

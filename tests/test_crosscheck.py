@@ -54,7 +54,7 @@ def share_equal(a: Tensor, b: Tensor) -> float:
     ids=["fgsm", "bim", "mim", "pgd"],
 )
 def test_same_images(attack: Attack, theirs: Callable[[Any], Any]) -> None:
-    # torchattacks ascends the mean of the losses and we their sum: in float32 that is the same direction unless a
+    # torchattacks ascends the mean of the losses and we their sum: in float32 the same direction unless a
     # confident sample's gradient, N times smaller, underflows.
     x, y, _ = digits.held_out(N)
     mine = ours(attack)

@@ -92,5 +92,3 @@ def test_a_threat_model_refuses_nonsense():
         ThreatModel("linf", -1)
     with pytest.raises(RequestError, match="nan"):
         ThreatModel("linf", float("nan"))
-
-

@@ -12,28 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from evidence import CELL, RANDOM, assert_filled, assert_same, begin, fill, first, images, outcome
 
-from benchbox.domain import Access, Cell, Outcome, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.domain import Outcome, SampleList
 from benchbox.errors import StoreError
-from benchbox.store import Adversarials, Store, migrations
-from benchbox.store.schema import METADATA, REVISION
-
-OLDEST = Path(__file__).parent / "assets" / "store-0001.sqlite"  # `fill` made it, when 0001 was the newest
-
-CELL = Cell(
-    defense=Spec("pssr", {"alpha": 1.5}, "benchbox/1"),
-    artifact="a",
-    attack=Spec("pgd", {"steps": 40}, "benchbox/1"),
-    access=Access.GRAY_BOX,
-    view=ViewSpec("b"),
-    threat=ThreatModel("linf", 0.3),
-    samples=SampleList("digits", "test", (4, 0, 5, 1, 9, 7), "c"),
-)
-RANDOM = replace(CELL, defense=Spec("carso", {}, "benchbox/1"), scoring_draws=10)
+from benchbox.store import Adversarials, Store
 
 
 @pytest.fixture
@@ -45,79 +28,6 @@ def path(tmp_path):
 def store(path):
     with Store.open(path) as store:
         yield store
-
-
-def outcome(cell, positions, seed=0):
-    """Any numbers, the same for a seed; thirds and roots, so that a lost digit shows."""
-    rng = np.random.default_rng(seed)
-    n = len(positions)
-    return Outcome(
-        position=np.array(positions, np.int64),
-        label=rng.integers(0, 10, n),
-        clean=rng.integers(0, 10, (n, cell.scoring_draws)),
-        adversarial=rng.integers(0, 10, (n, cell.scoring_draws)),
-        first_success=rng.integers(-1, 40, n),
-        linf=rng.random(n) / 3,
-        l2=rng.random(n) ** 0.5,
-        forwards=rng.random(n) * 40,
-        backwards=rng.random(n) * 40,
-    )
-
-
-def images(key, positions, seed=0, shape=(3, 4, 4)):
-    rng = np.random.default_rng(seed)
-    n = len(positions)
-    return Adversarials(
-        craft_key=key,
-        position=np.array(positions, np.int64),
-        x=rng.random((n, *shape), np.float32),
-        first_success=rng.integers(-1, 40, n),
-        forwards=rng.random(n),
-        backwards=rng.random(n),
-    )
-
-
-def assert_same(got, expected, rows=slice(None)):
-    for field in fields(expected):
-        left, right = getattr(got, field.name), getattr(expected, field.name)
-        if isinstance(right, np.ndarray):
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right[rows])
-        else:
-            assert left == right
-
-
-def begin(store, *cells):
-    run = store.begin_run({"dataset": "digits"}, {"torch": "2.6"})
-    for cell in cells:
-        store.add_cell(cell, run)
-    return run
-
-
-def fill(store):
-    """What tests/assets/store-0001.sqlite holds."""
-    run = begin(store, CELL, RANDOM)
-    store.commit_batch(CELL, outcome(CELL, range(6)), seconds=1.5, crafted=images(CELL.craft_key, range(6)))
-    store.commit_batch(RANDOM, outcome(RANDOM, [0, 1]), seconds=0.5)
-    store.fail(RANDOM, "out of memory")
-    store.put_artifact("a", {"recipe": {"epochs": 3}})
-    store.remember("batch/cpu", 125)
-    store.attach(CELL.key, "transfer", {"share": 0.25})
-    store.finish_run(run, "failed")
-
-
-def assert_filled(store):
-    done, failed = store.evidence()
-    assert (done.cell, done.status, done.seconds, done.error) == (CELL, "done", 1.5, "")
-    assert_same(done.outcome, outcome(CELL, range(6)))
-    assert (failed.cell, failed.status, failed.error) == (RANDOM, "failed", "out of memory")
-    assert_same(failed.outcome, outcome(RANDOM, [0, 1]))
-    assert_same(store.crafted(CELL.craft_key, np.arange(6)), images(CELL.craft_key, range(6)))
-    assert store.artifact("a") == {"recipe": {"epochs": 3}}
-    assert store.recall("batch/cpu") == 125
-    assert store.attached(CELL.key, "transfer") == {"share": 0.25}
-    (run,) = store.runs()
-    assert (run.status, run.request, run.cells) == ("failed", {"dataset": "digits"}, 2)
 
 
 # What goes in comes out
@@ -223,6 +133,17 @@ def test_small_records_are_replaced(store):
     assert store.recall("?") is store.attached("cell", "?") is store.artifact("?") is None
 
 
+def test_a_large_store_is_read_whole(store):
+    cells = [replace(RANDOM, attack_seed=seed, samples=first(300)) for seed in range(20)]
+    begin(store, *cells)
+    for i, cell in enumerate(cells):
+        store.commit_batch(cell, outcome(cell, range(300), seed=i), seconds=0.5)
+    found = store.evidence()
+    assert [e.cell.key for e in found] == [c.key for c in cells]
+    for i, evidence in enumerate(found):
+        assert_same(evidence.outcome, outcome(cells[i], range(300), seed=i))
+
+
 # Once, as a whole or not at all
 
 
@@ -230,9 +151,7 @@ def test_a_position_is_committed_once_and_a_refused_batch_leaves_nothing(store):
     begin(store, CELL)
     store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=1)
     with pytest.raises(StoreError, match=r"UNIQUE.*same first"):
-        store.commit_batch(
-            CELL, outcome(CELL, [2, 1], seed=1), seconds=1, crafted=images(CELL.craft_key, [2, 1])
-        )
+        store.commit_batch(CELL, outcome(CELL, [2, 1], seed=1), seconds=1, crafted=images(CELL.craft_key, [2, 1]))
     (evidence,) = store.evidence()
     assert_same(evidence.outcome, outcome(CELL, [0, 1]))
     assert evidence.seconds == 1
@@ -286,7 +205,7 @@ def test_a_cell_has_to_be_added_first(store):
 KILLED = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[2])
-from test_store import CELL, begin, images, outcome
+from evidence import CELL, begin, images, outcome
 from benchbox.store import Store
 from benchbox.store.database import transaction
 from benchbox.store.schema import BATCH
@@ -372,9 +291,7 @@ def test_an_image_is_stored_once_for_all_cells_that_share_it(store, path):
     np.testing.assert_array_equal(kept.x, np.stack([first.x[0], first.x[1], second.x[1]]))
 
 
-@pytest.mark.parametrize(
-    "damage", ["zeroblob(40)", "substr(x, 1, 20)", "(SELECT x FROM adversarial LIMIT 1)"]
-)
+@pytest.mark.parametrize("damage", ["zeroblob(40)", "substr(x, 1, 20)", "(SELECT x FROM adversarial LIMIT 1)"])
 def test_a_damaged_image_is_refused(store, path, damage):
     begin(store, CELL)
     store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=images(CELL.craft_key, [0, 1]))
@@ -394,169 +311,3 @@ def test_images_that_would_not_come_back_as_they_are_get_refused():
         replace(made, x=made.x.astype(np.float64))
     with pytest.raises(StoreError, match=r"forwards has shape \(1,\)"):
         replace(made, forwards=made.forwards[:1])
-
-
-# What cannot be opened or written
-
-
-def assert_one_line(caught):
-    assert "\n" not in str(caught.value)
-    assert ";" in str(caught.value)
-
-
-def refused(where, message, **options):
-    with pytest.raises(StoreError, match=message) as caught:
-        Store.open(where, **options)
-    assert_one_line(caught)
-    return str(caught.value)
-
-
-def test_a_file_that_is_no_database(tmp_path):
-    (tmp_path / "a.sqlite").write_text("some notes of mine, which must survive " * 30)
-    before = (tmp_path / "a.sqlite").read_bytes()
-    refused(tmp_path / "a.sqlite", "not a database.*name another store")
-    assert (tmp_path / "a.sqlite").read_bytes() == before
-
-
-def test_a_damaged_database(path):
-    with Store.open(path) as store:
-        fill(store)
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\x55" * (len(content) - 4096)  # every page but the first
-    path.write_bytes(content)
-    refused(path, "malformed.*put back a copy")
-
-
-def test_a_database_of_something_else_is_left_alone(tmp_path):
-    with sqlite3.connect(tmp_path / "a.sqlite") as plain:
-        plain.execute("CREATE TABLE bookmark (url TEXT)")
-    refused(tmp_path / "a.sqlite", "something else.*'bookmark'")
-    with sqlite3.connect(tmp_path / "a.sqlite") as plain:
-        assert plain.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmark",)]
-
-
-def test_a_store_of_a_newer_benchbox_is_left_alone(path):
-    with Store.open(path) as store:
-        fill(store)
-    with sqlite3.connect(path) as plain:
-        plain.execute("UPDATE alembic_version SET version_num = '9999'")
-    refused(path, f"schema '9999'.*'{REVISION}'; update benchbox")
-    with sqlite3.connect(path) as plain:
-        assert plain.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
-
-
-def test_a_store_that_must_exist(tmp_path):
-    refused(tmp_path / "folder" / "a.sqlite", "there is no store .*a.sqlite", must_exist=True)
-    assert not (tmp_path / "folder").exists()
-    (tmp_path / "b.sqlite").touch()
-    refused(tmp_path / "b.sqlite", "empty; fill it with", must_exist=True)
-
-
-def test_a_path_that_cannot_be_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    refused(tmp_path, "unable to open database file.*permissions")
-    refused(tmp_path / "file" / "a.sqlite", "name another store")
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("nonsense://host/name", "nonsense.*check the URL"),
-        ("sqlite:://x", "is no database URL"),
-        ("://user:secret@host", "is no database URL"),
-        ("postgresql+nodriver://user:secret@host/name", "nodriver"),
-        ("postgresql://user:secret@host:port/name", "is no database URL"),
-    ],
-)
-def test_a_url_that_leads_nowhere_is_named_without_its_password(url, message):
-    assert "secret" not in refused(url, message)
-
-
-def test_a_path_may_hold_what_a_url_may_not(tmp_path):
-    odd = tmp_path / "50% of?it#all" / "a b.sqlite"
-    with Store.open(odd) as store:
-        fill(store)
-    assert odd.exists()
-    with Store.open(f"sqlite:///{tmp_path}/plain.sqlite") as store:
-        assert store.runs() == []
-    assert (tmp_path / "plain.sqlite").exists()
-
-
-def test_a_store_that_may_only_be_read_can_be_read(path):
-    with Store.open(path) as store:
-        fill(store)
-    with Store.open(f"sqlite:///file:{path}?mode=ro&uri=true") as store:
-        assert_filled(store)
-        with pytest.raises(StoreError, match=r"readonly.*check the permissions") as caught:
-            begin(store)
-        assert_one_line(caught)
-
-
-def test_a_full_disk_keeps_what_was_committed(store):
-    begin(store, CELL)
-    store.commit_batch(CELL, outcome(CELL, [0]), seconds=0, crafted=images(CELL.craft_key, [0]))
-    with store._engine.connect() as connection:  # SQLite's own limit raises what a full disk raises
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    large = images("large", [1], shape=(3, 64, 64))
-    with pytest.raises(StoreError, match=r"disk is full; make room.*what was committed is kept") as caught:
-        store.commit_batch(CELL, outcome(CELL, [1]), seconds=0, crafted=large)
-    assert_one_line(caught)
-    assert store.positions(CELL).tolist() == [0]
-    with store._engine.connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1000}")
-    store.commit_batch(CELL, outcome(CELL, [1]), seconds=0, crafted=large)
-    assert store.positions(CELL).tolist() == [0, 1]
-
-
-# The schema and its history
-
-
-def test_the_migrations_lead_to_the_tables_in_the_code(store):
-    with store._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-
-
-def test_the_newest_migration_is_the_one_the_code_knows():
-    assert ScriptDirectory(migrations.__path__[0]).get_heads() == [REVISION]
-
-
-def test_a_store_of_every_earlier_schema_is_brought_up_to_date(tmp_path):
-    copy = tmp_path / OLDEST.name
-    copy.write_bytes(OLDEST.read_bytes())
-    with Store.open(copy) as store:
-        assert_filled(store)
-        begin(store, RANDOM)
-        store.commit_batch(RANDOM, outcome(RANDOM, range(2, 6)), seconds=0)
-        assert store.evidence()[1].status == "done"
-    engine = create_engine(f"sqlite:///{copy}")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    engine.dispose()
-
-
-def test_opening_a_current_store_loads_neither_torch_nor_alembic(path):
-    with Store.open(path) as store:
-        fill(store)
-    code = (
-        "import sys; from benchbox.store import Store\n"
-        f"with Store.open({str(path)!r}) as store: assert len(store.evidence()) == 2\n"
-        "print([m for m in ('torch', 'alembic', 'sqlalchemy.orm') if m in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
-
-
-def test_a_large_store_is_read_whole(store):
-    cells = [replace(RANDOM, attack_seed=seed, samples=_first(300)) for seed in range(20)]
-    begin(store, *cells)
-    for i, cell in enumerate(cells):
-        store.commit_batch(cell, outcome(cell, range(300), seed=i), seconds=0.5)
-    found = store.evidence()
-    assert [e.cell.key for e in found] == [c.key for c in cells]
-    for i, evidence in enumerate(found):
-        assert_same(evidence.outcome, outcome(cells[i], range(300), seed=i))
-
-
-def _first(n):
-    return SampleList("digits", "test", tuple(range(n)), "c")

@@ -43,7 +43,8 @@ def build() -> typer.Typer:
     @app.callback()
     def benchbox(
         version: Annotated[
-            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave."),
         ] = False,
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""

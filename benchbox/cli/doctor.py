@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,14 +55,14 @@ def doctor(
 def _findings(store: str, data_dir: Path | None, device: str | None) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     for package in REQUIRED:
-        yield _checked(package, lambda package=package: _version(package))
+        yield _checked(package, partial(_version, package))
     for package in OPTIONAL:
         yield Finding(package, _installed(package) or "not installed (optional)")
-    yield _checked("device", lambda: _device(device))
+    yield _checked("device", partial(_device, device))
     yield _checked("plug-ins", _plugins)
     yield Finding("data folder", str(options.data_folder(data_dir)))
     yield from _data(data_dir)
-    yield _checked("store", lambda: _store(store))
+    yield _checked("store", partial(_store, store))
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
@@ -119,7 +120,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 def _published(name: str, folder: Path) -> str:
     from benchbox.published import SOURCES
 
-    # "train_32x32.mat and test_32x32.mat" and "MNIST/raw/*-ubyte.gz" are both patterns of files that all exist.
+    # Also "train_32x32.mat and test_32x32.mat": all of them have to be there.
     patterns = [pattern.rstrip("/") for pattern in SOURCES[name].layout.split(" and ")]
     there = all(any(folder.glob(pattern)) for pattern in patterns)
     return "found" if there else "not there; it is downloaded when it is first used"

@@ -24,7 +24,9 @@ DEFAULT_STORE = "results/benchbox.sqlite"
 
 Defenses = Annotated[
     list[str] | None,
-    typer.Option("--defense", "-d", metavar="NAMES", help="Defences, repeated or with commas; also file.py:Class."),
+    typer.Option(
+        "--defense", "-d", metavar="NAMES", help="Defences, repeated or with commas; also file.py:Class."
+    ),
 ]
 Datasets = Annotated[
     list[str] | None,
@@ -48,7 +50,8 @@ GridFile = Annotated[
 Store = Annotated[
     str,
     typer.Option(
-        metavar="PATH|URL", help="The results: an SQLite file or a database URL. Trained weights lie beside it."
+        metavar="PATH|URL",
+        help="The results: an SQLite file or a database URL. Trained weights lie beside it.",
     ),
 ]
 DataDir = Annotated[
@@ -63,7 +66,7 @@ Device = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error
     """The user stopped a command; the message says what is stored."""
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import (
     BarColumn,
@@ -26,20 +25,7 @@ if TYPE_CHECKING:
     from benchbox.training import Progress
 
 
-class Watcher(AbstractContextManager["Watcher"], Protocol):
-    """An observer of a run that is drawn while it is entered."""
-
-    def training(self, wanted: Training, progress: Progress) -> None:
-        """A training moved on."""
-
-    def cell(self, cell: Cell, done: int, total: int) -> None:
-        """`done` of `total` samples of a cell are in the store."""
-
-    def failed(self, cell: Cell, error: str) -> None:
-        """A cell ended with an error."""
-
-
-def watcher(cells: int, *, quiet: bool = False) -> Watcher:
+def watcher(cells: int, *, quiet: bool = False) -> Silent:
     """The observer that fits the standard error.
 
     Args:
@@ -71,11 +57,26 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Silent(Watcher):
-    """Draws nothing."""
+class Silent:
+    """An observer that draws nothing, and what the others are derived from."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *error: object) -> None:
         return None
+
+    def training(self, wanted: Training, progress: Progress) -> None:
+        """A training moved on."""
+        return
+
+    def cell(self, cell: Cell, done: int, total: int) -> None:
+        """`done` of `total` samples of a cell are in the store."""
+        return
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """A cell ended with an error."""
+        return
 
 
 class Lines(Silent):
@@ -109,7 +110,7 @@ class Lines(Silent):
         self._since = now
 
 
-class Drawn(Watcher):
+class Drawn(Silent):
     """A bar for the whole run, and one for what is being done."""
 
     def __init__(self, console: Console, cells: int) -> None:

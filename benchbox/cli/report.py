@@ -88,9 +88,7 @@ def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
     }
 
 
-def _stored(
-    store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]
-) -> tuple[list[Evidence], Kinds]:
+def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) -> tuple[list[Evidence], Kinds]:
     """The cells of some data sets and defences; an empty tuple stands for all.
 
     Raises:

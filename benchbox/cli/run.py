@@ -37,13 +37,14 @@ def run(
     defense: options.Defenses = None,
     dataset: options.Datasets = None,
     attacks: Annotated[
-        list[str] | None, typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks, or all.  (default: all)")
+        list[str] | None,
+        typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks, or all.  (default: all)"),
     ] = None,
     access: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="What the attacker knows: gray-box, white-box, bpda, transfer.  (default: each attack's own choice)",
+            help="gray-box, white-box, bpda, transfer: what the attacker knows.  (default: each attack's own)",
         ),
     ] = None,
     samples: Annotated[
@@ -69,7 +70,9 @@ def run(
     device: options.Device = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Images attacked at once; changes no result.  (default: the device's)"),
+        typer.Option(
+            min=1, metavar="N", help="Images attacked at once; changes no result.  (default: the device's)"
+        ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -170,7 +173,8 @@ def _summary(reports: list[Report]) -> str:
         sum(counts) for counts in zip(*((r.done, r.reused, len(r.failed)) for r in reports), strict=True)
     )
     spent = ", ".join(
-        f"{part} {duration(sum(getattr(r, part) for r in reports))}" for part in ("training", "crafting", "scoring")
+        f"{part} {duration(sum(getattr(r, part) for r in reports))}"
+        for part in ("training", "crafting", "scoring")
     )
     total = duration(sum(r.total for r in reports))
     return f"{done} cells done, {reused} reused from the store, {failed} failed; {total} ({spent})"

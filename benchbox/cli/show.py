@@ -13,14 +13,15 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import output
-from benchbox.errors import RequestError
+from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from benchbox.attack import Attack
+    from benchbox.defense import Defense
     from benchbox.domain import Card, Evidence
-    from benchbox.registry import Plugin
+    from benchbox.registry import Plugin, Registry
 
 EXAMPLES = options.examples(
     "benchbox show pssr",
@@ -37,25 +38,160 @@ def register(app: typer.Typer) -> None:
 
 def show(
     name: Annotated[
-        str, typer.Argument(help="A defence, an attack, or the first characters of a cell's key (see report --format json).")
+        str,
+        typer.Argument(
+            metavar="NAME", help="A defence, an attack, or the first characters of the key of a stored cell."
+        ),
     ],
     store: options.Store = options.DEFAULT_STORE,
 ) -> None:
-    """Show a defence with its recipe, an attack with its settings, or a stored cell."""
+    """Show a defence with its recipe, an attack with its settings, or a stored cell.
+
+    Keys of cells stand in `benchbox report --format json`.
+    """
     defenses, attacks = options.plugins()
-    console = output()
-    if name in attacks.names() and name not in defenses.names():
-        _attack(console, attacks.get(name))
-    elif name not in defenses.names() and CELL_KEY.fullmatch(name):
-        _cell(console, name, store)
-    elif ":" in name and not name.split(":")[0].endswith(".py"):
-        _attack(console, attacks.get(name))
+    known = [*defenses.names(), *attacks.names()]
+    if CELL_KEY.fullmatch(name) and name not in known:
+        _show_cell(name, store)
+        return
+    plugin = _plugin(name, (defenses, attacks), known)
+    if hasattr(plugin.cls, "recipe_type"):
+        _show_defense(plugin)
     else:
-        _defense(console, defenses.get(name)) if name in defenses.names() or ".py:" in name else _neither(name)
+        _show_attack(plugin)
 
 
-def _neither(name: str) -> None:
-    from benchbox.errors import unknown
+def _plugin(name: str, registries: Sequence[Registry[Any]], known: Sequence[str]) -> Plugin[Any]:
+    """Of the first kind that has it; a name nobody has is compared with those of both kinds."""
+    failures: list[RequestError] = []
+    for registry in registries:
+        try:
+            return registry.get(name)
+        except RequestError as error:
+            if name in registry.names():
+                raise
+            failures.append(error)
+    raise failures[0] if ":" in name else unknown("defence, attack or cell", name, known)
 
-    defenses, attacks = options.plugins()
-    raise unknown("defence, attack or cell", name, defenses.names() + attacks.names())
+
+def _show_defense(plugin: Plugin[Defense]) -> None:
+    cls = plugin.cls
+    facts = {
+        **_card(cls.card, plugin),
+        "randomised": "yes" if cls.randomized else "no",
+        "builds on": cls.base or "nothing",
+        "stand-ins": "\n".join(f"{name}: {text}" for name, text in cls.stand_ins.items()) or "none",
+        "deployable": "yes" if cls.deployable else "no: it knows what no defence can know, and is never ranked",
+    }
+    defaults = {name: field.default for name, field in cls.recipe_type.model_fields.items()}
+    output().print(_facts(facts), _fields("recipe", defaults, cls.recipe_type, cls.recipes))
+
+
+def _show_attack(plugin: Plugin[Attack]) -> None:
+    cls = plugin.cls
+    facts = {
+        **_card(cls.card, plugin),
+        "needs": cls.needs,
+        "run by --attacks all under": ", ".join(cls.standard) or "nothing; ask for it by name",
+    }
+    defaults = {
+        field.name: None if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(cls)
+    }
+    output().print(_facts(facts), _fields("settings", {**defaults, **plugin.preset}, cls, cls.settings))
+
+
+def _show_cell(prefix: str, store: str) -> None:
+    from benchbox.store import Store
+
+    with Store.open(store, must_exist=True) as opened:
+        found = [item for item in opened.evidence() if item.cell.key.startswith(prefix)]
+        if len(found) != 1:
+            remedy = (
+                "give more characters of the key" if found else "`benchbox report --format json` has the keys"
+            )
+            raise RequestError(f"{len(found) or 'no'} cells in {store} begin with {prefix!r}; {remedy}")
+        transfer = opened.attached(found[0].cell.key, "transfer")
+    console = output()
+    console.print(_facts(_outcome(found[0])))
+    for title, record in (
+        ("transfer", transfer),
+        ("cell", found[0].cell.as_dict()),
+        ("provenance", found[0].provenance),
+    ):
+        if record:
+            console.print(f"{title}: {json.dumps(record, indent=2, ensure_ascii=False)}", soft_wrap=True)
+
+
+def _card(card: Card, plugin: Plugin[Any]) -> dict[str, str]:
+    paper = ", ".join(filter(None, (card.paper, str(card.year or ""))))
+    return {
+        "name": plugin.name,
+        "what it is": card.summary,
+        "paper": paper,
+        "kind": card.kind,
+        "origin": plugin.origin,
+        "code": plugin.code,
+    }
+
+
+def _outcome(evidence: Evidence) -> dict[str, str]:
+    cell, outcome = evidence.cell, evidence.outcome
+    facts = {"key": cell.key, "status": evidence.status, "images": f"{len(outcome)} of {len(cell.samples)}"}
+    if evidence.error:
+        facts["error"] = evidence.error
+    if len(outcome):
+        facts |= {
+            "clean accuracy": f"{outcome.clean_correct.mean():.2%}",
+            "accuracy under the attack": f"{outcome.robust.mean():.2%}",
+            "scoring draws": str(outcome.adversarial.shape[1]),
+            "largest change of a pixel": f"{outcome.linf.max():.4f}",
+            "forward + backward passes": f"{outcome.forwards.mean():.0f} + {outcome.backwards.mean():.0f}",
+        }
+    return {**facts, "seconds": f"{evidence.seconds:.1f}", "run": f"{evidence.run}, {evidence.created}"}
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _fields(
+    title: str, defaults: Mapping[str, Any], documented: type, departures: Mapping[str, Mapping[str, Any]]
+) -> Table:
+    """One row a field: its default, what each data set or family departs to, what it means."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"\n{title}", title_justify="left", title_style="bold")
+    for column in ("field", "default", *departures, "meaning"):
+        table.add_column(column, overflow="fold")
+    meanings = field_docs(documented)
+    for name, default in defaults.items():
+        own = (str(departures[scope].get(name, "")) for scope in departures)
+        table.add_row(name, str(default), *own, meanings.get(name, ""))
+    return table
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """What the `Attributes:` sections of a class and of those it derives from say, by attribute."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(cls.__mro__):
+        found |= dict(_attributes(inspect.cleandoc(ancestor.__dict__.get("__doc__") or "")))
+    return found
+
+
+def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
+    _, _, section = docstring.partition("Attributes:\n")
+    # The section ends where the text is no longer indented.
+    indented = re.split(r"^(?=\S)", section, maxsplit=1, flags=re.MULTILINE)[0]
+    for entry in re.split(r"^ {4}(?=\S)", indented, flags=re.MULTILINE):
+        name, colon, text = entry.partition(":")
+        if colon:
+            yield name.strip(), " ".join(text.split())

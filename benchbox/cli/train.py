@@ -49,7 +49,7 @@ def train(
                 session.train([step], observer)
         except KeyboardInterrupt:
             raise options.Interrupted(
-                f"{describe_training(step)} is stored up to its last finished epoch; the same command continues"
+                f"{describe_training(step)} is stored up to its last epoch; the same command continues"
             ) from None
         words = "was there already" if there else "trained"
         output().print(f"{describe_training(step)}: {words}, {artifacts.path(key)}", soft_wrap=True)

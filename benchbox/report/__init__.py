@@ -66,6 +66,6 @@ def terminal(
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.report import table
-    from benchbox.report.terminal import render as renderable
+    from benchbox.report.console import render as renderable
 
     return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles))

@@ -49,9 +49,7 @@ def labelled(name: str, *remarks: str) -> str:
 
 
 def _difference(spec: Spec, usual: Spec) -> str:
-    fields = [
-        f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)
-    ]
+    fields = [f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)]
     said = [f"{field}={_short(spec.arguments.get(field))}" for field in fields]
     if spec.code != usual.code:
         said.append(f"code {spec.code.removeprefix('sha256:')[:16]}")

@@ -47,10 +47,7 @@ def _section(table: Table) -> Iterator[str]:
         yield f"**{access}**\n"
         yield from _grid(
             ["defence", *(escape(column.attack) for column in columns)],
-            [
-                [escape(row.label), *(_figure(row.entries[column]) for column in columns)]
-                for row in table.rows
-            ],
+            [[escape(row.label), *(_figure(row.entries[column]) for column in columns)] for row in table.rows],
             text_columns=(0,),
         )
     yield from (f"{number}. {escape(note)}" for number, note in enumerate(table.notes, start=1))

@@ -3,8 +3,8 @@
 X. Fu, Y. Zhou, L. Ma, L. Zhang. Invariance-powered Trustworthy Defense via Remove Then Restore.
 arXiv 2402.00304, 2024: Tables 1 to 4, all 360 values, in results/paper/pssr.csv.
 
-Table 1 says "white-box". For a defence without a purifier it is. PSSR's own numbers there can, as far as can be
-told, only come from perturbations of the bare classifier, so they stand beside gray-box.
+Table 1 says "white-box". For a defence without a purifier it is. PSSR's own numbers there can only come,
+as far as can be told, from perturbations of the bare classifier, so they stand beside gray-box.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def printed(table: int, dataset: str, row: str, column: str) -> Printed | None:
     return None if percent is None else Printed(table, dataset, row, column, percent)
 
 
-def beside(
-    dataset: str, defense: str, threat: ThreatModel, access: Access | None, attack: str
-) -> Printed | None:
+def beside(dataset: str, defense: str, threat: ThreatModel, access: Access | None, attack: str) -> Printed | None:
     """The paper's number for one of ours.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class Row:
         over: How many columns the worst case is over.
         missing: Columns of the table that are not finished for this row.
         entries: By column.
-        rank: From 1; None for an oracle and for a row without a worst case.
+        rank: From 1; None for an oracle and for a row whose worst case is not known yet.
     """
 
     label: str
@@ -55,9 +55,14 @@ class Row:
     entries: Mapping[Column, Entry]
     rank: int | None = None
 
-    def entry(self, access: Access, attack: str) -> Entry:
-        """What stands in a column; "not run" where nothing does."""
-        return self.entries.get(Column(access, attack), Entry())
+    def under(self, columns: Iterable[Column]) -> list[Entry]:
+        """What stands in some columns; "not run" where nothing does."""
+        return [self.entries.get(column, Entry()) for column in columns]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an attack failed or was interrupted, so that the worst case is not known yet."""
+        return any(entry.status in ("partial", "failed") for entry in self.entries.values())
 
     @property
     def headline(self) -> str:
@@ -78,7 +83,7 @@ class Table:
         samples: The images.
         threat: The ball.
         columns: In the order they are printed.
-        rows: Best worst case first, oracles last.
+        rows: Best worst case first, then those that are unfinished, oracles last.
         remarks: What holds for the whole table, one sentence each.
         notes: What entries refer to by number, from 1.
     """

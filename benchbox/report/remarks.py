@@ -37,8 +37,9 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
     )
     if any(entry.score and entry.score.draws > 1 for entry in entries):
         yield (
-            "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is chosen "
-            "and scored on different draws; intervals by a bootstrap over samples. Others: Clopper–Pearson."
+            "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is "
+            "chosen and scored on different draws; intervals by a bootstrap over samples. "
+            "All other intervals are Clopper–Pearson's."
         )
     else:
         yield "Intervals are Clopper–Pearson's."
@@ -48,12 +49,13 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
         yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
     if any(entry.status == "partial" for entry in entries):
         yield "…: unfinished, shown as far as it is."
+    if any(row.unfinished for row in rows):
+        yield "A defence with an unfinished or failed attack is not ranked."
     if any(row.missing and row.robust for row in rows):
         yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
-    if any(entry.status == "not run" for entry in entries):
-        yield f"{NOT_RUN}: not run."
+    yield f"{NOT_RUN}: not run."
     if any(row.oracle for row in rows):
-        yield "–: an oracle that knows what no defence can know; not ranked."
+        yield "Oracles know what no defence can know and are not ranked."
     yield from _of_the_paper(rows, entries)
 
 
@@ -67,9 +69,7 @@ def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str
         "partly copied there from other papers; its networks, recipes and samples may differ from ours."
     )
     if any(
-        c.access is Access.GRAY_BOX and row.purifier and e.paper
-        for row in rows
-        for c, e in row.entries.items()
+        c.access is Access.GRAY_BOX and row.purifier and e.paper for row in rows for c, e in row.entries.items()
     ):
         yield (
             "The paper calls Tables 1 and 4 white-box; for a purifier they can only be gray-box, "

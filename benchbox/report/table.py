@@ -88,13 +88,9 @@ class _Builder:
         kept = [
             c
             for c in own
-            if c.access is not Access.WHITE_BOX
-            or c in purified
-            or Column(Access.GRAY_BOX, c.attack) not in own
+            if c.access is not Access.WHITE_BOX or c in purified or Column(Access.GRAY_BOX, c.attack) not in own
         ]
-        return tuple(
-            sorted(kept, key=lambda c: (labels.ACCESSES.index(c.access), labels.attack_place(c.attack)))
-        )
+        return tuple(sorted(kept, key=lambda c: (labels.ACCESSES.index(c.access), labels.attack_place(c.attack))))
 
     def _row(
         self, name: _Name, evidence: Sequence[Evidence], measured: Measured, columns: Sequence[Column]
@@ -106,9 +102,7 @@ class _Builder:
         for column in columns:
             entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
             entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
-        finished = sorted(
-            (m.evidence for ms in measured.values() for m in ms if m.status == "done"), key=_order
-        )
+        finished = sorted((m.evidence for ms in measured.values() for m in ms if m.status == "done"), key=_order)
         scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
         return Row(
             label=name.label,
@@ -157,9 +151,7 @@ def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
     uses = Counter(said.values())
     # Equal recipes on another base: only the trained weights tell them apart.
     return {
-        key: _Name(
-            labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""), not parts[1]
-        )
+        key: _Name(labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""), not parts[1])
         for key, parts in said.items()
     }
 
@@ -191,9 +183,7 @@ def _with_paper(
     cell = evidence.cell
     if not name.usual:
         return entry
-    return replace(
-        entry, paper=paper.beside(cell.samples.dataset, cell.defense.name, cell.threat, access, attack)
-    )
+    return replace(entry, paper=paper.beside(cell.samples.dataset, cell.defense.name, cell.threat, access, attack))
 
 
 def _clean(evidence: Sequence[Evidence], finished: Sequence[Evidence]) -> Entry:
@@ -207,11 +197,12 @@ def _ranked(rows: Sequence[Row]) -> Iterator[Row]:
     """Best worst case first; rows that cannot be ranked last."""
 
     def place(row: Row) -> tuple[bool, bool, float, str]:
-        return row.oracle, row.robust is None, -row.robust.percent if row.robust else 0.0, row.label
+        unknown = row.robust is None or row.unfinished
+        return row.oracle, unknown, -row.robust.percent if row.robust else 0.0, row.label
 
     above: list[Row] = []
     for row in sorted(rows, key=place):
-        if row.oracle or row.robust is None:
+        if row.oracle or row.robust is None or row.unfinished:
             yield row
             continue
         # Equal numbers share a rank.

@@ -47,15 +47,11 @@ class Adversarials:
 
     def __post_init__(self) -> None:
         if self.x.dtype != np.float32 or self.x.ndim != 4:
-            raise StoreError(
-                f"adversarial images are {self.x.dtype} {self.x.shape}; give float32 (N, C, H, W)"
-            )
+            raise StoreError(f"adversarial images are {self.x.dtype} {self.x.shape}; give float32 (N, C, H, W)")
         rows = (len(self.x),)
         for name in ("position", "first_success", "forwards", "backwards"):
             if (shape := getattr(self, name).shape) != rows:
-                raise StoreError(
-                    f"{name} has shape {shape} for {rows[0]} adversarial images; give one an image"
-                )
+                raise StoreError(f"{name} has shape {shape} for {rows[0]} adversarial images; give one an image")
 
     def __len__(self) -> int:
         return len(self.position)

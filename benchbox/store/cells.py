@@ -14,7 +14,7 @@ from benchbox.store.schema import BATCH, CELL, OUTCOME, RUN
 
 def add(connection: Connection, cell: Cell, run: int) -> int:
     """The cell's number; it gets one, and belongs to the run, if it has none yet."""
-    known: int | None = connection.scalar(select(CELL.c.id).where(CELL.c.key == cell.key))
+    known: int | None = connection.scalar(select(CELL.c.id).where(CELL.c.key == cell.key).with_for_update())
     if known is not None:
         return known
     values = {
@@ -40,7 +40,9 @@ def find(connection: Connection, cell: Cell) -> tuple[int, int]:
     Raises:
         StoreError: Nobody has added it.
     """
-    row = connection.execute(select(CELL.c.id, CELL.c.run_id).where(CELL.c.key == cell.key)).one_or_none()
+    # Locked, where rows can be (in SQLite the writer is alone): `settle` must count the batches of others too.
+    query = select(CELL.c.id, CELL.c.run_id).where(CELL.c.key == cell.key).with_for_update()
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise StoreError(f"cell {cell.key[:12]} is not in the store; add it with add_cell first")
     return row.id, row.run_id
@@ -56,7 +58,6 @@ def settle(connection: Connection, cell_id: int, cell: Cell) -> None:
 def evidence(connection: Connection, wanted: Select[tuple[int]]) -> Iterator[Evidence]:
     """What is known of the cells whose numbers a query names, in the order they were added."""
     rows = connection.execute(select(CELL).where(CELL.c.id.in_(wanted)).order_by(CELL.c.id)).all()
-    found = dict(outcomes.load(connection, wanted))
     spent = select(BATCH.c.cell_id, func.sum(BATCH.c.seconds)).group_by(BATCH.c.cell_id)
     seconds = dict(connection.execute(spent).all())
     provenances = dict(connection.execute(select(RUN.c.id, RUN.c.provenance)).all())
@@ -64,7 +65,7 @@ def evidence(connection: Connection, wanted: Select[tuple[int]]) -> Iterator[Evi
         cell = Cell.from_dict(row.record)
         yield Evidence(
             cell,
-            found[row.id] if row.id in found else outcomes.empty(cell),
+            outcomes.load(connection, row.id, cell),
             row.status,
             row.error,
             seconds.get(row.id, 0.0),

@@ -104,9 +104,7 @@ def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
             raise
         raise _explain(error, engine.url) from error
     except SQLAlchemyError as error:
-        raise StoreError(
-            f"{describe(engine.url)}: {_first_line(error)}; check that the URL is right"
-        ) from error
+        raise StoreError(f"{describe(engine.url)}: {_first_line(error)}; check that the URL is right") from error
 
 
 def _explain(error: DBAPIError, url: URL) -> StoreError:
@@ -155,10 +153,10 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the one writer do not wait for each other
-    cursor.execute(
-        "PRAGMA synchronous = NORMAL"
-    )  # a killed process loses nothing; a power cut, the last commits
+    # Readers and the one writer do not wait for each other; a killed process loses nothing it committed, and a
+    # power cut costs the last commits at most.
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

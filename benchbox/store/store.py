@@ -119,9 +119,7 @@ class Store:
 
     def positions(self, cell: Cell) -> NDArray[np.int64]:
         """(N,) the positions of a cell that are committed, ascending."""
-        query = (
-            select(OUTCOME.c.position).join(CELL).where(CELL.c.key == cell.key).order_by(OUTCOME.c.position)
-        )
+        query = select(OUTCOME.c.position).join(CELL).where(CELL.c.key == cell.key).order_by(OUTCOME.c.position)
         with self._reading() as connection:
             return np.array(connection.scalars(query).all(), np.int64)
 

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchbox.report.entry import Entry
-from benchbox.report.records import Row, Table
+from benchbox.report.records import Column, Row, Table
 
 _STYLE = {"done": "", "same": "", "partial": "yellow", "failed": "red", "not run": "dim"}
 
@@ -63,9 +63,8 @@ def _attacks(table: Table) -> RichTable:
     for attack in table.attacks:
         grid.add_column(Text(attack), justify="right", overflow="fold")
     for access in table.accesses:
-        shown = {column.attack for column in table.under(access)}
         for row in table.rows:
-            cells = [_figure(row.entry(access, a)) if a in shown else Text("·", "dim") for a in table.attacks]
+            cells = [_figure(entry) for entry in row.under(Column(access, a) for a in table.attacks)]
             first = Text(access if row is table.rows[0] else "", style="bold")
             grid.add_row(first, Text(row.label), *cells, end_section=row is table.rows[-1])
     return grid
@@ -77,15 +76,15 @@ def _robust(row: Row) -> Text:
 
 
 def _clean(entry: Entry) -> Text:
-    text = _figure(entry)
+    text = _figure(entry, between=" ")
     return text.append(f" {entry.score.interval}", style="dim") if entry.score else text
 
 
-def _figure(entry: Entry) -> Text:
+def _figure(entry: Entry, between: str = "\n") -> Text:
     """The number, the numbers of its notes, and the paper's in parentheses."""
     text = Text(entry.figure, style=_STYLE[entry.status])
     for note in entry.notes:
         text.append(f" [{note}]", style="yellow")
     if entry.paper is not None:
-        text.append(f" ({entry.paper})", style="dim")
+        text.append(f"{between}({entry.paper})", style="dim")
     return text

@@ -1,0 +1,205 @@
+"""Every number with what is needed to trust it: CSV, one line a number, and JSON, everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchbox.domain import Access, Spec
+from benchbox.report.entry import Entry, Measurement, Score, describe
+from benchbox.report.paper import Printed
+from benchbox.report.records import Row, Table
+
+#: Columns of the CSV. `measure` is clean, robust, attack (a number of the table) or cell (one of the cells
+#: that an attack's number unites: its stand-ins, seeds and draws).
+FIELDS = (
+    *(
+        "dataset",
+        "split",
+        "samples_digest",
+        "norm",
+        "epsilon",
+        "rank",
+        "defense",
+        "training_seed",
+        "artifact",
+    ),
+    *("measure", "access", "attack", "stand_in", "status", "percent", "low", "high", "n", "draws"),
+    *("attack_seed", "eot", "paper_table", "paper_percent", "majority_vote", "worst_of_r"),
+    *("forwards", "backwards", "seconds", "run", "created", "commit", "key", "error"),
+)
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Long form: one line for each number, percentages unrounded, empty where a field has no meaning."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for row in table.rows:
+            shared = _table_facts(table) | _row_facts(row)
+            writer.writerows(shared | line for line in _lines(row))
+    return out.getvalue()
+
+
+def as_json(tables: Sequence[Table]) -> str:
+    """Everything, cells and their provenance included."""
+    record = {"tables": [_table(table) for table in tables]}
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _lines(row: Row) -> Iterator[dict[str, Any]]:
+    yield {
+        "measure": "clean",
+        "status": row.clean.status,
+        **_score(row.clean.score),
+        **_paper(row.clean.paper),
+    }
+    yield {
+        "measure": "robust",
+        "status": "not run" if row.robust is None else "partial" if row.missing else "done",
+        **(_column_facts(*row.set_by) if row.set_by else {}),
+        **_score(row.robust),
+    }
+    for column, entry in row.entries.items():
+        where = _column_facts(*column)
+        yield {"measure": "attack", **where, **_entry(entry)}
+        if entry.status != "same":
+            yield from ({"measure": "cell", **where, **_cell(m)} for m in entry.measurements)
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    line = {"status": entry.status, **_score(entry.score), **_paper(entry.paper)}
+    if len(entry.measurements) == 1:
+        # One cell, one number: then the line can name its cell.
+        cell = _cell(entry.measurements[0])
+        return cell | line
+    return line
+
+
+def _cell(measurement: Measurement) -> dict[str, Any]:
+    evidence = measurement.evidence
+    forwards, backwards = measurement.passes or ("", "")
+    return {
+        "stand_in": measurement.stand_in,
+        "status": measurement.status,
+        "attack_seed": evidence.cell.attack_seed,
+        "eot": evidence.cell.eot,
+        "forwards": forwards,
+        "backwards": backwards,
+        "seconds": evidence.seconds,
+        "run": evidence.run,
+        "created": evidence.created,
+        "commit": measurement.commit,
+        "key": evidence.cell.key,
+        "error": evidence.error,
+        **measurement.extra,
+        **_score(measurement.score),
+    }
+
+
+def _score(score: Score | None) -> dict[str, Any]:
+    if score is None:
+        return {}
+    return {
+        "percent": score.percent,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "draws": score.draws,
+    }
+
+
+def _paper(number: Printed | None) -> dict[str, Any]:
+    return {} if number is None else {"paper_table": number.table, "paper_percent": number.percent}
+
+
+def _table_facts(table: Table) -> dict[str, Any]:
+    return {
+        "dataset": table.samples.dataset,
+        "split": table.samples.split,
+        "samples_digest": table.samples.digest,
+        "norm": table.threat.norm,
+        "epsilon": table.threat.epsilon,
+    }
+
+
+def _row_facts(row: Row) -> dict[str, Any]:
+    return {
+        "rank": "" if row.rank is None else row.rank,
+        "defense": row.label,
+        "training_seed": row.training_seed,
+        "artifact": row.artifact,
+    }
+
+
+def _column_facts(access: Access, attack: str) -> dict[str, Any]:
+    return {"access": str(access), "attack": attack}
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "samples": table.samples.as_dict(),
+        "n": len(table.samples),
+        "threat": {"norm": table.threat.norm, "epsilon": table.threat.epsilon},
+        "remarks": list(table.remarks),
+        "notes": list(table.notes),
+        "rows": [_row(row) for row in table.rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "label": row.label,
+        "defense": _spec(row.defense),
+        "training_seed": row.training_seed,
+        "artifact": row.artifact,
+        "purifier": row.purifier,
+        "oracle": row.oracle,
+        "clean": _entry_json(row.clean),
+        "robust": {
+            "score": describe(row.robust),
+            "lowest": None if row.set_by is None else _column_facts(*row.set_by),
+            "attacks": row.over,
+            "missing": [_column_facts(*column) for column in row.missing],
+        },
+        "entries": [_column_facts(*column) | _entry_json(entry) for column, entry in row.entries.items()],
+    }
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "status": entry.status,
+        "score": describe(entry.score),
+        "paper": None if entry.paper is None else {"table": entry.paper.table, "percent": entry.paper.percent},
+        "notes": list(entry.notes),
+        "cells": [_measurement(m) for m in entry.measurements],
+    }
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    evidence = measurement.evidence
+    return {
+        "key": evidence.cell.key,
+        "cell": evidence.cell.as_dict(),
+        "stand_in": measurement.stand_in or None,
+        "status": measurement.status,
+        "score": describe(measurement.score),
+        **measurement.extra,
+        "passes": measurement.passes,
+        "error": evidence.error or None,
+        "seconds": evidence.seconds,
+        "run": evidence.run,
+        "created": evidence.created,
+        "commit": measurement.commit,
+        "provenance": dict(evidence.provenance),
+    }
+
+
+def _spec(spec: Spec) -> dict[str, Any]:
+    return {"name": spec.name, "arguments": dict(spec.arguments), "code": spec.code}
