@@ -117,7 +117,7 @@ def test_iterative_attacks_reach_the_optimum_of_a_linear_model(kind: Any, keep: 
     net, model, x, y, draws = linear_problem()
     attack = kind(keep=keep, steps=80, step=1 / 4)
     crafted = attack(model, x, y, threat, draws)
-    torch.testing.assert_close(crafted.x, net.optimum(x, threat), atol=1e-5, rtol=0)
+    torch.testing.assert_close(crafted.x, net.optimum(x, threat), atol=1e-3, rtol=0)
     assert (crafted.forwards == 80 + (keep == "best")).all()
     assert (crafted.backwards == 80).all()
 

@@ -75,7 +75,7 @@ def test_nothing_given_is_the_request_s_own_defaults() -> None:
         ("epsilon = '1/0'", "epsilon '1/0' is no number"),
         ("norm = 'l3'", "norm = 'l3' does not fit"),
         ("accesses = ['greybox']", "unknown access 'greybox'; did you mean gray-box"),
-        ("seeds = []", "seeds = () does not fit"),
+        ("seeds = []", "seeds = [] does not fit"),
         ("seeds = ['a']", "seeds.0 = 'a' does not fit"),
         ("[axes]\n'pssr.alpha' = []", "axes.pssr.alpha = [] does not fit"),
         ("[set]\npssr = 5", "set.pssr = 5 does not fit"),

@@ -23,7 +23,7 @@ class Linear(Defense):
 
     def __init__(self, recipe: Recipe, images: ImageSpec) -> None:
         super().__init__(recipe, images)
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(16, images.classes))
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(16, images.classes))
 
     def losses(self, batch: Batch):
         return {"classifier": {"ce": F.cross_entropy(self.classifier(batch.x), batch.y)}}

@@ -1,0 +1,5 @@
+"""`python -m benchbox` is `benchbox`."""
+
+from benchbox.cli import main
+
+main()

@@ -1,0 +1,258 @@
+"""The runner on real images: what is shared, what is skipped, what fails and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchbox import registry
+from benchbox.domain import Access
+from benchbox.plan import Request
+from benchbox.session import Session, Settings
+from benchbox.store import Store
+
+PLUGINS = '''
+from dataclasses import dataclass
+import torch
+from benchbox import Access, Attack, Batch, Card, Draws, Losses, Purifier
+
+class Blur(Purifier):
+    """Averages an image with its shifted self."""
+    card = Card("blur", "averages neighbours")
+    def purify(self, x, draws):
+        return (x + x.roll(1, 3)) / 2
+    def losses(self, batch):
+        return {}
+
+class Probabilities(Blur):
+    card = Card("probabilities", "returns probabilities")
+    def forward(self, x, draws=None):
+        return super().forward(x, draws).softmax(1)
+
+class NotANumber(Blur):
+    card = Card("not-a-number", "returns NaN")
+    def forward(self, x, draws=None):
+        return super().forward(x, draws) * float("nan")
+
+class ElevenClasses(Blur):
+    card = Card("eleven-classes", "returns a class too many")
+    def forward(self, x, draws=None):
+        logits = super().forward(x, draws)
+        return torch.cat([logits, logits[:, :1]], 1)
+
+class Buggy(Blur):
+    card = Card("buggy", "has a bug")
+    def purify(self, x, draws):
+        return x[:, :, :7]
+
+class Noisy(Blur):
+    """Adds normal noise: two calls on one image differ."""
+    card = Card("noisy", "adds noise")
+    randomized = True
+    def purify(self, x, draws):
+        return (x + 0.4 * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
+'''
+ATTACKS = '''
+from dataclasses import dataclass
+from benchbox import Access, Attack, Card
+
+class _Bad(Attack):
+    needs = "nothing"
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves(_Bad):
+    card = Card("leaves", "leaves the ball")
+    def search(self, model, x, y, threat, draws):
+        return (x + 2 * threat.epsilon).clamp(0, 1)
+
+@dataclass(frozen=True, kw_only=True)
+class Changes(_Bad):
+    card = Card("changes", "changes the batch")
+    def search(self, model, x, y, threat, draws):
+        return x.add_(0.01).clamp_(0, 1)
+
+@dataclass(frozen=True, kw_only=True)
+class NoNumber(_Bad):
+    card = Card("no-number", "returns NaN")
+    def search(self, model, x, y, threat, draws):
+        return x / 0 * 0
+'''
+
+
+class Heard:
+    """Remembers the trainings and the failures."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.errors: list[str] = []
+
+    def training(self, wanted, progress) -> None:
+        if wanted.digest not in self.trained:
+            self.trained.append(wanted.digest)
+
+    def cell(self, cell, done, total) -> None:
+        pass
+
+    def failed(self, cell, error) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    for kind, text in (("defenses", PLUGINS), ("attacks", ATTACKS)):
+        (folder / kind).mkdir()
+        (folder / kind / "mine.py").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def session(workspace: Path) -> Session:
+    settings = Settings(artifacts=workspace / "artifacts", device="cpu", batch_size=50)
+    return Session(registry.defenses(workspace), registry.attacks(workspace), settings)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store.open(tmp_path / "results.sqlite") as store:
+        yield store
+
+
+def request(*defenses: str, attacks=("pgd",), samples=60, **rest) -> Request:
+    overrides = {"none": {"epochs": 3}, "pgd": {"steps": 5}, "noise": {"draws": 5}}
+    return Request(defenses, "digits", tuple(attacks), samples=samples, overrides=overrides, **rest)
+
+
+def run(session: Session, store: Store, wanted: Request):
+    heard, plan = Heard(), session.plan(wanted)
+    report = session.run(plan, store, heard)
+    return report, heard, {(e.cell.defense.name, e.cell.access, e.cell.attack.name): e for e in store.evidence()}
+
+
+def test_a_crafting_serves_every_defense_that_shares_its_view(session, store):
+    report, _, evidence = run(session, store, request("none", "blur"))
+    assert not report.failed
+    own = evidence["none", Access.WHITE_BOX, "pgd"].cell
+    gray = evidence["blur", Access.GRAY_BOX, "pgd"].cell
+    assert own.craft_key == gray.craft_key
+    assert evidence["none", Access.TRANSFER, "pgd"].cell.craft_key == evidence["blur", Access.TRANSFER, "pgd"].cell.craft_key
+    assert (evidence["none", Access.WHITE_BOX, "pgd"].outcome.linf == evidence["blur", Access.GRAY_BOX, "pgd"].outcome.linf).all()
+    # Without a purifier three accesses are one model, and it runs once.
+    assert ("none", Access.GRAY_BOX, "pgd") not in evidence
+    assert ("none", Access.BPDA, "pgd") not in evidence
+
+
+def test_what_is_stored_is_not_run_again(session, store):
+    first, _, _ = run(session, store, request("none"))
+    again, heard, _ = run(session, store, request("none"))
+    assert (first.done, first.reused) == (2, 0)
+    assert (again.done, again.reused) == (0, 2)
+    assert heard.trained == []
+
+
+def test_more_samples_continue_in_a_cell_of_their_own(session, store):
+    run(session, store, request("none", samples=30))
+    report, _, _ = run(session, store, request("none", samples=60))
+    assert report.done == 2
+    by_size = {len(e.cell.samples): e for e in store.evidence() if e.cell.access is Access.WHITE_BOX}
+    # Random starts belong to the image: the first 30 fare as they did.
+    assert (by_size[60].outcome.adversarial[:30] == by_size[30].outcome.adversarial).all()
+
+
+def test_the_batch_size_changes_no_outcome(session, store, workspace, tmp_path):
+    _, _, expected = run(session, store, request("none", "blur"))
+    settings = Settings(artifacts=workspace / "artifacts", device="cpu", batch_size=7)
+    other = Session(session.defenses, session.attacks, settings)
+    with Store.open(tmp_path / "other.sqlite") as another:
+        _, _, got = run(other, another, request("none", "blur"))
+    flags = [(expected[k].outcome.adversarial != got[k].outcome.adversarial) for k in expected]
+    assert np.mean(np.concatenate(flags)) <= 0.005
+    assert all((expected[k].outcome.position == got[k].outcome.position).all() for k in expected)
+
+
+@pytest.mark.parametrize(
+    ("defense", "message"),
+    [
+        ("probabilities", "defence probabilities returned probabilities; return the logits before the softmax"),
+        ("not-a-number", "defence not-a-number returned NaN or infinity"),
+        ("eleven-classes", "defence eleven-classes returned shape (50, 11) for 50 images and 10 classes"),
+    ],
+)
+def test_a_defense_that_breaks_its_contract_fails_its_cells_with_one_line(session, store, defense, message):
+    report, heard, evidence = run(session, store, request("none", defense))
+    assert all(error.startswith(message) and "\n" not in error for error in heard.errors)
+    assert len(report.failed) == 4  # gray-box, white-box, bpda, transfer
+    assert report.done == 2
+    assert evidence["none", Access.WHITE_BOX, "pgd"].status == "done"
+    assert evidence[defense, Access.WHITE_BOX, "pgd"].status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ("leaves", "attack leaves left the ball L∞ ε = 0.3 by 0.3"),
+        ("changes", "attack changes changed the batch it was given; work on a copy"),
+        ("no-number", "attack no-number returned NaN or infinity"),
+    ],
+)
+def test_an_attack_that_breaks_its_contract_fails_its_cell(session, store, attack, message):
+    _, heard, evidence = run(session, store, request("none", attacks=(attack, "noise")))
+    assert heard.errors[0].startswith(message)
+    assert evidence["none", Access.WHITE_BOX, "noise"].status == "done"
+
+
+def test_a_bug_in_a_plug_in_is_a_failed_cell_that_says_where(session, store):
+    _, heard, evidence = run(session, store, request("buggy", "none"))
+    assert "RuntimeError" in heard.errors[0]
+    assert evidence["none", Access.WHITE_BOX, "pgd"].status == "done"
+
+
+def test_a_failed_cell_is_tried_again(session, store, monkeypatch):
+    run(session, store, request("probabilities"))
+    cls = session.defenses.get("probabilities").cls
+    monkeypatch.setattr(cls, "forward", cls.__mro__[1].__mro__[1].forward)
+    report, _, evidence = run(session, store, request("probabilities"))
+    assert not report.failed
+    assert evidence["probabilities", Access.WHITE_BOX, "pgd"].status == "done"
+
+
+def test_the_null_attack_returns_the_clean_accuracy_of_a_randomized_defense(session, store):
+    _, _, evidence = run(session, store, request("noisy", attacks=("null",), samples=200))
+    outcome = evidence["noisy", Access.WHITE_BOX, "null"].outcome
+    assert outcome.adversarial.shape == (200, 10)
+    assert (outcome.adversarial != outcome.clean).any(), "scoring drew the same numbers twice"
+    assert 0 < outcome.clean_correct.mean() < 1
+    assert abs(outcome.robust.mean() - outcome.clean_correct.mean()) < 0.03
+
+
+def test_a_transfer_result_says_what_its_substitute_is_worth(session, store):
+    _, _, evidence = run(session, store, request("none"))
+    record = store.attached(evidence["none", Access.TRANSFER, "pgd"].cell.key, "transfer")
+    assert record is not None
+    assert set(record) == {"source_accuracy", "source_success", "agreement"}
+    assert all(0 <= value <= 1 for value in record.values())
+    assert record["source_accuracy"] > 0.5
+
+
+def test_passes_are_counted(session, store):
+    _, _, evidence = run(session, store, request("none"))
+    outcome = evidence["none", Access.WHITE_BOX, "pgd"].outcome
+    assert set(outcome.forwards) == {6.0}  # five steps, and one look at the last iterate
+    assert set(outcome.backwards) == {5.0}
+
+
+def test_a_damaged_artifact_is_named_and_spoils_only_its_defense(session, store, workspace):
+    plan = session.plan(request("none", seeds=(7,)))
+    run(session, store, request("none", seeds=(7,)))
+    path = workspace / "artifacts" / f"{plan.cells[0].artifact}.safetensors"
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+    fresh = Session(session.defenses, session.attacks, session.settings)
+    with Store.open(":memory:") as empty:
+        report, heard, _ = run(fresh, empty, request("none", seeds=(7,)))
+    path.unlink()
+    assert len(report.failed) == 2
+    assert set(heard.errors) == {f"{path} is corrupt: its SHA-256 does not match; delete it to train again"}
