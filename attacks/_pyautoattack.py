@@ -17,7 +17,6 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View
-from benchbox.ascent import Loss, margin
 
 from ._fence import fenced
 
@@ -61,36 +60,9 @@ class APGD(_OwnStart, APGDAttack):  # type: ignore[misc]
     """Auto-PGD (Croce & Hein 2020) on the cross-entropy, `ce`, or the difference of logits ratio, `dlr`."""
 
     def __init__(self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, loss: str) -> None:
-        super().__init__(model, loss=loss, **_common(x, threat), logger=logging.getLogger(__name__))
+        logger = logging.getLogger(__name__)
+        super().__init__(model, loss=loss, eot_iter=model.eot, **_common(x, threat), logger=logger)
         self.located = Located(x, draws)
-
-
-class MeanAPGD(APGD):
-    """Auto-PGD on the mean loss over `model.eot` fresh draws of a randomised model.
-
-    The library averages gradients over draws, but compares the iterates, and adapts its step, by the loss in the
-    last draw alone: it keeps the luckiest of a hundred iterates instead of the best.
-    """
-
-    def __init__(self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, loss: Loss) -> None:
-        super().__init__(model, x, threat, draws, loss="dlr")  # the name under which it calls our dlr_loss
-        self.model = self._mean_logits
-        self.view = model
-        self.mean_of = loss
-
-    def _mean_logits(self, x: Tensor) -> Tensor:
-        self.per_draw = [self.view(x) for _ in range(self.view.eot)]
-        return torch.stack(self.per_draw).mean(0)
-
-    def dlr_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        # The library calls the loss with the logits it has just been given.
-        return torch.stack([self.mean_of(logits, y) for logits in self.per_draw]).mean(0)
-
-
-def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio (Croce & Hein 2020, Eq. 6), per sample; needs three classes."""
-    first, _, third = logits.topk(3, dim=1).values.unbind(1)
-    return margin(logits, y) / (first - third + 1e-12)
 
 
 class TargetedAPGD(_OwnStart, APGDAttack_targeted):  # type: ignore[misc]

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View
-from benchbox.ascent import cross_entropy
 
 from ._fence import fenced
-from ._pyautoattack import APGD, MeanAPGD, TargetedAPGD, dlr, square, targeted_fab
+from ._pyautoattack import APGD, TargetedAPGD, square, targeted_fab
 from .noise import worst
 
 
@@ -31,10 +30,10 @@ class AA(Attack):
     targeted DLR loss needs four classes; with three, untargeted APGD-DLR takes its place. The DLR loss itself
     needs three; with two, APGD-CE, FAB and Square remain.
 
-    A randomised view is attacked by the authors' version `rand`, APGD-CE and APGD-DLR on `model.eot` draws a step,
-    but for three things. No sample is dropped because it erred in a single draw. Iterates are compared by their
-    mean loss over the step's draws, not by that of the last one. And each sample ends at that of the two attacks'
-    points of highest loss whose cross-entropy is higher in the mean over `model.eot` fresh draws.
+    A randomised view is attacked by the authors' version `rand`, APGD-CE and APGD-DLR with gradients averaged over
+    `model.eot` draws, but for two things. No sample is dropped because it erred in a single draw. And each
+    sample ends at that of the two attacks' points of highest loss which the model gets wrong more often in
+    `model.eot` fresh draws. (Within a run, the library compares iterates by their loss in the last draw alone.)
     """
 
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
@@ -98,8 +97,6 @@ def run(name: str, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws
 
 
 def _rand(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-    classes = model(x).shape[1]
-    losses = {"ce": cross_entropy, "dlr": dlr} if classes >= 3 else {"ce": cross_entropy}
-    attacks = (MeanAPGD(model, x, threat, draws.at(name), loss=loss) for name, loss in losses.items())
-    found = [threat.project(attack.perturb(x, y, best_loss=True), x) for attack in attacks]
-    return worst(model, y, found, cross_entropy)
+    losses = ("ce", "dlr") if model(x).shape[1] >= 3 else ("ce",)
+    attacks = (APGD(model, x, threat, draws.at(loss), loss=loss) for loss in losses)
+    return worst(model, y, (threat.project(attack.perturb(x, y, best_loss=True), x) for attack in attacks))

@@ -6,7 +6,7 @@ section 5.3: where random search succeeds and a gradient attack fails, the gradi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -39,29 +39,30 @@ class Noise(Attack):
         return worst(model, y, points) if self.draws else x.clone()
 
 
-def worst(
-    model: View, y: Tensor, candidates: Iterable[Tensor], loss: Callable[[Tensor, Tensor], Tensor] = margin
-) -> Tensor:
-    """For each sample, the candidate with the highest loss; the first of equals.
+def worst(model: View, y: Tensor, candidates: Iterable[Tensor]) -> Tensor:
+    """For each sample, the candidate that the model gets wrong most often, then the one of highest margin.
+
+    A randomised model is asked in `model.eot` fresh draws. Errors come first because they are what is scored: a
+    few draws with an enormous loss do not outweigh many correct ones.
 
     Args:
-        model: For a randomised one the loss is the mean over `model.eot` fresh draws.
+        model: The view under attack.
         y: (N,) true classes.
         candidates: At least one (N, C, H, W) batch of images.
-        loss: (logits, y) -> losses (N,).
 
     Returns:
-        (N, C, H, W) images.
+        (N, C, H, W) images; the first of equals.
     """
-    best = highest = None
+    best = errors = margins = None
     for candidate in candidates:
         with torch.no_grad():
-            losses = torch.stack([loss(model(candidate), y) for _ in range(model.eot)]).mean(0)
-        if best is None or highest is None:
-            best, highest = candidate, losses
+            each = torch.stack([margin(model(candidate), y) for _ in range(model.eot)])
+        wrong, mean = (each > 0).sum(0), each.mean(0)
+        if best is None or errors is None or margins is None:
+            best, errors, margins = candidate, wrong, mean
             continue
-        better = losses > highest
+        better = (wrong > errors) | ((wrong == errors) & (mean > margins))
         best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
-        highest = torch.where(better, losses, highest)
+        errors, margins = torch.where(better, wrong, errors), torch.where(better, mean, margins)
     assert best is not None
     return best

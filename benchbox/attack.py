@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from benchbox.domain import TOLERANCE, Access, Card, ThreatModel
 from benchbox.draws import Draws
-from benchbox.errors import AttackError, unknown
+from benchbox.errors import AttackError, RequestError, unknown
 from benchbox.view import View
 
 
@@ -68,7 +69,18 @@ class Attack(ABC):
         settings: dict[str, Any] = {}
         for scope in scopes:
             settings |= cls.settings.get(scope, {})
-        return cls(**settings | overrides)
+        return cls(**settings | {name: cls._fitted(name, value) for name, value in overrides.items()})
+
+    @classmethod
+    def _fitted(cls, name: str, value: Any) -> Any:
+        """A value as the type of its field; a dataclass would take anything and fail within the search."""
+        try:
+            return TypeAdapter(get_type_hints(cls)[name]).validate_python(value)
+        except NameError:
+            return value  # a plug-in may import its types for the type checker alone
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise RequestError(f"{cls.card.name}.{name} = {value!r} does not fit: {reason}") from None
 
     @abstractmethod
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -63,8 +63,8 @@ class PSSRRecipe(Recipe):
 # corners of the ball as forty do.
 _ONE_CYCLE: Schedule = "onecycle"
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "mnist": {"epochs": 8, "schedule": _ONE_CYCLE, "attack_steps": 10, "attack_step_size": 0.05},
-    "digits": {"epochs": 60, "batch_size": 64, "width": 16},
+    "mnist": {"epochs": 5, "schedule": _ONE_CYCLE, "attack_steps": 10, "attack_step_size": 0.05},
+    "digits": {"epochs": 40, "batch_size": 64, "width": 16},
     # advertorch's step of 0.01 is a third of the ball of 8/255; ten steps of 2/255 as in adversarial training.
     "cifar": {
         "epochs": 30,

@@ -82,7 +82,8 @@ def attack_digits(attack: Attack, n: int, threat: ThreatModel = LINF, batch: int
 
 def flags(x: Tensor, n: int) -> Tensor:
     """Which of the first n held-out digits are classified correctly as x."""
-    return digits.classifier()(x).argmax(1) == digits.held_out(n)[1]
+    right: Tensor = digits.classifier()(x).argmax(1) == digits.held_out(n)[1]
+    return right
 
 
 def test_table_imports_nothing() -> None:
@@ -202,7 +203,7 @@ def test_worst_averages_over_fresh_draws_of_a_randomised_model() -> None:
         return float((worst(model, y, [a, b]) == b).float().mean())
 
     assert share(1) == pytest.approx(0.6, abs=0.08)  # P(4 z < 1) = 0.599
-    assert share(64) == pytest.approx(0.977, abs=0.03)  # P(4 z / 8 < 1) = 0.977
+    assert share(64) == 1  # b always errs, a in half of the draws
 
 
 def test_restarts_find_at_least_what_one_run_finds() -> None:
@@ -266,7 +267,7 @@ def test_global_random_state_is_untouched(attack: Attack) -> None:
     import numpy as np
 
     torch.manual_seed(5)
-    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
     first = attack_digits(attack, 2)
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == numbers).all()  # type: ignore[index]

@@ -38,9 +38,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for image, label in zip(x, y, strict=True):
         image[2 * label : 2 * label + 3] += 150
     (tmp_path / "data").mkdir()
-    np.savez(
-        tmp_path / "data" / "tiny.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:]
-    )
+    np.savez(tmp_path / "data" / "tiny.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
     monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -135,7 +133,8 @@ def test_no_words_are_a_cry_for_help(said: Said) -> None:
     ("text", "value"),
     [
         ("5", 5), ("1.5", 1.5), ("1e-3", 1e-3), ("true", True), ("null", None), ("[1, 2]", [1, 2]),
-        ("sample", "sample"), ('"5"', "5"), ("8/255", "8/255"), ("2024-01-01", "2024-01-01"), ("1\nb = 2", "1\nb = 2"),
+        ("sample", "sample"), ('"5"', "5"), ("8/255", "8/255"),
+        ("2024-01-01", "2024-01-01"), ("1\nb = 2", "1\nb = 2"),
     ],
 )  # fmt: skip
 def test_scalar(text: str, value: Any) -> None:
@@ -150,7 +149,7 @@ def test_settings_are_grouped_by_plug_in() -> None:
 
 @pytest.mark.parametrize("text", ["epochs=5", "pssr.epochs", "=5", ".epochs=5", "pssr.=5", ""])
 def test_a_malformed_setting_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="write --set pssr.epochs=5"):
+    with pytest.raises(RequestError, match=r"write --set pssr\.epochs=5"):
         settings([text])
 
 
@@ -425,6 +424,8 @@ RUN = ("run", "--defense", "none", "--dataset", "tiny")
         ((*RUN, "--set", "none.epohcs=5"), "unknown recipe field of none 'epohcs'; did you mean epochs"),
         ((*RUN, "--set", "nnoe.epochs=5"), "unknown plug-in in --set 'nnoe'"),
         ((*RUN, "--set", "none.epochs=many"), "none.epochs = 'many' does not fit"),
+        ((*RUN, "--set", "pgd.steps=many"), "pgd.steps = 'many' does not fit"),
+        ((*RUN, "--set", "pgd.stepps=5"), "unknown setting of attack pgd 'stepps'; did you mean steps"),
         ((*RUN, "--set", "epochs=5"), "write --set pssr.epochs=5"),
         ((*RUN, "--epsilon", "wide"), "epsilon 'wide' is no number; write it as 0.3 or 8/255"),
         ((*RUN, "--epsilon=-1"), "epsilon must be a finite number of at least 0"),

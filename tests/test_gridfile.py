@@ -82,9 +82,7 @@ def test_nothing_given_is_the_request_s_own_defaults() -> None:
         ("defenses = [", "is no TOML"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_file_and_the_place(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_mistake_is_one_line_that_names_the_file_and_the_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(text)
     with pytest.raises(RequestError) as caught:

@@ -85,12 +85,10 @@ def _installed(package: str) -> str | None:
 
 
 def _device(name: str | None) -> str:
-    import torch
-
     from benchbox import device
 
     chosen = device.choose(name)
-    return f"{chosen}: {device.describe(chosen)} (threads: {torch.get_num_threads()})"
+    return f"{chosen} ({device.describe(chosen)})"
 
 
 def _plugins() -> str:

@@ -75,9 +75,7 @@ def datasets(data_dir: options.DataDir = None) -> None:
     table = _table("name", "what it is", "images", "classes", "training", "test")
     for entry in KNOWN.values():
         shape = f"{entry.channels}×{entry.size}×{entry.size}"
-        table.add_row(
-            entry.name, entry.summary, shape, str(entry.classes), f"{entry.train:,}", f"{entry.test:,}"
-        )
+        table.add_row(entry.name, entry.summary, shape, str(entry.classes), f"{entry.train:,}", f"{entry.test:,}")
     for file in sorted(options.data_folder(data_dir).glob("*.npz")):
         table.add_row(file.stem, f"your own, {file}", "", "", "", "")
     output().print(table)

@@ -60,9 +60,7 @@ def defense(
     if kind not in KINDS:
         raise unknown("kind of defence", kind, KINDS)
     if not NAME.fullmatch(name):
-        raise RequestError(
-            f"{name!r} is no name for a defence; use small letters, digits and hyphens: my-defense"
-        )
+        raise RequestError(f"{name!r} is no name for a defence; use small letters, digits and hyphens: my-defense")
     _check_free(name)
     stem = name.replace("-", "_")
     wanted = {Path("defenses", f"{stem}.py"): kind, Path("tests", f"test_{stem}.py"): "test"}
@@ -84,9 +82,7 @@ def init() -> None:
         try:
             Path(folder).mkdir(exist_ok=True)
         except OSError as error:
-            raise RequestError(
-                f"cannot make {folder}: {error.strerror}; is there a file of that name?"
-            ) from None
+            raise RequestError(f"cannot make {folder}: {error.strerror}; is there a file of that name?") from None
     ignore = Path(".gitignore")
     if not ignore.exists():
         _write(ignore, "\n".join(IGNORED) + "\n")

@@ -107,9 +107,7 @@ def _show_cell(prefix: str, store: str) -> None:
     with Store.open(store, must_exist=True) as opened:
         found = [item for item in opened.evidence() if item.cell.key.startswith(prefix)]
         if len(found) != 1:
-            remedy = (
-                "give more characters of the key" if found else "`benchbox report --format json` has the keys"
-            )
+            remedy = "give more characters of the key" if found else "`benchbox report --format json` has the keys"
             raise RequestError(f"{len(found) or 'no'} cells in {store} begin with {prefix!r}; {remedy}")
         transfer = opened.attached(found[0].cell.key, "transfer")
     console = output()
@@ -124,11 +122,11 @@ def _show_cell(prefix: str, store: str) -> None:
 
 
 def _card(card: Card, plugin: Plugin[Any]) -> dict[str, str]:
-    paper = ", ".join(filter(None, (card.paper, str(card.year or ""))))
     return {
         "name": plugin.name,
         "what it is": card.summary,
-        "paper": paper,
+        "paper": card.paper,
+        "year": str(card.year or ""),
         "kind": card.kind,
         "origin": plugin.origin,
         "code": plugin.code,
