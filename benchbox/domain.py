@@ -37,6 +37,7 @@ class Access(StrEnum):
     WHITE_BOX = "white-box"  # the whole defence as deployed, plain autograd
     BPDA = "bpda"  # the whole defence through each of its stand-ins
     TRANSFER = "transfer"  # a substitute trained with the same loss on the same data
+    IMPORTED = "imported"  # images made elsewhere: whatever their maker knew
 
 
 @dataclass(frozen=True)

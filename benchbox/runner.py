@@ -174,7 +174,7 @@ class Runner:
             self.dataset.spec.classes,
         )
         scoring += time.perf_counter() - start
-        return _outcome(positions, x, y, clean, adversarial, crafted), images, scoring
+        return outcome_of(positions, x, y, clean, adversarial, crafted), images, scoring
 
     def _clean_predictions(self, cell: Cell, defense: Defense, x: Tensor, draws: Draws) -> Tensor:
         key = (cell.artifact, draws.indices.cpu().numpy().tobytes(), cell.attack_seed)
@@ -233,9 +233,19 @@ def _crafted(stored: Adversarials, device: torch.device) -> Crafted:
     )
 
 
-def _outcome(
+def outcome_of(
     positions: np.ndarray, x: Tensor, y: Tensor, clean: Tensor, adversarial: Tensor, crafted: Crafted
 ) -> Outcome:
+    """What happened to a batch.
+
+    Args:
+        positions: (n,) places in the sample list.
+        x: (n, C, H, W) clean images.
+        y: (n,) true classes.
+        clean: (n, R) predicted classes on them.
+        adversarial: (n, R) predicted classes on the adversarial images.
+        crafted: The adversarial images.
+    """
     delta = (crafted.x - x).flatten(1)
     return Outcome(
         position=positions,

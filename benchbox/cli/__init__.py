@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchbox.cli import doctor, listing, new, report, run, show, train
+from benchbox.cli import audit, compare, diff, doctor, exchange, listing, new, report, run, show, train
 from benchbox.cli.console import complain, notice
 from benchbox.cli.options import Interrupted, examples
 from benchbox.errors import BenchboxError
@@ -49,7 +49,7 @@ def build() -> typer.Typer:
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
 
-    for group in (run, train, report, listing, show, new, doctor):
+    for group in (run, train, audit, report, compare, diff, exchange, listing, show, new, doctor):
         group.register(app)
     return app
 

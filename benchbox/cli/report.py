@@ -22,7 +22,7 @@ PAGE = Path("reports/leaderboard.html")
 EXAMPLES = options.examples(
     "benchbox report",
     "benchbox report --dataset mnist --defense none,pssr --format latex --output table.tex",
-    "benchbox report --format html",
+    "benchbox report --format html --against pssr",
 )
 
 
@@ -53,6 +53,12 @@ def report(
     ] = None,
     dataset: options.Datasets = None,
     defense: options.Defenses = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Add to each row its paired difference to this defence (or digest of weights)."
+        ),
+    ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With latex: a whole document, ready to compile.")
     ] = False,
@@ -67,9 +73,9 @@ def report(
     if format_ == "terminal" and to is None:
         from benchbox.report import terminal
 
-        output().print(terminal(evidence, **kinds))
+        output().print(terminal(evidence, against=against, **kinds))
         return
-    text = _text(evidence, kinds, format_, standalone)
+    text = _text(evidence, kinds, format_, standalone, against)
     to = to or (PAGE if format_ == "html" else None)
     if to is None:
         typer.echo(text, nl=not text.endswith("\n"))
@@ -111,16 +117,16 @@ def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) ->
     return found, kinds
 
 
-def _text(evidence: list[Evidence], kinds: Kinds, format_: str, standalone: bool) -> str:
+def _text(evidence: list[Evidence], kinds: Kinds, format_: str, standalone: bool, against: str | None) -> str:
     from benchbox import report as reports
 
     if format_ != "terminal":
-        return reports.render(evidence, format_, standalone=standalone, **kinds)
+        return reports.render(evidence, format_, standalone=standalone, against=against, **kinds)
     from rich.console import Console
 
     # Into a file, so nobody is asked how wide the window is.
     console = Console(width=FILE_WIDTH, file=io.StringIO(), highlight=False)
-    console.print(reports.terminal(evidence, **kinds))
+    console.print(reports.terminal(evidence, against=against, **kinds))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -36,6 +36,7 @@ def render(
     *,
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
+    against: str | None = None,
     standalone: bool = False,
 ) -> str:
     """Write a report.
@@ -45,10 +46,11 @@ def render(
         format: One of `FORMATS`.
         purifiers: Names of defences known to purify; see `table.build`.
         oracles: Names of defences that are never ranked.
+        against: Name, label or digest of the defence that every other is compared with.
         standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
 
     Raises:
-        RequestError: There is no such format.
+        RequestError: There is no such format, or nothing or too much to compare with.
     """
     if format not in FORMATS:
         raise unknown("report format", format, FORMATS)
@@ -56,16 +58,20 @@ def render(
 
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
-    tables = table.build(evidence, purifiers=purifiers, oracles=oracles)
+    tables = table.build(evidence, purifiers=purifiers, oracles=oracles, against=against)
     text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
     return text
 
 
 def terminal(
-    evidence: Sequence[Evidence], *, purifiers: Collection[str] = (), oracles: Collection[str] = ()
+    evidence: Sequence[Evidence],
+    *,
+    purifiers: Collection[str] = (),
+    oracles: Collection[str] = (),
+    against: str | None = None,
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.report import table
     from benchbox.report.console import render as renderable
 
-    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles))
+    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles, against=against))

@@ -40,6 +40,8 @@ def _headlines(table: Table) -> RichTable:
     grid.add_column("defence", overflow="fold")
     for heading in ("clean", "robust"):
         grid.add_column(heading, justify="right", no_wrap=True)
+    if table.against:
+        grid.add_column(Text(f"vs {table.against}"), justify="right")
     grid.add_column("lowest", overflow="fold")
     grid.add_column("attacks", justify="right")
     grid.add_column("n", justify="right")
@@ -49,6 +51,7 @@ def _headlines(table: Table) -> RichTable:
             Text(row.label),
             _clean(row.clean),
             _robust(row),
+            *([_versus(row)] if table.against else []),
             Text(str(row.set_by or "–")),
             str(row.over),
             str(row.robust.n if row.robust else len(table.samples)),
@@ -73,6 +76,13 @@ def _attacks(table: Table) -> RichTable:
 def _robust(row: Row) -> Text:
     text = Text(row.headline, style="bold")
     return text.append(f" {row.robust.interval}", style="dim not bold") if row.robust else text
+
+
+def _versus(row: Row) -> Text:
+    if row.versus is None:
+        return Text("–")
+    text = Text(str(row.versus), style="bold" if row.versus.significant else "")
+    return text.append(f" {row.versus.interval}", style="dim not bold")
 
 
 def _clean(entry: Entry) -> Text:

@@ -85,9 +85,11 @@ class Measurement:
 
     @property
     def passes(self) -> tuple[float, float] | None:
-        """Mean (forward, backward) passes per sample; None when nothing was scored."""
+        """Mean (forward, backward) passes per sample; None when nothing was scored or nobody counted."""
         outcome = self.evidence.outcome
-        return (float(outcome.forwards.mean()), float(outcome.backwards.mean())) if len(outcome) else None
+        if len(outcome) == 0 or self.evidence.cell.access is Access.IMPORTED:
+            return None
+        return float(outcome.forwards.mean()), float(outcome.backwards.mean())
 
     @property
     def commit(self) -> str:
@@ -136,9 +138,9 @@ def measure(evidence: Evidence) -> Measurement:
     if outcome.adversarial.shape[1] > 1:
         extra = {
             "majority_vote": 100 * float(stats.majority_vote(outcome.adversarial, outcome.label).mean()),
-            "worst_of_r": 100 * float(stats.worst_of_r(_correct(evidence)).mean()),
+            "worst_of_r": 100 * float(stats.worst_of_r(adversarial_correct(evidence)).mean()),
         }
-    return Measurement(evidence, union([_correct(evidence)]), status, extra)
+    return Measurement(evidence, union([adversarial_correct(evidence)]), status, extra)
 
 
 def combine(measurements: Sequence[Measurement]) -> Entry:
@@ -163,10 +165,14 @@ def worst(finished: Sequence[Evidence], *, with_clean: bool = False) -> Score | 
         with_clean: Count the clean image as one more attack: it lies in every ball, so no defence is more
             robust than it is accurate.
     """
-    arrays = [_correct(evidence) for evidence in finished]
-    if with_clean and finished:
-        arrays.append(clean_correct(finished[0]))
+    arrays = worst_arrays(finished, with_clean=with_clean)
     return union(arrays) if arrays else None
+
+
+def worst_arrays(finished: Sequence[Evidence], *, with_clean: bool = False) -> list[NDArray[np.bool_]]:
+    """What the worst case is over: an (N, R) array of correctness for each cell, and one for clean images."""
+    arrays = [adversarial_correct(evidence) for evidence in finished]
+    return [*arrays, clean_correct(finished[0])] if with_clean and finished else arrays
 
 
 def union(arrays: Sequence[NDArray[np.bool_]]) -> Score:
@@ -191,7 +197,8 @@ def clean_correct(evidence: Evidence) -> NDArray[np.bool_]:
     return right
 
 
-def _correct(evidence: Evidence) -> NDArray[np.bool_]:
+def adversarial_correct(evidence: Evidence) -> NDArray[np.bool_]:
+    """(N, R) whether the adversarial image is, likewise."""
     outcome = evidence.outcome
     right: NDArray[np.bool_] = (outcome.adversarial == outcome.label[:, None])[np.argsort(outcome.position)]
     return right

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchbox.domain import Access, Spec, canonical
 
-#: From the weakest knowledge to the strongest; how papers order them.
-ACCESSES: tuple[Access, ...] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+#: From the weakest knowledge to the strongest, as papers order them; what nobody knows comes last.
+ACCESSES: tuple[Access, ...] = (
+    Access.GRAY_BOX,
+    Access.TRANSFER,
+    Access.WHITE_BOX,
+    Access.BPDA,
+    Access.IMPORTED,
+)
 #: The order papers print attacks in; attacks that are not listed follow in alphabetical order.
 ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mim", "pgd", "aa", "cw", "apgd-ce", "apgd-t", "fab-t", "square")
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def attack_place(label: str) -> tuple[int, str]:
@@ -57,4 +65,6 @@ def _difference(spec: Spec, usual: Spec) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:8]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from benchbox.report.entry import Entry
-from benchbox.report.records import Table
+from benchbox.report.records import Row, Table
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
 
@@ -26,21 +26,23 @@ def escape(text: str) -> str:
 
 def _section(table: Table) -> Iterator[str]:
     yield f"### {escape(table.title)}\n"
+    versus = [escape(f"vs {table.against}")] if table.against else []
     yield from _grid(
-        ["#", "defence", "clean", "robust", "lowest", "attacks", "n"],
+        ["#", "defence", "clean", "robust", *versus, "lowest", "attacks", "n"],
         [
             [
                 row.place,
                 escape(row.label),
                 _figure(row.clean),
                 f"**{row.headline}** {_small(row.robust.interval)}" if row.robust else row.headline,
+                *([_versus(row)] if versus else []),
                 escape(str(row.set_by or "–")),
                 str(row.over),
                 str(row.robust.n if row.robust else len(table.samples)),
             ]
             for row in table.rows
         ],
-        text_columns=(1, 4),
+        text_columns=(1, 4 + len(versus)),
     )
     for access in table.accesses:
         columns = table.under(access)
@@ -66,6 +68,10 @@ def _grid(header: list[str], rows: list[list[str]], text_columns: tuple[int, ...
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _versus(row: Row) -> str:
+    return f"{escape(str(row.versus))} {_small(row.versus.interval)}" if row.versus else "–"
 
 
 def _figure(entry: Entry) -> str:

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from benchbox.domain import Access, Spec
 from benchbox.report.entry import Entry, Measurement, Score, describe
 from benchbox.report.paper import Printed
-from benchbox.report.records import Row, Table
+from benchbox.report.records import Row, Table, Versus
 
 #: Columns of the CSV. `measure` is clean, robust, attack (a number of the table) or cell (one of the cells
 #: that an attack's number unites: its stand-ins, seeds and draws).
@@ -30,6 +31,7 @@ FIELDS = (
     *("measure", "access", "attack", "stand_in", "status", "percent", "low", "high", "n", "draws"),
     *("attack_seed", "eot", "paper_table", "paper_percent", "majority_vote", "worst_of_r"),
     *("forwards", "backwards", "seconds", "run", "created", "commit", "key", "error"),
+    *("against", "difference", "difference_low", "difference_high", "p_holm", "test"),
 )
 
 
@@ -41,7 +43,7 @@ def as_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for row in table.rows:
             shared = _table_facts(table) | _row_facts(row)
-            writer.writerows(shared | line for line in _lines(row))
+            writer.writerows(shared | line for line in _lines(row, table.against))
     return out.getvalue()
 
 
@@ -51,7 +53,7 @@ def as_json(tables: Sequence[Table]) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _lines(row: Row) -> Iterator[dict[str, Any]]:
+def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
     yield {
         "measure": "clean",
         "status": row.clean.status,
@@ -63,6 +65,7 @@ def _lines(row: Row) -> Iterator[dict[str, Any]]:
         "status": "not run" if row.robust is None else "partial" if row.missing else "done",
         **(_column_facts(*row.set_by) if row.set_by else {}),
         **_score(row.robust),
+        **_versus(row.versus, against),
     }
     for column, entry in row.entries.items():
         where = _column_facts(*column)
@@ -117,6 +120,19 @@ def _paper(number: Printed | None) -> dict[str, Any]:
     return {} if number is None else {"paper_table": number.table, "paper_percent": number.percent}
 
 
+def _versus(versus: Versus | None, against: str) -> dict[str, Any]:
+    if versus is None:
+        return {}
+    return {
+        "against": against,
+        "difference": versus.difference,
+        "difference_low": versus.low,
+        "difference_high": versus.high,
+        "p_holm": versus.p,
+        "test": versus.test,
+    }
+
+
 def _table_facts(table: Table) -> dict[str, Any]:
     return {
         "dataset": table.samples.dataset,
@@ -146,6 +162,7 @@ def _table(table: Table) -> dict[str, Any]:
         "samples": table.samples.as_dict(),
         "n": len(table.samples),
         "threat": {"norm": table.threat.norm, "epsilon": table.threat.epsilon},
+        "against": table.against or None,
         "remarks": list(table.remarks),
         "notes": list(table.notes),
         "rows": [_row(row) for row in table.rows],
@@ -168,6 +185,7 @@ def _row(row: Row) -> dict[str, Any]:
             "attacks": row.over,
             "missing": [_column_facts(*column) for column in row.missing],
         },
+        "versus": None if row.versus is None else asdict(row.versus),
         "entries": [_column_facts(*column) | _entry_json(entry) for column, entry in row.entries.items()],
     }
 

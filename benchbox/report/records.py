@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 from benchbox.report.entry import NOT_RUN, Entry, Score
 from benchbox.report.labels import attack_place
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Column(NamedTuple):
@@ -19,6 +23,40 @@ class Column(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.access} {self.attack}"
+
+
+@dataclass(frozen=True)
+class Versus:
+    """How a row's worst case differs from that of the row it is compared with; in points.
+
+    Attributes:
+        difference: This row's minus the other's.
+        low: Lower end of its 95 % interval, by a paired bootstrap over samples.
+        high: Upper end.
+        p: Adjusted by Holm over the rows of the table.
+        test: What p comes from.
+        significant: Whether p is below 5 %.
+        alike: Whether both were attacked in every column that one of them was attacked in.
+        digits: Decimals worth printing.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    significant: bool
+    alike: bool
+    digits: int
+
+    @property
+    def interval(self) -> str:
+        """As in "[-5.1, -1.4]"."""
+        return f"[{self.low:+.{self.digits}f}, {self.high:+.{self.digits}f}]"
+
+    def __str__(self) -> str:
+        marks = ("*" if self.significant else "") + ("" if self.alike else "†")
+        return f"{self.difference:+.{self.digits}f}{marks}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +76,10 @@ class Row:
         over: How many columns the worst case is over.
         missing: Columns of the table that are not finished for this row.
         entries: By column.
-        rank: From 1; None for an oracle and for a row whose worst case is not known yet.
+        rank: From 1, shared with those that are not significantly better; None for an oracle and for a row
+            whose worst case is not known yet.
+        shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
+        versus: The comparison with the row that was asked for.
     """
 
     label: str
@@ -54,6 +95,8 @@ class Row:
     missing: tuple[Column, ...]
     entries: Mapping[Column, Entry]
     rank: int | None = None
+    shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    versus: Versus | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""
@@ -86,6 +129,7 @@ class Table:
         rows: Best worst case first, then those that are unfinished, oracles last.
         remarks: What holds for the whole table, one sentence each.
         notes: What entries refer to by number, from 1.
+        against: Label of the row the others are compared with, if any.
     """
 
     samples: SampleList
@@ -94,6 +138,7 @@ class Table:
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
     notes: tuple[str, ...]
+    against: str = ""
 
     @property
     def title(self) -> str:

@@ -26,8 +26,13 @@ def noted(entry: Entry, label: str, column: Column) -> Iterator[str]:
         yield f"{label}, {column}: worst case over attack seeds {', '.join(map(str, seeds))}."
 
 
-def remarks(rows: Sequence[Row]) -> Iterator[str]:
-    """What holds for the whole table; only what it has need of."""
+def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
+    """What holds for the whole table; only what it has need of.
+
+    Args:
+        rows: Of the table.
+        against: Label of the row the others are compared with, if any.
+    """
     entries = [entry for row in rows for entry in (row.clean, *row.entries.values())]
     columns = [column for row in rows for column in row.entries]
     yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
@@ -45,6 +50,8 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
         yield "Intervals are Clopper–Pearson's."
     if any(column.access is Access.BPDA for column in columns):
         yield "bpda: a sample falls if the attack breaks it through any of the defence's stand-ins."
+    if any(column.access is Access.IMPORTED for column in columns):
+        yield "imported: images made elsewhere and scored here; what their maker knew is not checked."
     if any(entry.status == "same" for entry in entries):
         yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
     if any(entry.status == "partial" for entry in entries):
@@ -53,6 +60,18 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
         yield "A defence with an unfinished or failed attack is not ranked."
     if any(row.missing and row.robust for row in rows):
         yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
+    if len({row.rank for row in rows if row.rank}) < len([row for row in rows if row.rank]):
+        yield (
+            "Defences share a rank with the best of their group when they are not significantly worse on these "
+            "images (exact McNemar, for shares of draws a sign-flip test; Holm, 5 %)."
+        )
+    if against:
+        yield (
+            f"vs {against}: difference of the robust accuracies in points on the same images, with a paired "
+            "bootstrap's 95 % interval; *: significant at 5 % after Holm over the rows. Each is the worst case "
+            "over its own attacks (†: they are not the same); `benchbox compare` unites the common ones. "
+            "It says nothing of the spread between training seeds."
+        )
     yield f"{NOT_RUN}: not run."
     if any(row.oracle for row in rows):
         yield "Oracles know what no defence can know and are not ranked."

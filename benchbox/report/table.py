@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from benchbox import stats
 from benchbox.domain import Access, Evidence, SampleList, ThreatModel
-from benchbox.report import labels, paper
-from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst
+from benchbox.report import labels, paper, ranking
+from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
 from benchbox.report.remarks import noted, remarks
 
@@ -20,7 +21,11 @@ Measured = Mapping[Column, Sequence[Measurement]]
 
 
 def build(
-    evidence: Sequence[Evidence], *, purifiers: Collection[str] = (), oracles: Collection[str] = ()
+    evidence: Sequence[Evidence],
+    *,
+    purifiers: Collection[str] = (),
+    oracles: Collection[str] = (),
+    against: str | None = None,
 ) -> list[Table]:
     """Arrange evidence as tables, one for each (data set, ball, sample list).
 
@@ -29,13 +34,18 @@ def build(
         purifiers: Names of defences known to purify. A defence with a gray-box or BPDA cell is taken for one
             anyway; name those that may have been run under white-box access alone.
         oracles: Names of defences that are never ranked.
+        against: Name, label or digest of the defence that every other is compared with.
+
+    Raises:
+        RequestError: No table has such a defence, or a table has several.
     """
     known = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}
     groups: dict[tuple[SampleList, ThreatModel], list[Evidence]] = defaultdict(list)
     for item in evidence:
         groups[item.cell.samples, item.cell.threat].append(item)
     order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
-    return [_Builder(groups[key], known.union(purifiers), oracles).table(*key) for key in order]
+    tables = [_Builder(groups[key], known.union(purifiers), oracles).table(*key) for key in order]
+    return tables if against is None else ranking.against(tables, against)
 
 
 class _Key(NamedTuple):
@@ -72,7 +82,7 @@ class _Builder:
         columns = self._columns(groups, measured)
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
-        ranked = tuple(_ranked(rows))
+        ranked = ranking.ranked(rows)
         return Table(samples, threat, columns, ranked, tuple(remarks(ranked)), tuple(self.notes))
 
     def _columns(
@@ -103,6 +113,7 @@ class _Builder:
             entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
             entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
         finished = sorted((m.evidence for ms in measured.values() for m in ms if m.status == "done"), key=_order)
+        arrays = worst_arrays(finished, with_clean=True)
         scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
         return Row(
             label=name.label,
@@ -112,7 +123,8 @@ class _Builder:
             purifier=purifier,
             oracle=cell.defense.name in self.oracles,
             clean=_with_paper(_clean(evidence, finished), evidence[0], name),
-            robust=worst(finished, with_clean=True),
+            robust=union(arrays) if arrays else None,
+            shares=stats.worst_case(arrays) if arrays else None,
             set_by=min(scores, key=lambda c: (scores[c].percent, str(c)), default=None),
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
@@ -191,21 +203,3 @@ def _clean(evidence: Sequence[Evidence], finished: Sequence[Evidence]) -> Entry:
         return Entry("done", union([clean_correct(finished[0])]))
     longest = max(evidence, key=lambda item: len(item.outcome))
     return Entry("partial", union([clean_correct(longest)])) if len(longest.outcome) else Entry()
-
-
-def _ranked(rows: Sequence[Row]) -> Iterator[Row]:
-    """Best worst case first; rows that cannot be ranked last."""
-
-    def place(row: Row) -> tuple[bool, bool, float, str]:
-        unknown = row.robust is None or row.unfinished
-        return row.oracle, unknown, -row.robust.percent if row.robust else 0.0, row.label
-
-    above: list[Row] = []
-    for row in sorted(rows, key=place):
-        if row.oracle or row.robust is None or row.unfinished:
-            yield row
-            continue
-        # Equal numbers share a rank.
-        tied = bool(above) and above[-1].robust == row.robust
-        above.append(replace(row, rank=above[-1].rank if tied else len(above) + 1))
-        yield above[-1]

@@ -1,0 +1,125 @@
+"""`benchbox audit`: is a defence's number what it seems?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import notice, output
+from benchbox.cli.run import request
+from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchbox.audit.conduct import Cost, Ready
+
+FORMATS = ("terminal", "markdown", "json")
+#: Above this many seconds the command asks before it begins.
+LONG = 600
+EXAMPLES = options.examples(
+    "benchbox audit pssr --dataset digits",
+    "benchbox audit my_defense.py:Mine --dataset mnist --samples 200 --random-points 1000 --yes",
+    "benchbox audit pgd-at --dataset digits --format markdown",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(audit)
+
+
+def audit(
+    defense: Annotated[str, typer.Argument(metavar="DEFENSE", help="A defence, or file.py:Class.")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Data set.")] = "digits",
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Probe the first N test images.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the gradient probes.")] = 100,
+    random_points: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Random points tried on each image that gradients spare.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+    ] = None,
+    norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf or l2.  (default: linf)")] = None,
+    set_: options.Settings = None,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
+    ] = "terminal",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however long it takes.")] = False,
+    store: options.Store = options.DEFAULT_STORE,
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check whether a defence's number can be trusted, and say what speaks against it.
+
+    Reads what `benchbox run` has stored, probes the trained defence itself, and keeps the verdicts in the
+    store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. The exit status
+    is 0 whatever the verdicts are.
+    """
+    if format_ not in FORMATS:
+        raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
+    given = {
+        "defenses": [defense],
+        "datasets": [dataset],
+        "samples": samples,
+        "seeds": str(seed),
+        "epsilon": epsilon,
+        "norm": norm,
+        "set": set_,
+    }
+    (asked,) = request(None, given).requests()
+    session = options.session(store, data_dir, device)
+    from benchbox.audit.conduct import conduct, cost, prepare
+    from benchbox.audit.evidence import Effort
+    from benchbox.cli.progress import watcher
+    from benchbox.store import Store
+
+    effort = Effort(steps=steps, random_points=random_points)
+    with watcher(0, quiet=quiet) as observer:
+        ready = prepare(session, asked, effort, observer.training)
+    _announce(ready, cost(ready), yes)
+    report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
+    with Store.open(store) as opened:
+        _, record = conduct(ready, opened, report)
+    _print(record, format_)
+
+
+def _announce(ready: Ready, price: Cost, yes: bool) -> None:
+    """Say what it costs, and ask when that is much.
+
+    Raises:
+        RequestError: It is much, and there is nobody to ask.
+    """
+    from benchbox.cli.progress import duration
+
+    notice(
+        f"{len(ready.samples)} images, {price.gradient} gradients and {price.forward} further passes each, up to "
+        f"{price.standing} more for an image that withstands them: {duration(price.least)} to "
+        f"{duration(price.seconds)}, by one timed pass"
+    )
+    if yes or price.seconds <= LONG:
+        return
+    if not sys.stdin.isatty():
+        raise RequestError("that is long; add --yes, or lower --samples, --steps or --random-points")
+    typer.confirm("Begin?", abort=True, err=True)
+
+
+def _print(record: dict[str, Any], format_: str) -> None:
+    from benchbox.audit import CHECKS
+    from benchbox.report import findings
+
+    names = {check.id: check.name for check in CHECKS}
+    if format_ == "json":
+        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+    elif format_ == "markdown":
+        typer.echo(findings.markdown(record, names))
+    else:
+        output().print(findings.terminal(record, names))
+        typer.echo(findings.headline(record["summary"]))

@@ -1,0 +1,150 @@
+"""`benchbox export` and `benchbox import-adversarials`: evidence out, and other people's images in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import output
+from benchbox.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from benchbox.domain import Evidence
+
+EXPORT_EXAMPLES = options.examples(
+    "benchbox export 3fa9c1d2",
+    "benchbox export 3fa9c1d2 --output pssr-pgd.safetensors",
+)
+IMPORT_EXAMPLES = options.examples(
+    "benchbox import-adversarials theirs.npz --defense pssr --dataset mnist --samples 1000",
+    "benchbox import-adversarials theirs.safetensors --defense none --dataset digits --origin 'Lee 2024'",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=EXPORT_EXAMPLES)(export)
+    app.command("import-adversarials", epilog=IMPORT_EXAMPLES)(import_adversarials)
+
+
+def export(
+    cell: Annotated[
+        str, typer.Argument(metavar="CELL", help="The first characters of the key of a finished cell.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to write it.  (default: adversarials-KEY.safetensors)"
+        ),
+    ] = None,
+    store: options.Store = options.DEFAULT_STORE,
+) -> None:
+    """Write the adversarial images of a cell, its predictions and its record to one safetensors file.
+
+    Keys of cells stand in `benchbox report --format json`.
+    """
+    from benchbox import exchange
+
+    evidence, x = _stored(cell, store)
+    content = exchange.export(evidence, x)
+    to = to or Path(f"adversarials-{evidence.cell.key[:12]}.safetensors")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(content)
+    except OSError as error:
+        raise RequestError(f"cannot write {to}: {error.strerror}; name another file with --output") from None
+    typer.echo(str(to))
+
+
+def import_adversarials(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A .safetensors or .npz file: x_adv (N, C, H, W) or (N, H, W, C), float32 in [0, 1] or uint8; "
+            "indices in the test split (default: the first N).",
+        ),
+    ],
+    defense: Annotated[str, typer.Option("--defense", "-d", metavar="NAME", help="The defence to score.")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The data set the images belong to.")],
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Score the first N test images.  (default: all of digits, else 1000)"),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+    ] = None,
+    norm: Annotated[str, typer.Option(metavar="NORM", help="linf or l2.")] = "linf",
+    seeds: options.Seeds = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Where the images come from, for the tables.  (default: FILE's name)"),
+    ] = None,
+    set_: options.Settings = None,
+    store: options.Store = options.DEFAULT_STORE,
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+) -> None:
+    """Score adversarial images that were made elsewhere, and let them count in the worst case.
+
+    Every image of the sample list has to be there, inside the ball. The defence has to be trained already.
+    What the attacker knew cannot be checked, so the tables show the access as imported.
+    """
+    from benchbox import exchange
+    from benchbox.cli.report import kinds_of
+    from benchbox.cli.run import request
+
+    given = {
+        "defenses": (defense,),
+        "datasets": (dataset,),
+        "samples": samples,
+        "seeds": seeds,
+        "epsilon": epsilon,
+        "norm": norm,
+        "set": set_,
+    }
+    (asked,) = request(None, given).requests()
+    found = exchange.read(file)
+    from benchbox import report
+    from benchbox.imported import score_file
+    from benchbox.store import Store
+
+    session = options.session(store, data_dir, device)
+    with Store.open(store) as opened:
+        cells = score_file(session, opened, found, asked, origin or file.name)
+        evidence = opened.evidence(keys=[cell.key for cell in cells])
+        output().print(report.terminal(evidence, **kinds_of(evidence, opened)))
+    for cell in cells:
+        typer.echo(f"stored as cell {cell.key}")
+
+
+def _stored(prefix: str, store: str) -> tuple[Evidence, NDArray[np.float32]]:
+    """A cell and its adversarial images.
+
+    Raises:
+        StoreError: There is no store.
+        RequestError: No cell or several begin like that, or its images are not there.
+    """
+    import numpy as np
+
+    from benchbox.store import Store
+
+    with Store.open(store, must_exist=True) as opened:
+        found = [item for item in opened.evidence() if item.cell.key.startswith(prefix)]
+        if len(found) != 1:
+            remedy = "give more characters of the key" if found else "`benchbox report --format json` has the keys"
+            raise RequestError(f"{len(found) or 'no'} cells in {store} begin with {prefix!r}; {remedy}")
+        cell = found[0].cell
+        crafted = opened.crafted(cell.craft_key, np.arange(len(cell.samples)))
+    if crafted is None:
+        raise RequestError(
+            f"cell {cell.key[:12]} ({found[0].status}) lacks adversarial images; finish it with `benchbox run`"
+        )
+    return found[0], crafted.x

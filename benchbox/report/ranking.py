@@ -1,0 +1,96 @@
+"""Who stands where: ranks that a difference has to earn, and every row against one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchbox import paired
+from benchbox.errors import RequestError
+from benchbox.report.entry import BOOTSTRAP_SEED
+from benchbox.report.records import Row, Table, Versus
+from benchbox.report.remarks import remarks
+
+
+def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with their ranks, best first; rows that cannot be ranked last.
+
+    A row shares the rank of the best of its group unless it is significantly worse (`paired.ranks`).
+    """
+    able = [row for row in rows if row.shares is not None and not row.oracle and not row.unfinished]
+    places = paired.ranks([row.shares for row in able if row.shares is not None], BOOTSTRAP_SEED)
+    rank_of = dict(zip(map(id, able), places, strict=True))
+    return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))
+
+
+def against(tables: Sequence[Table], name: str) -> list[Table]:
+    """The tables with every row compared with one defence.
+
+    Args:
+        tables: Those that do not have the defence stay as they are.
+        name: Of the defence: its name where one row has it, a row's label, or the first characters of the
+            digest of its weights.
+
+    Raises:
+        RequestError: No table has such a row, or a table has several.
+    """
+    found = [_against(table, name) for table in tables]
+    if tables and not any(table.against for table in found):
+        names = sorted({row.label for table in tables for row in table.rows if row.shares is not None})
+        raise RequestError(f"nothing to compare with: no finished row is {name!r}; rows: {', '.join(names)}")
+    return found
+
+
+def _against(table: Table, name: str) -> Table:
+    reference = _chosen(table, name)
+    if reference is None:
+        return table
+    others = [row for row in table.rows if row is not reference and row.shares is not None]
+    compared = dict(zip(map(id, others), _versus(others, reference), strict=True))
+    rows = tuple(replace(row, versus=compared.get(id(row))) for row in table.rows)
+    said = tuple(remarks(rows, reference.label))
+    return replace(table, rows=rows, against=reference.label, remarks=said)
+
+
+def _chosen(table: Table, name: str) -> Row | None:
+    rows = [row for row in table.rows if row.shares is not None]
+    for found in (
+        [row for row in rows if row.label == name],
+        [row for row in rows if row.defense.name == name],
+        [row for row in rows if row.artifact.startswith(name)],
+    ):
+        if len(found) > 1:
+            choices = ", ".join(f"{row.artifact[:12]} ({row.label})" for row in found)
+            raise RequestError(
+                f"{name!r} is {len(found)} rows of {table.title}; name one by its weights: {choices}"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _versus(rows: Sequence[Row], reference: Row) -> list[Versus]:
+    assert reference.shares is not None
+    shares = [row.shares for row in rows if row.shares is not None]
+    verdicts = [paired.significance(one, reference.shares, BOOTSTRAP_SEED) for one in shares]
+    found = []
+    for row, one, verdict, p in zip(rows, shares, verdicts, paired.holm([v.p for v in verdicts]), strict=True):
+        interval = paired.bootstrap(one, reference.shares, BOOTSTRAP_SEED)
+        found.append(
+            Versus(
+                difference=100 * float((one - reference.shares).mean()),
+                low=100 * interval.low,
+                high=100 * interval.high,
+                p=p,
+                test=verdict.test,
+                significant=p < paired.ALPHA,
+                alike=set(row.missing) == set(reference.missing),
+                digits=row.robust.digits if row.robust else 1,
+            )
+        )
+    return found
+
+
+def _place(row: Row) -> tuple[bool, bool, int, float, str]:
+    percent = row.robust.percent if row.robust else 0.0
+    return row.oracle, row.rank is None, row.rank or 0, -percent, row.label
