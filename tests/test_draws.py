@@ -24,7 +24,8 @@ def test_seed_purpose_and_index_each_change_the_numbers():
 def test_the_numbers_are_distributed_as_they_should_be():
     draws = sample_draws(200, 3)
     uniform, normal = draws.at("u").uniform(1000), draws.at("n").normal(1000)
-    assert 0 <= uniform.min() and uniform.max() < 1
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 0.003
     assert abs(uniform.var() - 1 / 12) < 0.001
     assert abs(normal.mean()) < 0.01

@@ -15,10 +15,11 @@ import pytest
 from benchbox.store import Store
 
 # Small on purpose: one epoch, little batches, so that a kill falls into training, crafting and committing alike.
-COMMAND = (
-    "run --defense none --dataset digits --samples 120 --batch-size 10 --attacks pgd,mim,noise "
-    "--set none.epochs=2 --set pgd.steps=10 --set mim.steps=10 --set noise.draws=20 --quiet"
-).split()
+COMMAND = [
+    *("run", "--defense", "none", "--dataset", "digits", "--samples", "120", "--batch-size", "10", "--quiet"),
+    *("--attacks", "pgd,mim,noise", "--set", "none.epochs=2", "--set", "pgd.steps=10"),
+    *("--set", "mim.steps=10", "--set", "noise.draws=20"),
+]
 
 
 def benchbox(folder: Path) -> subprocess.Popen[bytes]:

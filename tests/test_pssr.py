@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchbox.plugins.defenses.pssr import PSSR, PSSRRecipe, adversarial_r_drop, saliency, trivial_mask
 from torch import nn
 
 from benchbox.domain import ImageSpec
 from benchbox.draws import sample_draws
-from benchbox.plugins.defenses.pssr import PSSR, PSSRRecipe, adversarial_r_drop, saliency, trivial_mask
 
 SPEC = ImageSpec(1, 8, 3)
 

@@ -66,7 +66,7 @@ def test_a_file_is_a_plug_in_by_its_path(workspace):
     write(workspace, "mine", "elsewhere.txt").rename(workspace / "one.py")
     plugin = registry.defenses(workspace).get("one.py:Mine")
     assert plugin.name == "one.py:Mine"
-    with pytest.raises(RequestError, match="unknown class in .*one.py 'Main'; did you mean Mine"):
+    with pytest.raises(RequestError, match=r"unknown class in .*one\.py 'Main'; did you mean Mine"):
         registry.defenses(workspace).get("one.py:Main")
     with pytest.raises(RequestError, match=r"no such plug-in file: two\.py"):
         registry.defenses(workspace).get("two.py:Mine")
@@ -85,10 +85,10 @@ def test_a_name_claimed_twice_names_both_claimants(workspace):
 
 def test_a_broken_file_is_one_line_with_the_place(workspace):
     (workspace / "defenses" / "bad.py").write_text("import benchbox\n\nx = 1 / 0\n")
-    with pytest.raises(RequestError, match="bad.py, line 3: ZeroDivisionError: division by zero; mend it"):
+    with pytest.raises(RequestError, match=r"bad\.py, line 3: ZeroDivisionError: division by zero; mend it"):
         registry.defenses(workspace).names()
     (workspace / "defenses" / "bad.py").write_text("def f(:\n")
-    with pytest.raises(RequestError, match="bad.py, line 1: SyntaxError"):
+    with pytest.raises(RequestError, match=r"bad\.py, line 1: SyntaxError"):
         registry.defenses(workspace).names()
 
 

@@ -54,7 +54,7 @@ class Noisy(Blur):
     def purify(self, x, draws):
         return (x + 0.4 * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
 '''
-ATTACKS = '''
+ATTACKS = """
 from dataclasses import dataclass
 from benchbox import Access, Attack, Card
 
@@ -78,7 +78,7 @@ class NoNumber(_Bad):
     card = Card("no-number", "returns NaN")
     def search(self, model, x, y, threat, draws):
         return x / 0 * 0
-'''
+"""
 
 
 class Heard:
@@ -137,8 +137,10 @@ def test_a_crafting_serves_every_defense_that_shares_its_view(session, store):
     own = evidence["none", Access.WHITE_BOX, "pgd"].cell
     gray = evidence["blur", Access.GRAY_BOX, "pgd"].cell
     assert own.craft_key == gray.craft_key
-    assert evidence["none", Access.TRANSFER, "pgd"].cell.craft_key == evidence["blur", Access.TRANSFER, "pgd"].cell.craft_key
-    assert (evidence["none", Access.WHITE_BOX, "pgd"].outcome.linf == evidence["blur", Access.GRAY_BOX, "pgd"].outcome.linf).all()
+    by_transfer = [evidence[name, Access.TRANSFER, "pgd"].cell.craft_key for name in ("none", "blur")]
+    assert by_transfer[0] == by_transfer[1]
+    images = evidence["none", Access.WHITE_BOX, "pgd"].outcome, evidence["blur", Access.GRAY_BOX, "pgd"].outcome
+    assert (images[0].linf == images[1].linf).all()
     # Without a purifier three accesses are one model, and it runs once.
     assert ("none", Access.GRAY_BOX, "pgd") not in evidence
     assert ("none", Access.BPDA, "pgd") not in evidence

@@ -73,17 +73,17 @@ def test_a_killed_training_resumes_to_the_same_weights(images, tmp_path, optimiz
     checkpoint = tmp_path / "c.safetensors"
     whole, _ = trained(images, 6, optimizer=optimizer)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(progress):
         if progress.epoch == 4:
-            raise Killed
+            raise KilledError
 
     torch.manual_seed(0)
     recipe = Recipe(epochs=6, batch_size=32, learning_rate=0.05, optimizer=optimizer)
     arguments = {"threat": BALL, "seed": 3, "device": CPU, "checkpoint": checkpoint}
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(Linear(recipe, ImageSpec(1, 4, 2)), recipe, images, report=kill, **arguments)
     torch.manual_seed(99)  # other initial weights: they must not matter any more
     resumed = Linear(recipe, ImageSpec(1, 4, 2))
