@@ -22,7 +22,7 @@ Losses = Mapping[str, Mapping[str, Tensor]]
 
 
 Optimizer = Literal["adam", "sgd"]
-Schedule = Literal["constant", "cosine", "onecycle", "step"]
+Schedule = Literal["constant", "cosine", "onecycle", "step", "step-early", "step-late"]
 
 
 class Recipe(BaseModel):
@@ -35,7 +35,8 @@ class Recipe(BaseModel):
         learning_rate: At its highest.
         weight_decay: As torch's optimisers take it.
         schedule: `constant`, `cosine` (to 0), `onecycle` (linear up to 30 %, then cosine), or `step` (a tenth
-            at 75 % and a hundredth at 90 % of the epochs).
+            at 75 % and a hundredth at 90 % of the epochs); `step-early` steps at 50 and 75 %, `step-late` at
+            100/110 and 105/110.
         augment: Random crop (padding of one eighth) and horizontal flip; for natural images.
     """
 
@@ -89,6 +90,8 @@ class Defense(nn.Module, ABC):
         exact: The stand-in that is plain autograd through the deployed defence, if there is one.
         version: Raised when a change to the code changes its results.
         deployable: False for an oracle that knows what no defence can know; never ranked.
+        validation: Share of the training images that no step sees. After each epoch `validate` scores them, and
+            the training ends with the weights of the epoch that scored best.
     """
 
     card: ClassVar[Card]
@@ -100,6 +103,8 @@ class Defense(nn.Module, ABC):
     exact: ClassVar[str | None] = None
     version: ClassVar[int] = 1
     deployable: ClassVar[bool] = True
+    # Of the instance: a defence that selects its epoch takes it from its recipe.
+    validation: float = 0.0
 
     classifier: nn.Module
     """The target classifier F_w: what a gray-box attacker knows."""
@@ -161,6 +166,18 @@ class Defense(nn.Module, ABC):
     def players(self) -> Mapping[str, list[Parameter]]:
         """The sets of parameters that are trained, each by an optimiser of its own."""
         return {"classifier": list(self.classifier.parameters())}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """The highest learning rate of a player where it is not the recipe's."""
+        return {}
+
+    def validate(self, batch: Batch) -> Tensor:
+        """Scores (N,) of held-out images, higher is better, computed in evaluation mode.
+
+        The draws are the same after every epoch, so epochs are compared on equal terms. Only called if
+        `validation` is above 0.
+        """
+        raise NotImplementedError(f"{self.card.name} holds images out; write its validate(batch)")
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:

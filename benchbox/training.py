@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ from benchbox.draws import Draws
 PREPARE_BATCH = 500
 #: Steps between two reports; reading the losses waits for the device.
 REPORT_EVERY = 10
+#: Shares of the training after which the schedules with steps divide the learning rate by 10.
+STEPS = {"step": (0.75, 0.9), "step-early": (0.5, 0.75), "step-late": (100 / 110, 105 / 110)}
 
 
 class TrainingImages(Protocol):
@@ -74,20 +77,33 @@ def fit(
         report: Called a few times a second at most by the loop's own rhythm.
 
     Returns:
-        The mean of every loss term, one mapping an epoch.
+        The mean of every loss term, one mapping an epoch; with it the score of the held-out images, if any, as
+        `validation`.
     """
     defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    course = _Course(recipe, images, threat, seed, device)
+    course = _Course(recipe, images, threat, seed, device, defense.validation)
     prepared = _prepare(defense, course, report)
     if prepared:
         defense.calibrate(prepared)
     players = {name: parameters for name, parameters in defense.players().items() if parameters}
-    optimizers = {name: _optimizer(recipe, parameters) for name, parameters in players.items()}
-    history = _resume(checkpoint, defense, optimizers)
+    own = defense.learning_rates()
+    optimizers = {
+        name: _optimizer(recipe, parameters, own.get(name, recipe.learning_rate))
+        for name, parameters in players.items()
+    }
+    history, best = _resume(checkpoint, defense, optimizers)
     for epoch in range(len(history), recipe.epochs if players else 0):
-        history.append(_epoch(defense, course, prepared, players, optimizers, epoch, report))
+        terms = _epoch(defense, course, prepared, players, optimizers, epoch, report)
+        if course.held_out is not None:
+            terms["validation"] = _validate(defense, course, prepared)
+            # The first of several equally good epochs, as in the literature.
+            if all(terms["validation"] > earlier["validation"] for earlier in history):
+                best = {name: value.detach().cpu().clone() for name, value in defense.state_dict().items()}
+        history.append(terms)
         if checkpoint:
-            _save_checkpoint(checkpoint, defense, optimizers, history)
+            _save_checkpoint(checkpoint, defense, optimizers, history, best)
+    if best:
+        defense.load_state_dict(best)
     return history
 
 
@@ -100,22 +116,44 @@ class _Course:
     threat: ThreatModel
     seed: int
     device: torch.device
+    validation: float = 0.0
 
     @property
     def steps(self) -> int:
-        return math.ceil(len(self.images) / self.recipe.batch_size)
+        return math.ceil(len(self.rows) / self.recipe.batch_size)
+
+    @cached_property
+    def held_out(self) -> Tensor | None:
+        """Rows that no step sees, at least one; None without validation."""
+        if self.validation <= 0:
+            return None
+        count = max(1, round(self.validation * len(self.images)))
+        draws = Draws(torch.arange(len(self.images)), self.seed).at("validation")
+        return draws.uniform(1)[:, 0].argsort(stable=True)[:count]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows to train on."""
+        everything = torch.arange(len(self.images))
+        return everything if self.held_out is None else everything[~torch.isin(everything, self.held_out)]
 
     def batch(self, rows: Tensor, prepared: Mapping[str, Tensor], epoch: int, step: int) -> Batch:
+        batch = self.plain_batch(rows, prepared, "epoch", epoch)
+        x, made = batch.x, batch.prepared
+        if self.recipe.augment:
+            draws = batch.draws.at("augment")
+            x = crop_and_flip(x, draws)
+            # What was prepared of an image moves with it.
+            made = {k: crop_and_flip(v, draws) if v.dim() == 4 else v for k, v in made.items()}
+        progress = (epoch + step / self.steps) / self.recipe.epochs
+        return replace(batch, x=x, prepared=made, progress=progress)
+
+    def plain_batch(self, rows: Tensor, prepared: Mapping[str, Tensor], *purpose: str | int) -> Batch:
         x, y = self.images.batch(rows)
-        draws = Draws(rows.to(self.device), self.seed).at("epoch", epoch)
+        draws = Draws(rows.to(self.device), self.seed).at(*purpose)
         x = x.to(self.device, memory_format=torch.channels_last)
         made = {name: values[rows].to(self.device) for name, values in prepared.items()}
-        if self.recipe.augment:
-            x = crop_and_flip(x, draws.at("augment"))
-            # What was prepared of an image moves with it.
-            made = {k: crop_and_flip(v, draws.at("augment")) if v.dim() == 4 else v for k, v in made.items()}
-        progress = (epoch + step / self.steps) / self.recipe.epochs
-        return Batch(x, y.to(self.device), draws, progress, self.threat, made)
+        return Batch(x, y.to(self.device), draws, 0.0, self.threat, made)
 
 
 def _epoch(
@@ -130,13 +168,13 @@ def _epoch(
     sums: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[course.device] if course.device.type == "cuda" else []):
         torch.manual_seed(_epoch_seed(course.seed, epoch))
-        order = torch.randperm(len(course.images))
+        order = course.rows[torch.randperm(len(course.rows))]
         defense.train()
         if defense.base is not None:
             defense.classifier.eval()
         for step, rows in enumerate(order.split(course.recipe.batch_size)):
             batch = course.batch(rows, prepared, epoch, step)
-            _set_rate(optimizers, course.recipe, batch.progress)
+            _set_rate(optimizers, rate(course.recipe.schedule, batch.progress))
             for name, value in _step(defense, batch, players, optimizers).items():
                 sums[name] = sums[name] + value if name in sums else value
             if step % REPORT_EVERY == REPORT_EVERY - 1 or step == course.steps - 1:
@@ -165,15 +203,22 @@ def _step(
     return {term: value.detach() for terms in losses.values() for term, value in terms.items()}
 
 
+def _validate(defense: Defense, course: _Course, prepared: Mapping[str, Tensor]) -> float:
+    """Mean score of the held-out images."""
+    assert course.held_out is not None
+    defense.eval()
+    parts = course.held_out.split(PREPARE_BATCH)
+    with torch.no_grad():
+        scores = [defense.validate(course.plain_batch(rows, prepared, "validation")) for rows in parts]
+    return float(torch.cat(scores).double().mean())
+
+
 def _prepare(defense: Defense, course: _Course, report: Callable[[Progress], None]) -> dict[str, Tensor]:
     defense.eval()
     parts: dict[str, list[Tensor]] = {}
     n = len(course.images)
     for rows in torch.arange(n).split(PREPARE_BATCH):
-        x, y = course.images.batch(rows)
-        draws = Draws(rows.to(course.device), course.seed).at("prepare")
-        x = x.to(course.device, memory_format=torch.channels_last)
-        for name, made in defense.prepare(Batch(x, y.to(course.device), draws, 0.0, course.threat)).items():
+        for name, made in defense.prepare(course.plain_batch(rows, {}, "prepare")).items():
             parts.setdefault(name, []).append(made.detach().cpu())
         if not parts:
             return {}
@@ -194,12 +239,11 @@ def crop_and_flip(x: Tensor, draws: Draws) -> Tensor:
     return tall.gather(3, columns.view(n, 1, 1, size).expand(n, channels, size, size))
 
 
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
+    decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-        )
-    return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(parameters, learning_rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.Adam(parameters, learning_rate, weight_decay=decay)
 
 
 def rate(schedule: str, progress: float) -> float:
@@ -208,16 +252,15 @@ def rate(schedule: str, progress: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * progress))
     if schedule == "onecycle":
         return progress / 0.3 if progress < 0.3 else 0.5 * (1 + math.cos(math.pi * (progress - 0.3) / 0.7))
-    if schedule == "step":
-        return 1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01
-    return 1.0
+    # Divided, not multiplied by 0.1: the result is the float nearest to 0.01.
+    return 1 / 10.0 ** sum(progress >= step for step in STEPS.get(schedule, ()))
 
 
-def _set_rate(optimizers: Mapping[str, Optimizer], recipe: Recipe, progress: float) -> None:
+def _set_rate(optimizers: Mapping[str, Optimizer], factor: float) -> None:
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             # Never exactly 0: the first step of a one-cycle schedule would be lost.
-            group["lr"] = recipe.learning_rate * max(rate(recipe.schedule, progress), 1e-4)
+            group["lr"] = optimizer.defaults["lr"] * max(factor, 1e-4)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -225,9 +268,14 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _save_checkpoint(
-    path: Path, defense: Defense, optimizers: Mapping[str, Optimizer], history: list[dict[str, float]]
+    path: Path,
+    defense: Defense,
+    optimizers: Mapping[str, Optimizer],
+    history: list[dict[str, float]],
+    best: Mapping[str, Tensor],
 ) -> None:
     tensors = {f"model/{k}": v for k, v in defense.state_dict().items()}
+    tensors |= {f"best/{k}": v for k, v in best.items()}
     for player, key, value in _optimizer_state(optimizers):
         tensors[f"optimizer/{player}/{key}"] = value
     save_tensors(path, tensors, {"history": history})
@@ -241,12 +289,14 @@ def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str,
                     yield player, f"{i}/{key}", torch.as_tensor(value)
 
 
-def _resume(path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]) -> list[dict[str, float]]:
+def _resume(
+    path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """The history and the best weights so far; the last weights go into the defence."""
     if path is None or not path.exists():
-        return []
+        return [], {}
     tensors, card = load_tensors(path)
-    prefix = "model/"
-    defense.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    defense.load_state_dict(_below("model/", tensors))
     for player, optimizer in optimizers.items():
         state: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():
@@ -254,5 +304,8 @@ def _resume(path: Path | None, defense: Defense, optimizers: Mapping[str, Optimi
                 i, name = key.split("/")[-2:]
                 state.setdefault(int(i), {})[name] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    history: list[dict[str, float]] = card["history"]
-    return history
+    return card["history"], _below("best/", tensors)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

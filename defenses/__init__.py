@@ -5,4 +5,17 @@ DECLARED = {
     "pgd-at": "pgd_at:PGDAT",
     "trades": "trades:TRADES",
     "pssr": "pssr:PSSR",
+    "atop": "atop:AToP",
+    "carso": "carso:CARSO",
+    "pssr:ps": "pssr:PixelSurgery",
+    "pssr:cae": "pssr:Regeneration",
+    "pssr:ps+cae": "pssr:WithoutARD",
+    "grad-reg": "grad_reg:GradReg",
+    "arn": "arn:ARN",
+    "pcl": "pcl:PCL",
+    "uat": "uat:UAT",
+    "rst": "uat:RST",
+    "rice": "rice:Rice",  # "ro" in the tables of the PSSR paper
+    "bagt-pgd-at": "bag_of_tricks:BagPGDAT",
+    "bagt-trades": "bag_of_tricks:BagTRADES",
 }

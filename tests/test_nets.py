@@ -93,9 +93,7 @@ def test_networks_normalise_with_the_statistics_of_the_data(name: str) -> None:
     (normalize,) = (module for module in network.modules() if isinstance(module, Normalize))
     mean = torch.tensor(COLOUR.mean).view(1, 3, 1, 1)
     assert torch.equal(normalize(mean), torch.zeros(1, 3, 1, 1))
-    torch.testing.assert_close(
-        normalize(mean + torch.tensor(COLOUR.std).view(1, 3, 1, 1)), torch.ones(1, 3, 1, 1)
-    )
+    torch.testing.assert_close(normalize(mean + torch.tensor(COLOUR.std).view(1, 3, 1, 1)), torch.ones(1, 3, 1, 1))
     assert {"mean", "std"} <= {key.rsplit(".", 1)[-1] for key in network.state_dict()}
     seen: list[Tensor] = []
     normalize.register_forward_hook(lambda *_: seen.append(torch.empty(0)))
@@ -177,9 +175,7 @@ def test_dropout_differs_by_pass_repeats_by_draws_and_rests_in_evaluation() -> N
     assert torch.equal(first, unet.decode(maps, draws.at("pass", 0)))
     assert not torch.equal(first, unet(x))
     assert torch.equal(unet.eval()(x, draws), unet(x))
-    assert torch.equal(
-        UNet(1, 1, 28, width=8, dropout=0.0).train()(x, draws).isnan(), torch.zeros_like(x).bool()
-    )
+    assert torch.equal(UNet(1, 1, 28, width=8, dropout=0.0).train()(x, draws).isnan(), torch.zeros_like(x).bool())
     with pytest.raises(RequestError, match=r"less than 1, got 1\.0"):
         UNet(1, 1, 28, dropout=1.0)
 

@@ -149,9 +149,7 @@ def _check_size(size: int, depth: int) -> None:
         return
     possible = (size & -size).bit_length() - 1 if size > 0 else 0
     remedy = (
-        f"use depth {possible}"
-        if possible
-        else f"resize the images to {max(2**depth, size - size % 2**depth)}"
+        f"use depth {possible}" if possible else f"resize the images to {max(2**depth, size - size % 2**depth)}"
     )
     raise RequestError(
         f"a U-Net of depth {depth} needs images whose size is divisible by {2**depth}, got {size}; {remedy}"
