@@ -77,7 +77,7 @@ def audit(
     (asked,) = request(None, given).requests()
     session = options.session(store, data_dir, device)
     from benchbox.audit.conduct import conduct, cost, prepare
-    from benchbox.audit.evidence import Effort
+    from benchbox.audit.measurements import Effort
     from benchbox.cli.progress import watcher
     from benchbox.store import Store
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -27,10 +27,11 @@ EXAMPLES = options.examples(
 
 
 class Kinds(TypedDict):
-    """Names of defences that purify, and of those that are never ranked."""
+    """Names of defences that purify, and of those that are never ranked; audits by digest of the weights."""
 
     purifiers: list[str]
     oracles: list[str]
+    audits: dict[str, Mapping[str, Any]]
 
 
 def register(app: typer.Typer) -> None:
@@ -85,12 +86,14 @@ def report(
 
 
 def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
-    """Which of the defences purify and which are never ranked, as noted when they were run."""
+    """Which of the defences purify and which are never ranked, as noted when they were run, and their audits."""
     names = {item.cell.defense.name for item in evidence}
+    artifacts = {item.cell.artifact for item in evidence}
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
     return {
         "purifiers": [name for name, kind in noted.items() if kind.get("purifies")],
         "oracles": [name for name, kind in noted.items() if not kind.get("deployable", True)],
+        "audits": {artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
     }
 
 

@@ -10,8 +10,8 @@ terminal(evidence)                 something `rich` can print
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from benchbox.errors import unknown
 
@@ -37,6 +37,7 @@ def render(
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
     against: str | None = None,
+    audits: Mapping[str, Mapping[str, Any]] | None = None,
     standalone: bool = False,
 ) -> str:
     """Write a report.
@@ -47,6 +48,7 @@ def render(
         purifiers: Names of defences known to purify; see `table.build`.
         oracles: Names of defences that are never ranked.
         against: Name, label or digest of the defence that every other is compared with.
+        audits: Records of `benchbox audit` by digest of the weights.
         standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
 
     Raises:
@@ -58,7 +60,7 @@ def render(
 
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
-    tables = table.build(evidence, purifiers=purifiers, oracles=oracles, against=against)
+    tables = table.build(evidence, purifiers=purifiers, oracles=oracles, against=against, audits=audits)
     text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
     return text
 
@@ -69,9 +71,10 @@ def terminal(
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
     against: str | None = None,
+    audits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.report import table
     from benchbox.report.console import render as renderable
 
-    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles, against=against))
+    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles, against=against, audits=audits))

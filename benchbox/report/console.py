@@ -45,6 +45,8 @@ def _headlines(table: Table) -> RichTable:
     grid.add_column("lowest", overflow="fold")
     grid.add_column("attacks", justify="right")
     grid.add_column("n", justify="right")
+    if table.audited:
+        grid.add_column("audit", overflow="fold")
     for row in table.rows:
         grid.add_row(
             row.place,
@@ -55,6 +57,7 @@ def _headlines(table: Table) -> RichTable:
             Text(str(row.set_by or "–")),
             str(row.over),
             str(row.robust.n if row.robust else len(table.samples)),
+            *([Text(row.badge)] if table.audited else []),
         )
     return grid
 

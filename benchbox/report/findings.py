@@ -75,22 +75,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         (summary["attack"], "the attack is too weak:"),
     ]
     parts = [f"{text} {', '.join(ids)}" for ids, text in said if ids]
-    return f"{counts}; {'; '.join(parts)}" if parts else f"{counts}; nothing speaks against the number"
-
-
-def badge(summary: Mapping[str, Any] | None) -> str:
-    """A few words for a row of a leaderboard: "invalid A5", "masked B1 B3", "not audited"."""
-    if summary is None:
-        return "not audited"
-    if summary["integrity"]:
-        return f"invalid {' '.join(summary['integrity'])}"
-    if summary["masking"]:
-        return f"masked {' '.join(summary['masking'])}"
-    if summary["attack"]:
-        return f"weak attack {' '.join(summary['attack'])}"
-    counts: Mapping[str, int] = summary["counts"]
-    extra = [f"{counts[v]} {v}" for v in ("WARN", "INCOMPLETE") if counts.get(v)]
-    return f"no FAIL, {', '.join(extra)}" if extra else "passed"
+    return f"{counts}; {'; '.join(parts)}" if parts else f"{counts}; no check failed"
 
 
 def _samples(finding: Mapping[str, Any]) -> str:

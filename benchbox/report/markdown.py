@@ -26,9 +26,10 @@ def escape(text: str) -> str:
 
 def _section(table: Table) -> Iterator[str]:
     yield f"### {escape(table.title)}\n"
+    audit = ["audit"] if table.audited else []
     versus = [escape(f"vs {table.against}")] if table.against else []
     yield from _grid(
-        ["#", "defence", "clean", "robust", *versus, "lowest", "attacks", "n"],
+        ["#", "defence", "clean", "robust", *versus, "lowest", "attacks", "n", *audit],
         [
             [
                 row.place,
@@ -39,10 +40,11 @@ def _section(table: Table) -> Iterator[str]:
                 escape(str(row.set_by or "–")),
                 str(row.over),
                 str(row.robust.n if row.robust else len(table.samples)),
+                *([escape(row.badge)] if audit else []),
             ]
             for row in table.rows
         ],
-        text_columns=(1, 4 + len(versus)),
+        text_columns=(1, 4 + len(versus), 7 + len(versus)),
     )
     for access in table.accesses:
         columns = table.under(access)

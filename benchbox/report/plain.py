@@ -172,6 +172,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
+        "audit": row.audit,
         "label": row.label,
         "defense": _spec(row.defense),
         "training_seed": row.training_seed,

@@ -17,7 +17,9 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
 
     A row shares the rank of the best of its group unless it is significantly worse (`paired.ranks`).
     """
-    able = [row for row in rows if row.shares is not None and not row.oracle and not row.unfinished]
+    able = [
+        row for row in rows if row.shares is not None and not row.oracle and not row.unfinished and not row.invalid
+    ]
     places = paired.ranks([row.shares for row in able if row.shares is not None], BOOTSTRAP_SEED)
     rank_of = dict(zip(map(id, able), places, strict=True))
     return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 from benchbox.report.entry import NOT_RUN, Entry, Score
-from benchbox.report.labels import attack_place
+from benchbox.report.labels import attack_place, badge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +80,7 @@ class Row:
             whose worst case is not known yet.
         shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
         versus: The comparison with the row that was asked for.
+        audit: Summary of the audit of these weights inside this ball; None if there was none.
     """
 
     label: str
@@ -97,6 +98,7 @@ class Row:
     rank: int | None = None
     shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     versus: Versus | None = None
+    audit: Mapping[str, Any] | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""
@@ -106,6 +108,16 @@ class Row:
     def unfinished(self) -> bool:
         """Whether an attack failed or was interrupted, so that the worst case is not known yet."""
         return any(entry.status in ("partial", "failed") for entry in self.entries.values())
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the audit found that the number is not what it says; then it has no rank."""
+        return bool(self.audit and self.audit["integrity"])
+
+    @property
+    def badge(self) -> str:
+        """What the audit says, in a few words."""
+        return badge(self.audit)
 
     @property
     def headline(self) -> str:
@@ -146,6 +158,11 @@ class Table:
         n = len(self.samples)
         which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
         return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
+
+    @property
+    def audited(self) -> bool:
+        """Whether any row was audited."""
+        return any(row.audit for row in self.rows)
 
     @property
     def accesses(self) -> tuple[Access, ...]:

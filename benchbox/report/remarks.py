@@ -72,10 +72,24 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
             "over its own attacks (†: they are not the same); `benchbox compare` unites the common ones. "
             "It says nothing of the spread between training seeds."
         )
+    yield from _of_audits(rows)
     yield f"{NOT_RUN}: not run."
     if any(row.oracle for row in rows):
         yield "Oracles know what no defence can know and are not ranked."
     yield from _of_the_paper(rows, entries)
+
+
+def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
+    if not any(row.audit for row in rows):
+        return
+    yield (
+        "audit: what `benchbox audit` found; docs/evaluation.md explains the checks. invalid: an integrity check "
+        "failed, so the defence is not ranked. masked: gradients are masked, and the worst case over these "
+        "attacks may be far too high."
+    )
+    yield from (
+        f"{row.label}: audit: {row.badge}." for row in rows if row.invalid or (row.audit or {}).get("masking")
+    )
 
 
 def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str]:

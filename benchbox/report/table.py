@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchbox import stats
-from benchbox.domain import Access, Evidence, SampleList, ThreatModel
+from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 from benchbox.report import labels, paper, ranking
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
@@ -26,6 +26,7 @@ def build(
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
     against: str | None = None,
+    audits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Table]:
     """Arrange evidence as tables, one for each (data set, ball, sample list).
 
@@ -35,6 +36,7 @@ def build(
             anyway; name those that may have been run under white-box access alone.
         oracles: Names of defences that are never ranked.
         against: Name, label or digest of the defence that every other is compared with.
+        audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
 
     Raises:
         RequestError: No table has such a defence, or a table has several.
@@ -44,7 +46,7 @@ def build(
     for item in evidence:
         groups[item.cell.samples, item.cell.threat].append(item)
     order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
-    tables = [_Builder(groups[key], known.union(purifiers), oracles).table(*key) for key in order]
+    tables = [_Builder(groups[key], known.union(purifiers), oracles, audits or {}).table(*key) for key in order]
     return tables if against is None else ranking.against(tables, against)
 
 
@@ -71,6 +73,7 @@ class _Builder:
     evidence: Sequence[Evidence]
     purifiers: Collection[str]
     oracles: Collection[str]
+    audits: Mapping[str, Mapping[str, Any]]
     notes: list[str] = field(default_factory=list)
 
     def table(self, samples: SampleList, threat: ThreatModel) -> Table:
@@ -129,7 +132,16 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
+            audit=self._audit(cell),
         )
+
+    def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
+        """The summary of the audit of these weights inside this ball."""
+        record = self.audits.get(cell.artifact)
+        if record is None or ThreatModel(**record["threat"]) != cell.threat:
+            return None
+        summary: Mapping[str, Any] = record["summary"]
+        return summary
 
     def _noted(self, entry: Entry, name: _Name, column: Column) -> Entry:
         numbers = []

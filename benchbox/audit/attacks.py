@@ -1,0 +1,271 @@
+"""The probes that attack: each model an attacker may be given, each loss, each radius.
+
+The searches are plain on purpose. They are here to show that an evaluation is wrong, which a short attack
+can; the published number comes from the attacks of `benchbox run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbox.ascent import Loss, ascend, cross_entropy, margin
+from benchbox.audit.evidence import Kind, Run
+from benchbox.audit.measurements import Effort, Flags
+from benchbox.defense import Defense
+from benchbox.domain import ThreatModel
+from benchbox.draws import Draws
+from benchbox.view import Forward, View
+
+#: PGD's step length: 2.5 epsilon over the number of steps (Madry et al. 2018).
+REACH = 2.5
+#: Both are run everywhere: where the cross-entropy underflows the margin does not.
+LOSSES: Mapping[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin}
+#: Starts of the attack on the whole box; each attacks only what is left.
+UNBOUNDED_STARTS = 5
+
+
+@dataclass
+class Target:
+    """A trained defence, the images it is probed with, and everything to attack it by.
+
+    Attributes:
+        defense: In evaluation mode.
+        x: (N, C, H, W) images.
+        y: (N,) classes.
+        draws: One row a sample.
+        threat: The ball.
+        effort: How hard to try.
+    """
+
+    defense: Defense
+    x: Tensor
+    y: Tensor
+    draws: Draws
+    threat: ThreatModel
+    effort: Effort
+
+    def rows(self, keep: Tensor) -> Target:
+        """The same defence with some of the images."""
+        return Target(self.defense, self.x[keep], self.y[keep], self.draws.rows(keep), self.threat, self.effort)
+
+    def models(self) -> dict[str, Forward]:
+        """What a white-box attacker may differentiate: the deployed defence and each stand-in."""
+        defense = self.defense
+        deployed: Forward = lambda x, draws: defense(x, draws)  # noqa: E731
+        return {"deployed": deployed, **{n: f for n, f in defense.surrogates().items() if n != defense.exact}}
+
+    def view(self, forward: Forward, purpose: str, *, eot: int | None = None) -> View:
+        """A model under attack, with a stream of its own."""
+        randomized = self.defense.randomized
+        eot = self.effort.eot if eot is None else eot
+        return View(forward, self.y, self.draws.at("audit", purpose), randomized=randomized, eot=eot)
+
+    def wrong(self, x: Tensor, purpose: str = "score") -> Flags:
+        """(N,) whether the deployed defence errs; a randomised one in at least half of its fresh draws."""
+        repeats = self.effort.scoring_draws if self.defense.randomized else 1
+        source = self.draws.at("audit", purpose)
+        with torch.no_grad():
+            errors = [(self.defense(x, source.at(r)).argmax(1) != self.y).float() for r in range(repeats)]
+        flags: Flags = (torch.stack(errors).mean(0) >= 0.5).cpu().numpy()
+        return flags
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run and the images it found."""
+
+    run: Run
+    x: Tensor
+    trace: Tensor
+
+
+def gradient(
+    target: Target,
+    forward: Forward,
+    name: str,
+    loss: str,
+    *,
+    through: str,
+    threat: ThreatModel | None = None,
+    steps: int | None = None,
+    one_step: bool = False,
+    eot: int | None = None,
+    start: Tensor | None = None,
+) -> Found:
+    """PGD, or FGSM, on one model with one loss.
+
+    Args:
+        target: The defence and its images.
+        forward: The model to differentiate.
+        name: Of the run; also names its random stream.
+        loss: A name in `LOSSES`.
+        through: What the model is called.
+        threat: Another ball than the target's.
+        steps: Another number of steps than the effort's.
+        one_step: FGSM from the image itself.
+        eot: Other than the effort's.
+        start: First iterate; a random point of the ball by default.
+    """
+    threat = threat or target.threat
+    steps = 1 if one_step else steps or target.effort.steps
+    view = target.view(forward, name, eot=eot)
+    trace: list[Tensor] = []
+
+    def recorded(logits: Tensor) -> Tensor:
+        losses = LOSSES[loss](logits, target.y)
+        trace.append(losses.detach())
+        return losses
+
+    if start is None:
+        start = target.x if one_step else threat.random_start(target.x, target.draws.at("audit", name))
+    length = threat.epsilon * (1.0 if one_step else min(REACH / steps, 1.0))
+    try:
+        x = _ascend(view, target, threat, start, steps, length, recorded, keep_last=one_step)
+        trace = trace[: steps * view.eot]
+    except RuntimeError as error:
+        if not refused(error):
+            raise
+        # No gradient, no step: the attack leaves the images where they were.
+        x, trace = target.x, []
+    kind: Kind = "one-step" if one_step else "iterative"
+    drawn = (
+        torch.stack(trace).view(-1, view.eot, len(target.y)).mean(1) if trace else torch.zeros(0, len(target.y))
+    )
+    return Found(_run(target, kind, name, x, view, through), x, drawn.cpu())
+
+
+def refused(error: RuntimeError) -> bool:
+    """Whether autograd says that there is no gradient, rather than that something broke."""
+    return "does not require grad" in str(error) or "not have been used in the graph" in str(error)
+
+
+def _ascend(
+    view: View,
+    target: Target,
+    threat: ThreatModel,
+    start: Tensor,
+    steps: int,
+    length: float,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    keep_last: bool,
+) -> Tensor:
+    return ascend(
+        view,
+        target.x,
+        target.y,
+        threat,
+        start=start,
+        steps=steps,
+        step_size=length,
+        loss=lambda logits, y: loss(logits),
+        keep="last" if keep_last else "best",
+    )
+
+
+def _run(target: Target, kind: Kind, name: str, x: Tensor, view: View, through: str) -> Run:
+    moved = (x - target.x).flatten(1).abs().amax(1).double().cpu().numpy()
+    return Run(kind, name, target.wrong(x), moved, (view.first_success >= 0).cpu().numpy(), through)
+
+
+def transfer(target: Target) -> Run | None:
+    """Adversarial images of the bare classifier; None when it is the defence itself."""
+    bare = target.defense.classifier
+    with torch.no_grad():
+        same = torch.equal(bare(target.x).argmax(1), target.defense(target.x, target.draws).argmax(1))
+        same = same and bool(torch.allclose(bare(target.x), target.defense(target.x, target.draws)))
+    if same:
+        return None
+    broken: Flags = np.zeros(len(target.y), bool)
+    runs = [
+        gradient(target, lambda x, draws: bare(x), f"transfer {loss}", loss, through="bare classifier", eot=1).run
+        for loss in LOSSES
+    ]
+    for run in runs:
+        broken = broken | run.broken
+    seen = runs[0].seen | runs[1].seen
+    return Run("transfer", "PGD on the bare classifier", broken, runs[0].moved, seen, "bare classifier")
+
+
+def random_points(target: Target, standing: Flags) -> Run:
+    """Uniform points of the ball, on samples that still stand; a sample is left alone once it falls."""
+    broken, left = np.zeros(len(target.y), bool), np.flatnonzero(standing)
+    moved = np.zeros(len(target.y))
+    for i in range(target.effort.random_points):
+        if not len(left):
+            break
+        part = target.rows(torch.from_numpy(left).to(target.y.device))
+        x = part.threat.random_start(part.x, part.draws.at("audit", "random", i))
+        fallen = _errs_once(part, x, f"random {i}")
+        if fallen.any():
+            # Found in one draw; of a randomised defence it counts only if most fresh draws agree.
+            fallen = fallen & part.wrong(x, f"confirm {i}")
+            broken[left[fallen]] = True
+            moved[left[fallen]] = (x - part.x).flatten(1).abs().amax(1).cpu().numpy()[fallen]
+            left = left[~fallen]
+    return Run("random", "random points", broken, moved, broken.copy())
+
+
+def _errs_once(target: Target, x: Tensor, purpose: str) -> Flags:
+    with torch.no_grad():
+        flags: Flags = (target.defense(x, target.draws.at("audit", purpose)).argmax(1) != target.y).cpu().numpy()
+    return flags
+
+
+def squares(target: Target, standing: Flags) -> Run:
+    """Random search by squares on the margin, after Andriushchenko et al. 2020; needs no gradient."""
+    n = len(target.y)
+    broken, moved = np.zeros(n, bool), np.zeros(n)
+    rows = np.flatnonzero(standing)
+    if len(rows):
+        part = target.rows(torch.from_numpy(rows).to(target.y.device))
+        x = _search(part)
+        broken[rows] = part.wrong(x, "squares")
+        moved[rows] = (x - part.x).flatten(1).abs().amax(1).double().cpu().numpy()
+    return Run("score", "random search by squares", broken, moved, broken.copy())
+
+
+def _search(target: Target) -> Tensor:
+    x, y, threat, defense = target.x, target.y, target.threat, target.defense
+    _, channels, size, width = x.shape
+    source = target.draws.at("audit", "squares")
+    stripes = source.at("stripes").uniform(channels, 1, width).sub(0.5).sign()
+    best = threat.project(x + threat.epsilon * stripes, x)
+    rows, columns = torch.arange(size, device=x.device), torch.arange(width, device=x.device)
+    with torch.no_grad():
+        value = margin(defense(best, source.at("view")), y)
+        for i in range(target.effort.queries):
+            draw = source.at(i)
+            # The share of pixels in a square shrinks from a third to one pixel.
+            side = max(1, round((0.33 * (1 - i / target.effort.queries) ** 2) ** 0.5 * size))
+            corner = draw.at("corner").integers(max(size - side, 0) + 1, 2)
+            inside_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + side)
+            inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + side)
+            window = (inside_rows[:, None, :, None] & inside_columns[:, None, None, :]).expand_as(x)
+            sign = draw.at("sign").uniform(channels, 1, 1).sub(0.5).sign()
+            candidate = threat.project(torch.where(window, x + threat.epsilon * sign, best), x)
+            new = margin(defense(candidate, draw.at("view")), y)
+            better = new > value
+            best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
+            value = torch.where(better, new, value)
+    return best
+
+
+def unbounded(target: Target, forward: Forward, radius: float) -> Flags:
+    """(N,) broken inside an L-infinity ball of this radius, by both losses from several starts."""
+    threat = ThreatModel("linf", radius)
+    broken = target.wrong(target.x, "clean")
+    for start in range(UNBOUNDED_STARTS):
+        for loss in LOSSES:
+            left = np.flatnonzero(~broken)
+            if not len(left):
+                return broken
+            part = target.rows(torch.from_numpy(left).to(target.y.device))
+            found = gradient(part, forward, f"unbounded {radius} {start} {loss}", loss, through="", threat=threat)
+            broken[left] |= found.run.broken
+    return broken

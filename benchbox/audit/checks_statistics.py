@@ -1,0 +1,184 @@
+"""D: do the numbers carry what is claimed? From the store alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchbox import stats
+from benchbox.audit import thresholds as limit
+from benchbox.audit.checks_integrity import NOTHING_STORED
+from benchbox.audit.evidence import Case
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
+from benchbox.domain import Access
+
+
+@check(
+    "D1",
+    "sample size",
+    needs="n and the worst case",
+    formula="half-width of the Clopper–Pearson interval",
+    threshold="> 1 point: WARN; > 3 points: INCOMPLETE",
+    sentence="too few samples for a rank",
+    source="[P]",
+)
+def size(case: Case) -> Judgement | None:
+    """Of the accuracy under the strongest single attack."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    n = len(cells[0].outcome)
+    robust = min(float(c.outcome.robust.mean()) for c in cells)
+    interval = stats.clopper_pearson(round(robust * n), n)
+    half = (interval.high - interval.low) / 2
+    said = f"± {100 * half:.1f} points on {n} samples"
+    if half > limit.HALF_WIDTH_FAIL:
+        return incomplete(said, half=half, n=n)
+    return warn(said, half=half, n=n) if half > limit.HALF_WIDTH_WARN else passed(said, half=half, n=n)
+
+
+@check(
+    "D2",
+    "claims about two defences",
+    needs="flags of another defence on the same samples",
+    formula="exact McNemar with Holm's correction",
+    threshold="p ≥ 0.05: same rank",
+    sentence="the difference is not significant on these samples",
+    source="Holm 1979; McNemar 1947",
+)
+def claim(case: Case) -> Judgement | None:
+    """Never applies to one defence alone; `benchbox compare` answers it."""
+    return None
+
+
+@check(
+    "D3",
+    "how attacks are united",
+    needs="per-sample flags",
+    formula="per-sample worst case, not the lowest of the means",
+    threshold="otherwise: WARN",
+    sentence="the number is no worst case per sample",
+    source="Carlini et al. 2019",
+)
+def aggregate(case: Case) -> Judgement | None:
+    """benchbox stores flags and unites them per sample, so only their absence can fail here."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    return passed(f"{len(cells)} cells united sample by sample")
+
+
+@check(
+    "D4",
+    "attack seeds",
+    needs="the same attack with at least three seeds",
+    formula="range of its accuracy over the seeds",
+    threshold="> 1 point: WARN; fewer seeds: INCOMPLETE",
+    sentence="the number depends on the attack's seed",
+    source="[P], after Madry's leaderboards, where restarts alone are worth 2.9 points",
+)
+def seeds(case: Case) -> Judgement | None:
+    """Cells that differ in nothing else."""
+    groups: dict[str, dict[int, float]] = {}
+    for evidence in case.stored.finished:
+        cell = evidence.cell
+        key = f"{cell.attack} {cell.access} {cell.view} {cell.eot}"
+        groups.setdefault(key, {})[cell.attack_seed] = float(evidence.outcome.robust.mean())
+    repeated = [by_seed for by_seed in groups.values() if len(by_seed) >= limit.SEEDS]
+    if not repeated:
+        return incomplete(f"no attack was run with {int(limit.SEEDS)} seeds; use --attack-seed")
+    spread = max(max(by_seed.values()) - min(by_seed.values()) for by_seed in repeated)
+    said = f"{100 * spread:.1f} points over the seeds of {len(repeated)} attacks"
+    return warn(said, spread=spread) if spread > limit.SEED_RANGE else passed(said, spread=spread)
+
+
+@check(
+    "D5",
+    "scoring of a randomised defence",
+    needs="predictions in R fresh draws",
+    formula="R; from them the expected accuracy, the majority vote and the worst of R",
+    threshold="R < 10: INCOMPLETE",
+    sentence="too few scoring draws",
+    source="[P], after ADP, where the statistic moves the number by 17 to 36 points (Croce et al. 2022)",
+)
+def scoring(case: Case) -> Judgement | None:
+    """Does not apply to a deterministic defence."""
+    if not case.subject.randomized:
+        return None
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    draws = min(c.cell.scoring_draws for c in case.stored.finished)
+    return (
+        passed(f"{draws} draws", draws=draws)
+        if draws >= limit.SCORING_DRAWS
+        else incomplete(f"{draws} draws", draws=draws)
+    )
+
+
+@check(
+    "D6",
+    "selection and scoring apart",
+    needs="draws by which the worst attack is chosen and scored",
+    formula="disjoint",
+    threshold="overlap: FAIL",
+    sentence="the worst attack is chosen by the draws that score it",
+    source="[P], after DiffBreak's warning",
+)
+def apart(case: Case) -> Judgement | None:
+    """Attack and scoring draw from streams of different names; the worst case needs two draws to keep apart."""
+    if not case.subject.randomized:
+        return None
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    draws = min(c.cell.scoring_draws for c in case.stored.finished)
+    said = f"{draws} scoring draws"
+    return (
+        passed(f"{said}, chosen on half of them and scored on the others")
+        if draws > 1
+        else fail(said, draws=draws)
+    )
+
+
+@check(
+    "D7",
+    "cost",
+    needs="pass counters",
+    formula="forward and backward passes a sample",
+    threshold="missing: INCOMPLETE",
+    sentence="nobody counted what the attacks cost",
+    source="[P], after AttackBench",
+)
+def cost(case: Case) -> Judgement | None:
+    """Counted by the view, whatever the attack says of itself."""
+    counted = [c for c in case.stored.finished if c.cell.access is not Access.IMPORTED]
+    cells = [c for c in counted if c.cell.attack.name != "null"]
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    silent = [c.cell.attack.name for c in cells if not c.outcome.forwards.any()]
+    if silent:
+        return incomplete(f"no pass was counted for {', '.join(sorted(set(silent)))}")
+    total = sum(float(np.mean(c.outcome.forwards + c.outcome.backwards)) for c in cells)
+    return passed(f"{total:.0f} passes a sample over {len(cells)} cells", passes=total)
+
+
+@check(
+    "D8",
+    "which samples",
+    needs="sample list",
+    formula="declared, with the digest of its images",
+    threshold="missing: INCOMPLETE",
+    sentence="nobody knows which samples the number is about",
+    source="[P]",
+)
+def subset(case: Case) -> Judgement | None:
+    """The list is part of every cell's key."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    samples = cells[0].cell.samples
+    if not samples.digest:
+        return incomplete("the sample list has no digest")
+    which = "the first" if samples.indices == tuple(range(len(samples))) else "a choice of"
+    return passed(f"{which} {len(samples)} {samples.split} images, digest {samples.digest[:12]}")
+
+
+CHECKS = (size, claim, aggregate, seeds, scoring, apart, cost, subset)

@@ -1,0 +1,229 @@
+"""An audit from its request to its record: obtain the defence, probe it, read the store, judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchbox import device, provenance
+from benchbox.artifacts import Training
+from benchbox.audit import audit, summary
+from benchbox.audit.evidence import Probes, Rescored, Stored, Subject, finished
+from benchbox.audit.measurements import Effort
+from benchbox.audit.probes import passes, probe
+from benchbox.audit.verdict import Finding
+from benchbox.data import Dataset
+from benchbox.defense import Defense
+from benchbox.domain import TOLERANCE, Evidence, SampleList, ThreatModel
+from benchbox.draws import Draws, sample_draws
+from benchbox.plan import Request
+from benchbox.scoring import score
+from benchbox.session import Session
+from benchbox.store import Store
+
+#: What an audit is attached to its artifact as.
+KIND = "audit"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A trained defence and what it is audited with."""
+
+    defense: Defense
+    training: Training
+    dataset: Dataset
+    samples: SampleList
+    threat: ThreatModel
+    effort: Effort
+    device: torch.device
+
+    @property
+    def subject(self) -> Subject:
+        """What the checks have to know of the defence."""
+        cls = type(self.defense)
+        return Subject(
+            self.training.defense.name,
+            self.training.digest,
+            cls.randomized,
+            self.training.base is not None,
+            tuple(cls.stand_ins),
+            cls.exact,
+            self.training.defense.arguments,
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the probes will take at most.
+
+    Attributes:
+        gradient: Forward and backward passes over one sample.
+        forward: Forward passes alone over one sample.
+        standing: Further forward passes over a sample that withstands every gradient.
+        seconds: All of it, by one timed pass; `least` if no sample withstands the gradients.
+        least: See `seconds`.
+    """
+
+    gradient: int
+    forward: int
+    standing: int
+    seconds: float
+    least: float
+
+
+def prepare(session: Session, request: Request, effort: Effort, report: Callable[..., None]) -> Ready:
+    """Obtain the defence, trained now if need be.
+
+    Args:
+        session: Plug-ins, data and settings.
+        request: One defence, one data set, one seed.
+        effort: How hard the probes try; its samples are those of the request.
+        report: Hears of a training.
+
+    Raises:
+        BenchboxError: A name or a setting does not fit, or the weights are damaged.
+    """
+    dataset = session.dataset(request.dataset)
+    samples = session.samples(request)
+    # The lowest first: the last one is the defence itself.
+    training = list(session.trainings(request).values())[-1]
+    where = device.choose(session.settings.device)
+    record = provenance.collect(device.describe(where))
+    defense = session.workshop(request.dataset, report, record).obtain(training)
+    threat = ThreatModel(request.norm, dataset.epsilon if request.epsilon is None else request.epsilon)
+    return Ready(defense, training, dataset, samples, threat, replace(effort, samples=len(samples)), where)
+
+
+def cost(ready: Ready) -> Cost:
+    """Time one forward and one backward pass, on random images: the test images are met in the audit only."""
+    spec, n = ready.dataset.spec, min(len(ready.samples), ready.effort.batch)
+    x = sample_draws(n, 1, ready.device).uniform(spec.channels, spec.size, spec.size)
+    draws = sample_draws(n, 2, ready.device)
+    both = forward = float("inf")
+    for _ in range(2):  # the first one warms up
+        forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
+        both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
+    gradient, alone, standing = passes(ready.defense, ready.effort)
+    samples = len(ready.samples) / n
+    least = samples * (gradient * both + alone * forward)
+    return Cost(gradient, alone, standing, least + samples * standing * forward, least)
+
+
+def conduct(
+    ready: Ready, store: Store, report: Callable[[str], None] = lambda what: None
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Probe, judge, and attach the record to the artifact.
+
+    Args:
+        ready: From `prepare`.
+        store: Where evidence is read and the record is kept.
+        report: Told what begins.
+
+    Returns:
+        The findings, and the record as it was stored.
+    """
+    indices = torch.tensor(ready.samples.indices)
+    x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
+    probes = probe(ready.defense, x, y, indices, ready.threat, ready.effort, report=report)
+    report("stored images")
+    stored = _stored(ready, store)
+    stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished))
+    findings = audit(stored, probes)
+    record = _record(ready, findings, probes)
+    store.attach(ready.training.digest, KIND, record)
+    return findings, record
+
+
+def _stored(ready: Ready, store: Store) -> Stored:
+    """The cells of the artifact inside the ball, and those of the classifier below it."""
+    training = ready.training
+
+    def cells(artifact: str, name: str) -> tuple[Evidence, ...]:
+        every = store.evidence(dataset=ready.dataset.name, defenses=[name])
+        return tuple(e for e in every if e.cell.artifact == artifact and e.cell.threat == ready.threat)
+
+    spec = ready.dataset.spec
+    static = cells(training.root.digest, training.root.defense.name) if training.base else ()
+    shape = (spec.channels, spec.size, spec.size)
+    own = cells(training.digest, training.defense.name)
+    return Stored(ready.subject, ready.threat, shape, own, static)
+
+
+def _rescore_all(ready: Ready, store: Store, cells: Sequence[Evidence]) -> tuple[Rescored, ...]:
+    """Ask the defence again about the stored images of the audited samples."""
+    wanted = set(ready.samples.indices)
+    found = []
+    for evidence in finished(cells):
+        order = np.argsort(evidence.outcome.position)
+        at = [p for p, index in enumerate(evidence.cell.samples.indices) if index in wanted]
+        positions = np.array(at, np.int64)
+        images = store.crafted(evidence.cell.craft_key, positions)
+        if images is not None and len(positions):
+            found.append(_rescore(ready, evidence, order[positions], positions, images.x))
+    return tuple(found)
+
+
+def _rescore(
+    ready: Ready, evidence: Evidence, rows: np.ndarray, positions: np.ndarray, images: np.ndarray
+) -> Rescored:
+    cell, outcome = evidence.cell, evidence.outcome
+    indices = torch.tensor([cell.samples.indices[p] for p in positions])
+    clean = ready.dataset.test.batch(indices)[0].to(ready.device)
+    x_adv = torch.from_numpy(images).to(ready.device)
+    draws = Draws(indices.to(ready.device), cell.attack_seed).at("score")
+    classes, repeats = ready.dataset.spec.classes, cell.scoring_draws
+    again = score(ready.defense, x_adv, draws.at("adversarial"), repeats, classes).cpu().numpy()
+    first = score(ready.defense, clean, draws.at("clean"), repeats, classes).cpu().numpy()
+    excess = ready.threat.norms(x_adv - clean) - ready.threat.epsilon
+    box = x_adv.flatten(1)
+    inside = (excess <= TOLERANCE) & (box.amin(1) >= -TOLERANCE) & (box.amax(1) <= 1 + TOLERANCE)
+
+    def where(flags: np.ndarray) -> tuple[int, ...]:
+        return tuple(int(indices[i]) for i in np.flatnonzero(flags))
+
+    return Rescored(
+        cell.key,
+        cell.attack.name,
+        len(positions),
+        where((again != outcome.adversarial[rows]).any(1)),
+        where((first != outcome.clean[rows]).any(1)),
+        # A comparison with NaN is false, so what is not finite counts as outside.
+        where((~inside).cpu().numpy()),
+        tuple(x_adv.shape[1:]),
+    )
+
+
+def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[str, Any]:
+    return {
+        "defense": ready.training.defense.name,
+        "artifact": ready.training.digest,
+        "summary": summary(findings),
+        "findings": [finding.as_dict() for finding in findings],
+        "effort": asdict(ready.effort),
+        "samples": ready.samples.as_dict(),
+        "threat": asdict(ready.threat),
+        "seconds": round(probes.seconds, 1),
+        "provenance": provenance.collect(device.describe(ready.device)),
+    }
+
+
+def _seconds(where: torch.device, work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    with torch.no_grad():
+        work()
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+    return time.perf_counter() - start
+
+
+def _backward(defense: Defense, x: torch.Tensor, draws: Draws) -> None:
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = defense(leaf, draws)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)

@@ -1,0 +1,276 @@
+"""What the checks read: what the store holds of a defence, and what the probes measured. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchbox.audit.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
+from benchbox.domain import Access, Evidence, ThreatModel
+
+#: How a run looks for its images. `ensemble` mixes gradients and scores, so it proves nothing about either.
+Kind = Literal["one-step", "iterative", "score", "random", "transfer", "ensemble", "none"]
+WHITE_BOX: tuple[Kind, ...] = ("one-step", "iterative")
+
+#: The families of attacks a complete evaluation draws on (Carlini et al. 2019), by attack.
+FAMILIES: Mapping[str, frozenset[str]] = {
+    "fgsm": frozenset({"gradient of the cross-entropy"}),
+    "bim": frozenset({"gradient of the cross-entropy"}),
+    "mim": frozenset({"gradient of the cross-entropy"}),
+    "pgd": frozenset({"gradient of the cross-entropy"}),
+    "apgd-ce": frozenset({"gradient of the cross-entropy"}),
+    "cw": frozenset({"gradient of the margin"}),
+    "apgd-t": frozenset({"targeted"}),
+    "fab-t": frozenset({"targeted", "minimum norm"}),
+    "square": frozenset({"score-based"}),
+    "aa": frozenset({"gradient of the cross-entropy", "targeted", "minimum norm", "score-based"}),
+}
+_KINDS: Mapping[str, Kind] = {
+    "fgsm": "one-step",
+    "square": "score",
+    "noise": "random",
+    "null": "none",
+    "aa": "ensemble",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The defence that is audited.
+
+    Attributes:
+        name: As it is registered.
+        artifact: Digest of the trained defence.
+        randomized: Whether it says that two calls may differ.
+        purifies: Whether the bare classifier is another model than the defence.
+        stand_ins: Names of its stand-ins.
+        exact: The one that is plain autograd, if it names one.
+        recipe: Its hyper-parameters.
+    """
+
+    name: str
+    artifact: str
+    randomized: bool = False
+    purifies: bool = False
+    stand_ins: tuple[str, ...] = ()
+    exact: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attack on the samples of a panel; row i is one sample.
+
+    Attributes:
+        kind: How it looks for images.
+        name: Attack, loss and model it was given.
+        broken: (N,) whether the deployed defence gets the image it found wrong.
+        moved: (N,) L-infinity distance from the clean image.
+        seen: (N,) whether the attacked view ever erred on the sample.
+        through: The model that was attacked: "deployed", a stand-in, or which other.
+    """
+
+    kind: Kind
+    name: str
+    broken: Flags
+    moved: NDArray[np.float64]
+    seen: Flags
+    through: str = "deployed"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Attacks inside one ball on the same samples.
+
+    Attributes:
+        origin: "probes" or "store".
+        indices: (N,) positions in the data set.
+        correct: (N,) whether the clean image is classified correctly.
+        runs: The attacks.
+        lacking: By kind, what is missing for a verdict of PASS.
+    """
+
+    origin: str
+    indices: NDArray[np.int64]
+    correct: Flags
+    runs: tuple[Run, ...]
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, *kinds: Kind) -> tuple[Run, ...]:
+        """The runs of some kinds."""
+        return tuple(run for run in self.runs if run.kind in kinds)
+
+    def broken(self, *kinds: Kind) -> Flags:
+        """(N,) correct on the clean image and broken by any run of these kinds."""
+        return union(self.of(*kinds), len(self.indices)) & self.correct
+
+    def only(self, these: Sequence[Kind], those: Sequence[Kind]) -> NDArray[np.int64]:
+        """Positions of samples that a run of `these` kinds breaks and none of `those`."""
+        return self.indices[self.broken(*these) & ~self.broken(*those)]
+
+
+def union(runs: Sequence[Run], n: int) -> Flags:
+    """(N,) whether any of the runs broke the sample."""
+    flags: Flags = np.zeros(n, bool)
+    for run in runs:
+        flags = flags | run.broken
+    return flags
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Stored adversarial images, classified again by the defence as it is loaded now.
+
+    Attributes:
+        cell: Key of the cell.
+        attack: Its attack.
+        asked: How many images.
+        differ: Positions in the data set whose class is another one now.
+        clean_differ: Likewise of the clean images.
+        outside: Positions of images outside the ball or the box, or not finite.
+        shape: Of one image.
+    """
+
+    cell: str
+    attack: str
+    asked: int
+    differ: tuple[int, ...]
+    clean_differ: tuple[int, ...]
+    outside: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store holds.
+
+    Attributes:
+        subject: The defence.
+        threat: The ball the audit is about.
+        shape: (C, H, W) of the data set's images.
+        cells: Its cells inside that ball, finished and others.
+        static: Cells of the bare classifier it builds on.
+        rescored: What became of stored images when they were classified again.
+    """
+
+    subject: Subject
+    threat: ThreatModel
+    shape: tuple[int, ...]
+    cells: tuple[Evidence, ...] = ()
+    static: tuple[Evidence, ...] = ()
+    rescored: tuple[Rescored, ...] = ()
+
+    @cached_property
+    def finished(self) -> tuple[Evidence, ...]:
+        """Complete cells on the longest sample list that any complete cell is about."""
+        return finished(self.cells)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything a check may look at."""
+
+    stored: Stored
+    probes: Probes | None
+
+    @property
+    def subject(self) -> Subject:
+        """The defence."""
+        return self.stored.subject
+
+    @cached_property
+    def panels(self) -> tuple[Panel, ...]:
+        """The bodies of evidence that per-sample checks judge one by one."""
+        own = (self.probes.panel,) if self.probes else ()
+        return (*own, *([from_store(self.stored)] if self.stored.finished else ()))
+
+
+def finished(cells: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """Complete cells on the longest sample list among them."""
+    done = [c for c in cells if c.status == "done" and len(c.outcome) == len(c.cell.samples)]
+    longest = max((c.cell.samples for c in done), key=len, default=None)
+    return tuple(c for c in done if c.cell.samples == longest)
+
+
+def from_store(stored: Stored) -> Panel:
+    """The finished cells as a panel. Of a randomised defence a sample counts as what most draws say."""
+    cells = stored.finished
+    order = np.argsort(cells[0].outcome.position)
+    indices = np.array(cells[0].cell.samples.indices, np.int64)
+    correct = cells[0].outcome.clean_correct[order] > 0.5
+    return Panel("store", indices, correct, tuple(_run(cell) for cell in cells))
+
+
+def _run(evidence: Evidence) -> Run:
+    cell, outcome = evidence.cell, evidence.outcome
+    order = np.argsort(outcome.position)
+    foreign = cell.access is Access.TRANSFER or cell.view.artifact != cell.artifact
+    kind: Kind = "transfer" if foreign else _KINDS.get(cell.attack.name, "iterative")
+    through = "another model" if foreign else cell.view.stand_in or "deployed"
+    return Run(
+        kind,
+        f"{cell.attack.name} ({cell.access})",
+        outcome.robust[order] <= 0.5,
+        outcome.linf[order],
+        outcome.first_success[order] >= 0,
+        through,
+    )
+
+
+def families(cells: Sequence[Evidence]) -> frozenset[str]:
+    """The families of attacks that some cells belong to; an attack nobody classified is a family of its own."""
+    return frozenset(family for cell in cells for family in _families(cell))
+
+
+def _families(evidence: Evidence) -> Iterator[str]:
+    cell = evidence.cell
+    if cell.access is Access.IMPORTED:
+        yield "made elsewhere"
+    elif cell.access in (Access.TRANSFER, Access.GRAY_BOX):
+        yield "transfer"
+    elif cell.attack.name not in ("noise", "null"):
+        yield from FAMILIES.get(cell.attack.name, frozenset({cell.attack.name}))
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What the probes measured.
+
+    Attributes:
+        effort: How hard they tried.
+        panel: Attacks inside the ball.
+        strongest: The model through which gradients broke most samples.
+        ladder: Radius -> (N,) broken, by the same attack; the whole box last.
+        unbounded: Radius in L-infinity -> (N,) broken, many starts.
+        subset: (N,) whether the sample was used for doubling.
+        doubled: What was doubled -> (N,) broken; the usual attack under "once".
+        trace: (T, N) objective of the PGD on the strongest model.
+        behaviour: Its answers.
+        gradients: Its gradients.
+        randomness: None for a deterministic defence.
+        binarisation: None when it could not be run; `no_binarisation` says why.
+        no_binarisation: Why it was not run.
+        labels: (N,) true classes.
+        seconds: What all of it took.
+    """
+
+    effort: Effort
+    panel: Panel
+    strongest: str
+    ladder: Mapping[float, Flags]
+    unbounded: Mapping[float, Flags]
+    subset: Flags
+    doubled: Mapping[str, Flags]
+    trace: NDArray[np.float64]
+    behaviour: Behaviour
+    gradients: Gradients
+    randomness: Randomness | None
+    binarisation: Binarisation | None
+    no_binarisation: str
+    labels: NDArray[np.int64]
+    seconds: float

@@ -1,0 +1,139 @@
+"""What each probe measures of a defence, as plain numbers, and how hard it tries. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: One truth value a sample.
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard the probes try. The defaults are what the checks ask for; less is recorded as INCOMPLETE.
+
+    Attributes:
+        samples: Images, the first n of the test set.
+        steps: Of a gradient attack.
+        restarts: Starting points for each loss and each model.
+        random_points: Points of the ball tried on each sample that gradients did not break.
+        queries: Of the score-based search on each such sample.
+        doubled: Samples on which steps and restarts are doubled.
+        binarisation: Samples of the binarisation test; 0 leaves it out.
+        directions: Random directions of the finite differences.
+        eot: Draws a gradient is averaged over for a randomised defence.
+        scoring_draws: Fresh draws a randomised defence is asked in.
+        batch: Images asked at once.
+    """
+
+    samples: int = 100
+    steps: int = 100
+    restarts: int = 2
+    random_points: int = 10_000
+    queries: int = 1000
+    doubled: int = 50
+    binarisation: int = 64
+    directions: int = 8
+    eot: int = 20
+    scoring_draws: int = 10
+    batch: int = 125
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the defence answers when it is merely asked; rows are samples.
+
+    Attributes:
+        relabelled: (N,) whether five calls on the same image, with the same draws, gave different classes.
+        repeat_gap: (N,) largest L2 distance between their normalised logits.
+        first_differs: Whether the later calls agree with one another and not with the first.
+        state_changed: Whether parameters or buffers changed by being asked.
+        training: Whether a module is in training mode.
+        batch_gap: (N,) largest change of a logit when batches are cut and ordered otherwise, over the largest.
+        batch_relabelled: (N,) whether the class changed then.
+        jump: (N,) largest change of a logit under one grey level of noise, over the spread of the logits.
+        saturated: (N,) whether the softmax is exactly 1 in float32.
+        probabilities: Whether the logits are probabilities by AutoAttack's rule.
+        log_probabilities: Whether the logarithm of the summed exponentials is 0 everywhere.
+        dynamic: Whether the forward pass computes gradients of its own.
+        classes: K.
+    """
+
+    relabelled: Flags
+    repeat_gap: NDArray[np.float64]
+    first_differs: bool
+    state_changed: bool
+    training: bool
+    batch_gap: NDArray[np.float64]
+    batch_relabelled: Flags
+    jump: NDArray[np.float64]
+    saturated: Flags
+    probabilities: bool
+    log_probabilities: bool
+    dynamic: bool
+    classes: int
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What autograd makes of the defence; rows are samples.
+
+    Attributes:
+        zero: By model, (N,) whether every gradient of both losses is exactly 0; all true if autograd refused.
+        refused: By model, what autograd said.
+        zero_pixels: Share of pixels without gradient, through the deployed defence.
+        unstable: (N,) mean relative change of the margin under noise, clipped at 1.
+        infidelity: Median distance to finite differences over their median; None if both are 0.
+        difference: That median of the finite differences.
+    """
+
+    zero: Mapping[str, Flags]
+    refused: Mapping[str, str]
+    zero_pixels: float
+    unstable: NDArray[np.float64]
+    infidelity: float | None
+    difference: float
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """What a randomised defence's own draws do to the attack.
+
+    Attributes:
+        cosine: Mean cosine of two independent EOT gradients.
+        doubled: Accuracy with twice the EOT draws, on the subset.
+        single: Accuracy with the usual EOT draws on the same subset.
+        frozen: Accuracy when the draws are known and fixed.
+        fresh: Accuracy under EOT on the same samples.
+    """
+
+    cosine: float
+    doubled: float
+    single: float
+    frozen: float
+    fresh: float
+
+
+@dataclass(frozen=True)
+class Binarisation:
+    """The binarisation test of Zimmermann et al. 2022.
+
+    Attributes:
+        success: Share of planted adversarial examples that the attack finds.
+        random: Share that random points find.
+        samples: Tests that could be set up.
+        failed: Tests whose points no linear readout separates.
+        points: Inner points of each.
+        missed: Positions in the data set of the tests that the attack failed.
+    """
+
+    success: float
+    random: float
+    samples: int
+    failed: int
+    points: int
+    missed: tuple[int, ...] = ()

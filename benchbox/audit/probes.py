@@ -1,0 +1,215 @@
+"""Runs every probe on a trained defence, the cheapest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbox.audit import attacks, behaviour, binarisation, gradients, thresholds
+from benchbox.audit.attacks import LOSSES, Found, Target
+from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
+from benchbox.audit.measurements import Binarisation, Effort, Flags
+from benchbox.defense import Defense
+from benchbox.domain import ThreatModel
+from benchbox.draws import Draws
+from benchbox.errors import DefenseError, RequestError
+from benchbox.view import Forward
+
+#: Rungs of the ladder of radii, in epsilon.
+RUNGS = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: L-infinity radii at which nothing of an image is left.
+UNBOUNDED = (0.5, 1.0)
+
+
+def probe(
+    defense: Defense,
+    x: Tensor,
+    y: Tensor,
+    indices: Tensor,
+    threat: ThreatModel,
+    effort: Effort | None = None,
+    *,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda what: None,
+) -> Probes:
+    """Probe a trained defence.
+
+    Args:
+        defense: In evaluation mode, its parameters frozen; not asked about these images before.
+        x: (N, C, H, W) float32 in [0, 1].
+        y: (N,) int64.
+        indices: (N,) int64, positions in the data set.
+        threat: The ball.
+        effort: How hard to try.
+        seed: Of every draw.
+        report: Told what begins.
+    """
+    begin = time.perf_counter()
+    effort = effort or Effort()
+    target = Target(defense, x, y, Draws(indices.to(x.device), seed), threat, effort)
+    report("asking")
+    answers = behaviour.ask(target)
+    correct = ~target.wrong(x, "clean")
+    report("gradients")
+    slopes = gradients.examine(target)
+    report("attacks inside the ball")
+    found, strongest = _white_box(target, correct)
+    runs = [one.run for one in found]
+    if (other := attacks.transfer(target)) is not None:
+        runs.append(other)
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
+    standing = correct & ~panel.broken(*WHITE_BOX)
+    report("random points and score-based search")
+    runs += [attacks.squares(target, standing), attacks.random_points(target, standing)]
+    model = target.models()[strongest]
+    report("other radii")
+    trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
+    subset = _first(correct, effort.doubled)
+    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
+    ladder = _ladder(target, model, strongest)
+    unbounded = {radius: attacks.unbounded(target, model, radius) for radius in UNBOUNDED}
+    report("twice the steps, twice the starts")
+    doubled = _doubled(chosen, model, strongest, subset)
+    draws = (
+        gradients.randomness(target, model, strongest, chosen) if defense.randomized and len(chosen.y) else None
+    )
+    report("planted adversarial examples")
+    planted, why = _binarisation(target, strongest, correct)
+    return Probes(
+        effort=effort,
+        panel=Panel("probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y))),
+        strongest=strongest,
+        ladder=ladder,
+        unbounded=unbounded,
+        subset=subset,
+        doubled=doubled,
+        trace=trace.numpy(),
+        behaviour=answers,
+        gradients=slopes,
+        randomness=draws,
+        binarisation=planted,
+        no_binarisation=why,
+        labels=y.cpu().numpy(),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
+    """FGSM and PGD through every model with both losses, and the model that broke most samples."""
+    found: list[Found] = []
+    for name, forward in target.models().items():
+        for loss in LOSSES:
+            found.append(
+                attacks.gradient(target, forward, f"FGSM, {loss}, {name}", loss, through=name, one_step=True)
+            )
+            for restart in range(target.effort.restarts):
+                label = f"PGD-{target.effort.steps}, {loss}, {name}, start {restart}"
+                found.append(attacks.gradient(target, forward, label, loss, through=name))
+
+    def broken_through(name: str) -> int:
+        flags = np.zeros(len(correct), bool)
+        for one in found:
+            if one.run.through == name and one.run.kind == "iterative":
+                flags = flags | one.run.broken
+        return int((flags & correct).sum())
+
+    return found, max(target.models(), key=broken_through)
+
+
+def _ladder(target: Target, model: Forward, through: str) -> dict[float, Flags]:
+    return {
+        rung: _both(target, model, through, f"ladder {rung}", threat=target.threat.scaled(rung)) for rung in RUNGS
+    }
+
+
+def _both(
+    target: Target,
+    model: Forward,
+    through: str,
+    name: str,
+    *,
+    threat: ThreatModel | None = None,
+    steps: int | None = None,
+    restarts: int = 1,
+) -> Flags:
+    """(N,) broken by PGD with either loss from any start."""
+    flags: Flags = np.zeros(len(target.y), bool)
+    for loss in LOSSES:
+        for start in range(restarts):
+            # The start's name leaves out the number of steps: more steps begin where fewer did.
+            label = f"{name}, {loss}, {start}"
+            run = attacks.gradient(target, model, label, loss, through=through, threat=threat, steps=steps).run
+            flags = flags | run.broken
+    return flags
+
+
+def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dict[str, Flags]:
+    steps, restarts = chosen.effort.steps, chosen.effort.restarts
+    if not len(chosen.y):
+        return {}
+    settings = {"once": (steps, restarts), "steps": (2 * steps, restarts), "restarts": (steps, 2 * restarts)}
+    spread: dict[str, Flags] = {}
+    for name, (more_steps, more_starts) in settings.items():
+        flags = np.zeros(len(subset), bool)
+        flags[subset] = _both(chosen, model, through, "doubling", steps=more_steps, restarts=more_starts)
+        spread[name] = flags
+    return spread
+
+
+def _binarisation(target: Target, strongest: str, correct: Flags) -> tuple[Binarisation | None, str]:
+    if target.effort.binarisation == 0:
+        return None, "it was left out"
+    if strongest != "deployed":
+        return None, f"the attack goes through the stand-in {strongest}, whose features are not exposed"
+    if target.defense.randomized:
+        return None, "the features of a randomised defence need repeats, which are not implemented"
+    rows = np.flatnonzero(correct)
+    if not len(rows):
+        return None, "no clean image is classified correctly"
+    try:
+        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device))), ""
+    except (RequestError, DefenseError, RuntimeError) as error:
+        return None, " ".join(str(error).split())
+
+
+def _first(flags: Flags, n: int) -> Flags:
+    kept: Flags = np.zeros(len(flags), bool)
+    kept[np.flatnonzero(flags)[:n]] = True
+    return kept
+
+
+def _lacking(effort: Effort, n: int) -> dict[str, str]:
+    """What the effort leaves open, by kind of run."""
+    lacking = {}
+    if effort.random_points < thresholds.RANDOM_POINTS:
+        lacking["random"] = (
+            f"only {effort.random_points} random points were tried, not {thresholds.RANDOM_POINTS:.0f}"
+        )
+    if effort.queries < thresholds.QUERIES:
+        lacking["score"] = f"the search had only {effort.queries} queries, not {thresholds.QUERIES:.0f}"
+    if effort.steps < thresholds.STEPS:
+        lacking["iterative"] = f"PGD had only {effort.steps} steps, not {thresholds.STEPS:.0f}"
+    if n < 100:
+        lacking["samples"] = f"only {n} samples were probed, not 100"
+    return lacking
+
+
+def passes(defense: Defense, effort: Effort) -> tuple[int, int, int]:
+    """Passes over a sample: (forward and backward, forward alone, forward alone if it withstands all gradients).
+
+    An upper estimate: what is broken is left alone, and few samples need every start.
+    """
+    models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
+    eot = effort.eot if defense.randomized else 1
+    pgd = models * 2 * effort.restarts + 2 * len(RUNGS) + 2 * len(UNBOUNDED)
+    share = min(effort.doubled / max(effort.samples, 1), 1)
+    pgd += round(share * 2 * (effort.restarts * 2 + 2 * effort.restarts + effort.restarts))
+    both = eot * pgd * effort.steps
+    planted = (
+        binarisation.INNER * min(effort.binarisation / max(effort.samples, 1), 1) if not defense.randomized else 0
+    )
+    return both, round(planted) + gradients.NOISE_DRAWS + 50, effort.random_points + effort.queries
