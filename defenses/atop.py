@@ -85,7 +85,13 @@ class AToP(Purifier):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Two cores: a third of the width is a ninth of the work, and larger batches at a larger, decaying rate
         # get along with fewer passes over the 60,000 images.
-        "mnist": {"epochs": 6, "batch_size": 64, "learning_rate": 1e-3, "schedule": "onecycle", "width": 16},
+        "mnist": {
+            "epochs": 6,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "schedule": "onecycle",
+            "width": 16,
+        },
         # As MNIST; 1,437 images need more passes.
         "digits": {"epochs": 24, "batch_size": 32},
         # The authors' 300 epochs of 10,000 images are 60 of 50,000; larger batches for a GPU. Flips and crops: the
