@@ -41,8 +41,8 @@ class GradReg(Classifier):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # A decaying, higher rate makes up for an eighth of the passes; two cores need minutes, not an hour.
         "mnist": {"epochs": 8, "batch_size": 128, "learning_rate": 1e-3, "schedule": "onecycle"},
-        # As MNIST; 1,437 images need more passes.
-        "digits": {"epochs": 40, "batch_size": 64},
+        # As MNIST; 1,437 images need more passes, and with λ = 110 they end at 74 % clean accuracy.
+        "digits": {"epochs": 40, "batch_size": 64, "lambda_gradient": 10.0},
         # Assumption: a loss as large at a ball of 8/255 as at one of 0.3 would take a λ of (0.3 · 255/8)² ≈ 90
         # times MNIST's. MNIST's is kept: nothing is published, and nothing was tuned here.
         "cifar": {

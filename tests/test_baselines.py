@@ -84,20 +84,20 @@ def test_prototype_distances_of_a_case_computed_by_hand() -> None:
     torch.testing.assert_close(pcl.distances(features, centers)[1], torch.tensor([20.0, 16.0, 9.0]))
 
 
-def test_the_prototypes_see_the_input_of_every_linear_layer() -> None:
+def test_the_prototypes_see_the_penultimate_features() -> None:
     defense, x = build(pcl.PCL), batch().x
-    features, logits = pcl.features_of(defense.classifier, x)
-    assert [f.shape[1] for f in features] == [64 * 4, 200]
-    torch.testing.assert_close(defense.classifier.layers[-1](features[-1]), logits)
+    features, logits = pcl.penultimate(defense.classifier, x)
+    assert features.shape == (12, 200)
+    torch.testing.assert_close(defense.classifier.layers[-1](features), logits)
     assert torch.equal(defense.classifier(x), logits)
 
 
 def test_the_prototype_loss_is_the_sum_of_its_parts() -> None:
     defense, given = build(pcl.PCL, lambda_near=0.5, lambda_far=0.01), batch()
     losses = defense.losses(given)
-    features, logits = pcl.features_of(defense.classifier, given.x)
-    near = sum(pcl.to_own(h, c, given.y) for h, c in zip(features, defense.near, strict=True))
-    far = sum(pcl.to_others(h, c, given.y) for h, c in zip(features, defense.far, strict=True))
+    features, logits = pcl.penultimate(defense.classifier, given.x)
+    near = pcl.to_own(features, defense.near, given.y)
+    far = pcl.to_others(features, defense.far, given.y)
     torch.testing.assert_close(losses["classifier"]["ce"], F.cross_entropy(logits, given.y))
     torch.testing.assert_close(losses["classifier"]["near"], 0.5 * near)
     torch.testing.assert_close(losses["classifier"]["far"], -0.01 * far)
