@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 when the user can mend it, 1 when a plug-in crashed, 130 when interrupted.
     """
-    # Read by torch when it loads. Threads that spin while they wait for one another cost nothing on idle cores, and
-    # a factor of eight on cores that are shared with anything else.
+    # Read by torch when it loads. Threads that spin while they wait for one another cost nothing on idle cores,
+    # and a multiple of the run on cores that are shared with anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
