@@ -46,11 +46,7 @@ class View:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
         rows = len(x)
-        draws = self.draws
-        if rows != len(draws):
-            # A library that drops rows on its own does not say which: rows keep distinct draws, not their own.
-            draws = draws.rows(torch.arange(rows, device=x.device) % len(draws))
-        logits = self.forward(x, draws.at("view", self._calls) if self.randomized else draws)
+        logits = self.forward(x, self._fresh(rows) if self.randomized else self.draws)
         self._calls += 1
         self._count(0, rows)
         if logits.requires_grad:
@@ -94,6 +90,13 @@ class View:
         """(forward, backward) passes per sample so far; passes over a part of the batch are shared out evenly."""
         n = max(len(self.y), 1)
         return self.whole[0] + self.partial[0] / n, self.whole[1] + self.partial[1] / n
+
+    def _fresh(self, rows: int) -> Draws:
+        draws = self.draws
+        if rows != len(draws):
+            # A library that drops rows on its own does not say which: rows keep distinct draws, not their own.
+            draws = draws.rows(torch.arange(rows, device=draws.indices.device) % len(draws))
+        return draws.at("view", self._calls)
 
     def _count(self, direction: int, rows: int) -> None:
         if rows == len(self.y):

@@ -120,9 +120,8 @@ def main() -> None:
             total = time.perf_counter() - start - report.training
             shares.append(1 - (report.crafting + report.scoring) / total)
     if shares:
-        print(
-            f"neither attack nor model: {100 * statistics.median(shares):.1f} % of a run of {len(plan.cells)} cells"
-        )
+        share = 100 * statistics.median(shares)
+        print(f"neither attack nor model: {share:.1f} % of a run of {len(plan.cells)} cells")
 
 
 if __name__ == "__main__":
