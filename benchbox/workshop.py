@@ -12,13 +12,10 @@ from benchbox import training
 from benchbox.artifacts import Artifacts, Training
 from benchbox.data import Dataset
 from benchbox.defense import Defense, Recipe
-from benchbox.domain import SampleList
 from benchbox.training import Progress
 
 if TYPE_CHECKING:
     from benchbox.registry import Registry
-
-EVALUATION_BATCH = 500
 
 
 class Workshop:
@@ -99,20 +96,6 @@ class Workshop:
         )
         card = {"seconds": time.perf_counter() - start, "losses": history, "provenance": self.provenance}
         self.artifacts.save(wanted, defense, card)
-
-
-def predictions(
-    model: Callable[[torch.Tensor], torch.Tensor], dataset: Dataset, samples: SampleList
-) -> torch.Tensor:
-    """Classes (N,) that a deterministic model predicts on the clean images of a list."""
-    device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
-    with torch.no_grad():
-        return torch.cat(
-            [
-                model(dataset.test.batch(rows)[0].to(device)).argmax(1).cpu()
-                for rows in torch.tensor(samples.indices).split(EVALUATION_BATCH)
-            ]
-        )
 
 
 def _frozen(defense: Defense, device: torch.device) -> Defense:
