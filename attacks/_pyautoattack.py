@@ -17,6 +17,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View
+from benchbox.ascent import margin
 
 from ._fence import fenced
 
@@ -87,10 +88,7 @@ class _Square(SquareAttack):  # type: ignore[misc]
     def __init__(
         self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, queries: int, p: float
     ) -> None:
-        # The library writes into the logits, which may be somebody else's tensor.
-        super().__init__(
-            lambda x: model(x).clone(), n_queries=queries, p_init=p, resc_schedule=False, **_common(x, threat)
-        )
+        super().__init__(model, n_queries=queries, p_init=p, resc_schedule=False, **_common(x, threat))
         self.view = model
         self.seed = draws.seed
         self.located = Located(x, draws)
@@ -103,20 +101,26 @@ class _Square(SquareAttack):  # type: ignore[misc]
         return super().attack_single_run(x, y)
 
     def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        results = [super(_Square, self).margin_and_loss(x, y) for _ in range(self.view.eot)]
-        margin, loss = (torch.stack(parts).mean(0) for parts in zip(*results, strict=True))
+        """The margin, twice; the library would compute a cross-entropy as well and throw it away."""
+        self._follow(len(x))
+        averaged = torch.stack([-margin(self.view(x), y) for _ in range(self.view.eot)]).mean(0)
         if self.view.randomized:
             # No sample leaves on the strength of a few draws; the loss alone decides what is kept.
-            return margin.clamp_min(torch.finfo(margin.dtype).tiny), loss
-        # The library goes on with exactly these rows.
-        self.present = self.present.rows(margin > 0)
-        return margin, loss
+            return averaged.clamp_min(torch.finfo(averaged.dtype).tiny), averaged
+        self.standing = averaged > 0
+        return averaged, averaged.clone()
+
+    def _follow(self, rows: int) -> None:
+        # The library goes on with exactly the rows that still stood after the last query.
+        if rows < len(self.present):
+            self.present = self.present.rows(self.standing)
 
     def random_choice(self, shape: list[int]) -> Tensor:
         self.calls += 1
-        per_sample = len(shape) == 4
-        unit = self.present.at("sign", self.calls).uniform(*shape[1:]) if per_sample else self._unit(shape)
-        return torch.where(unit < 0.5, -1.0, 1.0)
+        if len(shape) < 4:
+            return torch.where(self._unit(shape) < 0.5, -1.0, 1.0)
+        self._follow(shape[0])
+        return torch.where(self.present.at("sign", self.calls).uniform(*shape[1:]) < 0.5, -1.0, 1.0)
 
     def random_int(self, low: int = 0, high: int = 1, shape: tuple[int, ...] = (1,)) -> Tensor:
         return (low + (high - low) * self._unit(shape)).long()

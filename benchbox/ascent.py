@@ -22,8 +22,8 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Best other logit minus the true one, per sample; positive means misclassified (Carlini & Wagner 2017)."""
-    true = F.one_hot(y, logits.shape[1]).bool()
-    return logits.masked_fill(true, -torch.inf).amax(1) - logits[true]
+    true = y[:, None]
+    return logits.scatter(1, true, -torch.inf).amax(1) - logits.gather(1, true).squeeze(1)
 
 
 def ascend(

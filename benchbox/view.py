@@ -27,7 +27,6 @@ class View:
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
-        first_success: (N,) number of the whole-batch call that first misclassified each sample, -1 if none did.
     """
 
     def __init__(
@@ -40,8 +39,9 @@ class View:
         self.eot = eot if randomized else 1
         self.whole = [0, 0]
         self.partial = [0, 0]
-        self.first_success = torch.full_like(y, -1)
         self._calls = 0
+        self._standing = torch.ones_like(y, dtype=torch.bool)
+        self._withstood = torch.zeros_like(y)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
@@ -52,8 +52,8 @@ class View:
         if logits.requires_grad:
             logits.register_hook(lambda gradient: self._count(1, len(gradient)))
         if rows == len(self.y):
-            wrong = logits.detach().argmax(1) != self.y
-            self.first_success = torch.where(wrong & (self.first_success < 0), self.whole[0], self.first_success)
+            self._standing &= logits.detach().argmax(1) == self.y
+            self._withstood += self._standing
         return logits
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +81,11 @@ class View:
             losses = loss(logits)
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return gradient, losses.detach(), logits.detach()
+
+    @property
+    def first_success(self) -> Tensor:
+        """(N,) int64: number, from 1, of the whole-batch call that first misclassified each sample, or -1."""
+        return torch.where(self._standing, -1, self._withstood + 1)
 
     def rows(self, keep: Tensor) -> View:
         """A view of some of the samples, with counters of its own."""
