@@ -107,7 +107,7 @@ class Runner:
         for cell in plan.cells:
             self.store.add_cell(cell, run)
             todo = np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
-            if len(todo) == 0:
+            if len(todo) == 0 and self._described(cell):
                 report.reused += 1
                 continue
             try:
@@ -123,6 +123,10 @@ class Runner:
                 self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
         report.total = time.perf_counter() - start
         return report
+
+    def _described(self, cell: Cell) -> bool:
+        """Whether nothing is missing beside the samples; a run may have ended between the two."""
+        return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
 
     def _fail(self, cell: Cell, error: str, report: Report) -> None:
         self.store.fail(cell, error)

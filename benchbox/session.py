@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchbox import data, device, provenance
 from benchbox.artifacts import Artifacts, Training
+from benchbox.errors import StoreError
 from benchbox.plan import Plan, Planner, Request
 from benchbox.runner import Observer, Report, Runner
 from benchbox.store import Store
@@ -91,8 +93,10 @@ class Session:
         self._note_kinds(plan, store)
         try:
             report = self._runner(plan.request.dataset, store, observer, record).run(plan, run)
-        except KeyboardInterrupt:
-            store.finish_run(run, "interrupted")
+        except (KeyboardInterrupt, StoreError) as error:
+            # A store that is full cannot be told of it either; the first error is the one to see.
+            with contextlib.suppress(StoreError):
+                store.finish_run(run, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         store.finish_run(run, "failed" if report.failed else "done")
         return report

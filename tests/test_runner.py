@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbox import registry
+from benchbox import registry, transfer
 from benchbox.domain import Access
+from benchbox.errors import StoreError
 from benchbox.plan import Request
 from benchbox.session import Session, Settings
 from benchbox.store import Store
@@ -236,6 +237,32 @@ def test_a_transfer_result_says_what_its_substitute_is_worth(session, store):
     assert set(record) == {"source_accuracy", "source_success", "agreement"}
     assert all(0 <= value <= 1 for value in record.values())
     assert record["source_accuracy"] > 0.5
+
+
+def test_a_run_that_ended_before_a_substitute_was_described_describes_it_next_time(session, store, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    asked = request("none", accesses=(Access.TRANSFER,))
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "describe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(session, store, asked)
+    assert store.runs()[-1].status == "interrupted"
+    report, _, evidence = run(session, store, asked)
+    assert report.done == 1
+    assert store.attached(evidence["none", Access.TRANSFER, "pgd"].cell.key, "transfer")
+    assert run(session, store, asked)[0].reused == 1
+
+
+def test_a_run_that_the_store_ends_is_not_left_running(session, store, monkeypatch):
+    def full(*_, **__):
+        raise StoreError("the disk is full; free some space")
+
+    monkeypatch.setattr(store, "commit_batch", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        run(session, store, request("none"))
+    assert store.runs()[-1].status == "failed"
 
 
 def test_passes_are_counted(session, store):
