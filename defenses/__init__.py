@@ -15,6 +15,7 @@ DECLARED = {
     "pcl": "pcl:PCL",
     "uat": "uat:UAT",
     "rst": "uat:RST",
+    "robustbench": "robustbench_bridge:RobustBench",
     "rice": "rice:Rice",  # "ro" in the tables of the PSSR paper
     "bagt-pgd-at": "bag_of_tricks:BagPGDAT",
     "bagt-trades": "bag_of_tricks:BagTRADES",
