@@ -10,6 +10,7 @@ DECLARED = {
     "pssr:ps": "pssr:PixelSurgery",
     "pssr:cae": "pssr:Regeneration",
     "pssr:ps+cae": "pssr:WithoutARD",
+    "pssr:oracle": "pssr_oracle:Oracle",
     "grad-reg": "grad_reg:GradReg",
     "arn": "arn:ARN",
     "pcl": "pcl:PCL",
