@@ -143,6 +143,8 @@ def _fill(cell: Cell, session: Session, store: Store, defense: Defense, x_adv: N
         x = x.contiguous(memory_format=torch.channels_last)
         attacked = torch.from_numpy(x_adv[positions]).to(where, memory_format=torch.channels_last)
         draws = Draws(indices.to(where), cell.attack_seed)
+        if not defense.deployable:
+            defense.reveal(x, draws)
         clean, adversarial = (
             score(defense, images, draws.at("score", kind), cell.scoring_draws, dataset.spec.classes)
             for kind, images in (("clean", x), ("adversarial", attacked))
