@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.errors import BenchboxError as BenchboxError
+    from benchbox.pretrained import Pretrained as Pretrained
+    from benchbox.pretrained import PretrainedRecipe as PretrainedRecipe
     from benchbox.view import View as View
 
 _HOME = {
@@ -43,6 +45,8 @@ _HOME = {
     "Losses": "defense",
     "Optimizer": "defense",
     "Schedule": "defense",
+    "Pretrained": "pretrained",
+    "PretrainedRecipe": "pretrained",
     "Purifier": "defense",
     "Recipe": "defense",
     "ThreatModel": "domain",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Training:
         seed: Of initial weights, order, augmentation, attacks and dropout.
         threat: The ball that training attacks keep to.
         base: The training of the frozen classifier it builds on, if any.
+        source: File whose weights take the place of a training. No part of the identity: the recipe holds their
+            SHA-256.
     """
 
     defense: Spec
@@ -42,6 +44,7 @@ class Training:
     seed: int
     threat: ThreatModel
     base: Training | None = None
+    source: Path | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:
@@ -55,7 +58,9 @@ class Training:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; a base is recorded in full."""
-        return asdict(self)
+        record = asdict(self)
+        del record["source"]
+        return record | {"base": self.base.as_dict() if self.base else None}
 
 
 class Artifacts:

@@ -152,6 +152,12 @@ class Defense(nn.Module, ABC):
         """One (x, draws) -> logits for each name in `stand_ins`. The forward pass of each must be exact."""
         return {}
 
+    def reveal(self, x: Tensor, draws: Draws) -> None:
+        """Be shown the clean images (N, C, H, W) before they are attacked, and the draws that name them.
+
+        Only what is not `deployable` ever looks.
+        """
+
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """What training needs of each image, made once before the first epoch with the frozen networks.
 

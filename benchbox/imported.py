@@ -14,7 +14,7 @@ from benchbox.attack import Crafted
 from benchbox.domain import Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.draws import Draws
 from benchbox.errors import ArtifactError, DefenseError
-from benchbox.plan import Planner, Request
+from benchbox.plan import Request
 from benchbox.runner import outcome_of
 from benchbox.scoring import score
 from benchbox.session import BATCH_SIZE
@@ -57,8 +57,10 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
     epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
     threat = ThreatModel(request.norm, epsilon)
     x_adv = _checked(file, dataset, samples, threat)
-    planner = Planner(session.defenses, session.attacks)
-    trainings = [planner.training(request.defenses[0], dataset, seed, request.overrides) for seed in request.seeds]
+    name, planner = request.defenses[0], session.planner()
+    # Given weights are the same whatever the seed.
+    found = [planner.training(name, dataset, seed, request.overrides, request.norm) for seed in request.seeds]
+    trainings = list({training.digest: training for training in found}.values())
     for training in trainings:
         _check_trained(session, training)
     attack = Spec(f"imported:{origin}", {"file_sha256": file.sha256, "origin": origin}, "imported")
@@ -97,7 +99,7 @@ def _check_trained(session: Session, training: Training | None) -> None:
     artifacts = Artifacts(session.settings.artifacts)
     step = training
     while step is not None:
-        if step.digest not in artifacts:
+        if step.source is None and step.digest not in artifacts:
             raise ArtifactError(
                 f"no trained {step.defense.name} with this recipe and seed {step.seed} in {artifacts.folder}; "
                 f"make it with benchbox train --defense {step.defense.name} --dataset {step.dataset}, or give the "
@@ -141,6 +143,8 @@ def _fill(cell: Cell, session: Session, store: Store, defense: Defense, x_adv: N
         x = x.contiguous(memory_format=torch.channels_last)
         attacked = torch.from_numpy(x_adv[positions]).to(where, memory_format=torch.channels_last)
         draws = Draws(indices.to(where), cell.attack_seed)
+        if not defense.deployable:
+            defense.reveal(x, draws)
         clean, adversarial = (
             score(defense, images, draws.at("score", kind), cell.scoring_draws, dataset.spec.classes)
             for kind, images in (("clean", x), ("adversarial", attacked))

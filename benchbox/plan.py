@@ -8,16 +8,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbox.artifacts import Training
 from benchbox.domain import Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.errors import RequestError, unknown
+from benchbox.pretrained import Pretrained, PretrainedRecipe, Shelf
 
 if TYPE_CHECKING:
     from benchbox.attack import Attack
     from benchbox.data import Dataset
-    from benchbox.defense import Defense
+    from benchbox.defense import Defense, Recipe
     from benchbox.registry import Plugin, Registry
 
 #: A substitute differs from the target in its seed alone: same loss, same network, same data.
@@ -77,9 +79,11 @@ class Plan:
 class Planner:
     """Turns requests into plans with the plug-ins at hand."""
 
-    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack]) -> None:
+    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack], shelf: Shelf) -> None:
         self.defenses = defenses
         self.attacks = attacks
+        self.shelf = shelf
+        self._files: dict[tuple[str, Recipe], tuple[Path, Spec]] = {}
 
     def plan(self, request: Request, dataset: Dataset, samples: SampleList) -> Plan:
         """Every cell of a request.
@@ -92,7 +96,7 @@ class Planner:
         Raises:
             RequestError: A name, a field or a value does not fit.
         """
-        self._check_overrides(request)
+        self._check_overrides(request, dataset)
         epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
         threat = ThreatModel(request.norm, epsilon)
         cells: dict[str, Cell] = {}
@@ -100,9 +104,9 @@ class Planner:
         for overrides in _grid(request):
             attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
             for name, seed in itertools.product(request.defenses, request.seeds):
-                training = self.training(name, dataset, seed, overrides)
+                training = self.training(name, dataset, seed, overrides, request.norm)
                 substitute = _substitute(training.root)
-                for step in (training, training.root, substitute):
+                for step in (training, training.root, *([substitute] if substitute else [])):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
                 for attack, access, view in self._pairs(request, plugin, training, substitute, attacks):
@@ -115,7 +119,7 @@ class Planner:
                         view=view,
                         threat=threat,
                         samples=samples,
-                        training_seed=seed,
+                        training_seed=training.seed,
                         attack_seed=request.attack_seed,
                         scoring_draws=request.scoring_draws if randomized else 1,
                         eot=request.eot if randomized and view.artifact == training.digest else 1,
@@ -126,11 +130,23 @@ class Planner:
         return Plan(request, tuple(cells.values()), {k: t for chain in chains for k, t in chain.items()})
 
     def training(
-        self, name: str, dataset: Dataset, seed: int, overrides: Mapping[str, Mapping[str, Any]]
+        self,
+        name: str,
+        dataset: Dataset,
+        seed: int,
+        overrides: Mapping[str, Mapping[str, Any]],
+        norm: Norm = "linf",
     ) -> Training:
-        """How a defence is trained on a data set, its base included."""
+        """How a defence is trained on a data set, its base included; the norm is that of the request."""
         plugin = self.defenses.get(name)
-        recipe = plugin.cls.configure(dataset.family, dataset.name, **plugin.preset, **overrides.get(name, {}))
+        own = overrides.get(name, {})
+        if "weights" in own and "weights" not in plugin.cls.recipe_type.model_fields:
+            raise RequestError(
+                f"{name} is trained here; weights belong to a factory, as in --defense model.py:net"
+            )
+        recipe = plugin.cls.configure(dataset.family, dataset.name, norm, **plugin.preset, **own)
+        if isinstance(recipe, PretrainedRecipe):
+            return self._given(plugin, recipe, dataset)
         base_name = getattr(recipe, "base", plugin.cls.base)
         return Training(
             defense=Spec(name, recipe.model_dump(), plugin.code),
@@ -138,8 +154,19 @@ class Planner:
             images=dataset.train.digest,
             seed=seed,
             threat=ThreatModel(dataset.norm, dataset.epsilon),
-            base=self.training(base_name, dataset, seed, overrides) if base_name else None,
+            base=self.training(base_name, dataset, seed, overrides, norm) if base_name else None,
         )
+
+    def _given(self, plugin: Plugin[Defense], recipe: PretrainedRecipe, dataset: Dataset) -> Training:
+        """Weights from a file, whatever the seed and the training images are."""
+        assert issubclass(plugin.cls, Pretrained)
+        key = plugin.name, recipe
+        if key not in self._files:
+            # Looked for, announced and hashed once, however many rows it has.
+            file = plugin.cls.file(recipe, self.shelf)
+            self._files[key] = file, Spec(plugin.name, plugin.cls.identity(recipe, file), plugin.code)
+        file, spec = self._files[key]
+        return Training(spec, dataset.name, "", 0, ThreatModel(dataset.norm, dataset.epsilon), source=file)
 
     def trainings(self, request: Request, dataset: Dataset) -> dict[str, Training]:
         """Every training the defences of a request need, the lowest first, whatever attacks them.
@@ -147,11 +174,11 @@ class Planner:
         Raises:
             RequestError: A name, a field or a value does not fit.
         """
-        self._check_overrides(request)
+        self._check_overrides(request, dataset)
         wanted: dict[str, Training] = {}
         for overrides in _grid(request):
             for name, seed in itertools.product(request.defenses, request.seeds):
-                wanted |= _chain(self.training(name, dataset, seed, overrides))
+                wanted |= _chain(self.training(name, dataset, seed, overrides, request.norm))
         return wanted
 
     def _asked(self, request: Request) -> list[Plugin[Attack]]:
@@ -172,7 +199,7 @@ class Planner:
         request: Request,
         plugin: Plugin[Defense],
         training: Training,
-        substitute: Training,
+        substitute: Training | None,
         attacks: Sequence[tuple[Plugin[Attack], Spec]],
     ) -> Iterator[tuple[Spec, Access, ViewSpec]]:
         """Each attack with the model it is given under each access."""
@@ -184,7 +211,8 @@ class Planner:
                 accesses = tuple(a for a in accesses if a in request.accesses)
             for access in accesses:
                 if access is Access.TRANSFER:
-                    yield spec, access, ViewSpec(substitute.digest)
+                    if substitute:
+                        yield spec, access, ViewSpec(substitute.digest)
                 elif access is Access.WHITE_BOX or training.base is None:
                     # Without a purifier the bare classifier and the deployed defence are one model.
                     yield spec, Access.WHITE_BOX, ViewSpec(training.digest)
@@ -196,11 +224,24 @@ class Planner:
                         exact = stand_in == plugin.cls.exact
                         yield spec, access, ViewSpec(training.digest, None if exact else stand_in)
 
-    def _check_overrides(self, request: Request) -> None:
-        for name in [*request.overrides, *(axis.rpartition(".")[0] for axis in request.axes)]:
-            known = self.defenses.names() + self.attacks.names()
-            if name not in known and name not in (*request.defenses, *request.attacks):
+    def _check_overrides(self, request: Request, dataset: Dataset) -> None:
+        """Every setting is one of a plug-in that the request asks for, or that one of its defences builds on."""
+        changed = [*request.overrides, *(axis.rpartition(".")[0] for axis in request.axes)]
+        if not changed:
+            return
+        known = self.defenses.names() + self.attacks.names()
+        for name in changed:
+            if name and name not in known and name not in (*request.defenses, *request.attacks):
                 raise unknown("plug-in in --set", name, known)
+        used = {plugin.name for plugin in self._asked(request)}
+        for overrides, name in itertools.product(_grid(request), request.defenses):
+            chain = _chain(self.training(name, dataset, 0, overrides, request.norm))
+            used |= {step.defense.name for step in chain.values()}
+        for name in changed:
+            if name not in used:
+                raise RequestError(
+                    f"--set {name}: the request does not use {name}; it uses {', '.join(sorted(used))}"
+                )
 
 
 def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
@@ -215,7 +256,10 @@ def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
         yield point
 
 
-def _substitute(root: Training) -> Training:
+def _substitute(root: Training) -> Training | None:
+    """None where the root was not trained here: nobody can train its like."""
+    if root.source is not None:
+        return None
     return Training(root.defense, root.dataset, root.images, root.seed + SUBSTITUTE_SEED, root.threat)
 
 

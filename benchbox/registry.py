@@ -64,6 +64,7 @@ class Registry(Generic[T]):
         base: "module:Class" that every plug-in derives from.
         workspace: The folder benchbox is used in.
         announce: Called with a sentence when a workspace file is executed.
+        adapter: "module:function" that makes a plug-in of anything callable in a file, given its name.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Registry(Generic[T]):
         base: str,
         workspace: Path | None = None,
         announce: Callable[[str], None] = lambda sentence: None,
+        adapter: str | None = None,
     ) -> None:
+        self.adapter = adapter
         self.kind = kind
         self.folder = folder
         self.base = base
@@ -95,7 +98,7 @@ class Registry(Generic[T]):
             file = Path(path) if Path(path).is_absolute() else self.workspace / path
             if not file.is_file():
                 raise RequestError(f"no such plug-in file: {path}; give the path of a file as {name!r}")
-            return Plugin(name, self._member(_execute(file), attribute), path, _file_digest(file))
+            return Plugin(name, self._of_file(_execute(file), attribute, name), path, _file_digest(file))
         if name in self._claims:
             cls, code = self._claims[name].load()
             return Plugin(name, cls, self._claims[name].origin, code)
@@ -163,6 +166,14 @@ class Registry(Generic[T]):
         own = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
         return [c for c in own if issubclass(c, base) and not inspect.isabstract(c) and hasattr(c, "card")]
 
+    def _of_file(self, module: ModuleType, attribute: str, name: str) -> type[T]:
+        member = getattr(module, attribute, None)
+        derived = hasattr(member, "card") or (isinstance(member, type) and issubclass(member, self._base_class()))
+        if self.adapter and callable(member) and not derived:
+            adapted: type[T] = _imported(self.adapter)(member, name)
+            return adapted
+        return self._member(module, attribute)
+
     def _member(self, module: ModuleType, attribute: str) -> type[T]:
         cls = getattr(module, attribute, None)
         if cls is None:
@@ -174,9 +185,13 @@ class Registry(Generic[T]):
         return cls
 
     def _base_class(self) -> type[Any]:
-        module, _, attribute = self.base.partition(":")
-        cls: type[Any] = getattr(importlib.import_module(module), attribute)
+        cls: type[Any] = _imported(self.base)
         return cls
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _loaded(cls: type[T], file: Path) -> Callable[[], tuple[type[T], str]]:
@@ -221,7 +236,8 @@ def defenses(
     workspace: Path | None = None, announce: Callable[[str], None] = lambda sentence: None
 ) -> Registry[Defense]:
     """The registry of defences."""
-    return Registry("defence", "defenses", "benchbox.defense:Defense", workspace, announce)
+    adapter = "benchbox.pretrained:from_factory"
+    return Registry("defence", "defenses", "benchbox.defense:Defense", workspace, announce, adapter)
 
 
 def attacks(

@@ -160,6 +160,9 @@ class Runner:
         x, y = (t.to(self.device) for t in self.dataset.test.batch(indices))
         x = x.contiguous(memory_format=torch.channels_last)
         draws = Draws(indices.to(self.device), cell.attack_seed)
+        for model in (defense, source):
+            if not model.deployable:
+                model.reveal(x, draws)
         start = time.perf_counter()
         clean = self._clean_predictions(cell, defense, x, draws)
         scoring = time.perf_counter() - start

@@ -12,6 +12,7 @@ from benchbox import data, device, provenance
 from benchbox.artifacts import Artifacts, Training
 from benchbox.errors import StoreError
 from benchbox.plan import Plan, Planner, Request
+from benchbox.pretrained import Shelf
 from benchbox.runner import Observer, Report, Runner
 from benchbox.store import Store
 from benchbox.workshop import Workshop
@@ -37,7 +38,7 @@ class Settings:
         data_dir: Folder of data sets, if given.
         device: As torch names it; None for the best there is.
         batch_size: Images attacked at once; None for the device's usual.
-        download: Whether data sets may be fetched.
+        download: Whether data sets and the weights of model zoos may be fetched.
     """
 
     store: str = "results/benchbox.sqlite"
@@ -79,11 +80,16 @@ class Session:
     def plan(self, request: Request) -> Plan:
         """The cells of a request."""
         dataset = self.dataset(request.dataset)
-        return Planner(self.defenses, self.attacks).plan(request, dataset, self.samples(request))
+        return self.planner().plan(request, dataset, self.samples(request))
 
     def trainings(self, request: Request) -> dict[str, Training]:
         """What the defences of a request have to be trained with, the lowest first, by digest."""
-        return Planner(self.defenses, self.attacks).trainings(request, self.dataset(request.dataset))
+        return self.planner().trainings(request, self.dataset(request.dataset))
+
+    def planner(self) -> Planner:
+        """What turns requests into cells here."""
+        folder = data.data_folder(self.settings.data_dir)
+        return Planner(self.defenses, self.attacks, Shelf(folder, self.settings.download, self.announce))
 
     def run(self, plan: Plan, store: Store, observer: Observer) -> Report:
         """Fill the cells of a plan; what is in the store already is not run again."""

@@ -132,6 +132,7 @@ def check_forward(defense: Defense, x: Tensor) -> None:
         DefenseError: A promise is broken.
     """
     name, draws = defense.card.name, sample_draws(len(x))
+    defense.reveal(x, draws)
     with _untouched_randomness(f"a call of defence {name}", DefenseError):
         logits = defense(x, draws).detach()
     check_logits(logits, len(x), defense.images.classes, name)
@@ -161,6 +162,7 @@ def check_stand_ins(defense: Defense, x: Tensor) -> None:
         DefenseError: A promise is broken.
     """
     name, draws = defense.card.name, sample_draws(len(x))
+    defense.reveal(x, draws)
     stand_ins = defense.surrogates()
     _require(
         set(stand_ins) == set(defense.stand_ins),
@@ -205,6 +207,8 @@ def check_saving(defense: Defense, recipe: Recipe, x: Tensor, *, classifier: nn.
         loaded = type(defense)(recipe, defense.images, classifier)
         artifacts.load_into(training.digest, loaded)
     draws = sample_draws(len(x))
+    for one in (defense, loaded):
+        one.reveal(x, draws)
     # The engine's layout: the same images in another give other last bits.
     loaded.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     _require(

@@ -12,6 +12,7 @@ from benchbox import training
 from benchbox.artifacts import Artifacts, Training
 from benchbox.data import Dataset
 from benchbox.defense import Defense, Recipe
+from benchbox.pretrained import Pretrained
 from benchbox.training import Progress
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class Workshop:
 
     def _make(self, wanted: Training) -> Defense:
         defense, recipe = self.build(wanted)
-        if wanted.digest in self.artifacts:
+        if wanted.source is not None:
+            assert isinstance(defense, Pretrained)
+            defense.adopt(wanted.source)
+        elif wanted.digest in self.artifacts:
             self.artifacts.load_into(wanted.digest, defense)
         else:
             self._train(wanted, defense, recipe)

@@ -10,11 +10,13 @@ DECLARED = {
     "pssr:ps": "pssr:PixelSurgery",
     "pssr:cae": "pssr:Regeneration",
     "pssr:ps+cae": "pssr:WithoutARD",
+    "pssr:oracle": "pssr_oracle:Oracle",
     "grad-reg": "grad_reg:GradReg",
     "arn": "arn:ARN",
     "pcl": "pcl:PCL",
     "uat": "uat:UAT",
     "rst": "uat:RST",
+    "robustbench": "robustbench_bridge:RobustBench",
     "rice": "rice:Rice",  # "ro" in the tables of the PSSR paper
     "bagt-pgd-at": "bag_of_tricks:BagPGDAT",
     "bagt-trades": "bag_of_tricks:BagTRADES",

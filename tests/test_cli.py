@@ -351,7 +351,8 @@ def test_a_new_defense_runs_as_it_stands_and_passes_its_test(said: Said, workspa
     assert status == 0
     assert f"wrote defenses/my_{kind}.py" in out
     assert (workspace / "tests" / f"test_my_{kind}.py").is_file()
-    short = [*SHORT, "--set", f"my-{kind}.epochs=1"]
+    epochs = [f"my-{kind}.epochs=1", *(["none.epochs=1"] if kind == "purifier" else [])]
+    short = ["--dataset", "tiny", "--quiet", *(word for text in epochs for word in ("--set", text))]
     status, out, _ = said("run", "--defense", f"my-{kind}", "--attacks", "pgd", *short)
     assert status == 0, out
     assert f"my-{kind}" in out

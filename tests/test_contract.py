@@ -21,6 +21,7 @@ from benchbox import (
     Draws,
     ImageSpec,
     Losses,
+    Pretrained,
     Purifier,
     ThreatModel,
     View,
@@ -35,6 +36,7 @@ from benchbox.errors import AttackError, DefenseError, RequestError
 BALL = ThreatModel("linf", 0.1)
 NOWHERE = Path("/nonexistent")  # the built-ins, whatever lies in the current folder
 DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
+TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name).cls, Pretrained)]
 # What shortens a plug-in, wherever it has such a field.
 QUICK_DEFENSE = {"epochs": 2, "batch_size": 40, "attack_steps": 2, "width": 8}
 QUICK_ATTACK = {"steps": 4, "iterations": 2, "queries": 15, "draws": 3, "restarts": 1}
@@ -59,7 +61,7 @@ def base(dataset: Dataset) -> nn.Module:
     return testing.check_training(cls, recipe, some, dataset.spec, threat=BALL).classifier
 
 
-@pytest.mark.parametrize("name", DEFENSES.names())
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_defense_keeps_its_contract(name: str, dataset: Dataset, images: Images, base: nn.Module) -> None:
     cls = DEFENSES.get(name).cls
     quick = {k: v for k, v in QUICK_DEFENSE.items() if k in cls.recipe_type.model_fields}

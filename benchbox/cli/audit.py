@@ -48,12 +48,14 @@ def audit(
     ] = None,
     norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf or l2.  (default: linf)")] = None,
     set_: options.Settings = None,
+    weights: options.Weights = None,
     format_: Annotated[
         str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
     ] = "terminal",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however long it takes.")] = False,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
+    no_download: options.NoDownload = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,9 +75,10 @@ def audit(
         "epsilon": epsilon,
         "norm": norm,
         "set": set_,
+        "weights": weights,
     }
     (asked,) = request(None, given).requests()
-    session = options.session(store, data_dir, device)
+    session = options.session(store, data_dir, device, download=not no_download)
     from benchbox.audit.conduct import conduct, cost, prepare
     from benchbox.audit.measurements import Effort
     from benchbox.cli.progress import watcher

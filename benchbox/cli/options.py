@@ -25,7 +25,10 @@ DEFAULT_STORE = "results/benchbox.sqlite"
 Defenses = Annotated[
     list[str] | None,
     typer.Option(
-        "--defense", "-d", metavar="NAMES", help="Defences, repeated or with commas; also file.py:Class."
+        "--defense",
+        "-d",
+        metavar="NAMES",
+        help="Defences, repeated or with commas; also file.py:Class or file.py:FACTORY.",
     ),
 ]
 Datasets = Annotated[
@@ -39,6 +42,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="PLUG-IN.FIELD=VALUE", help="Change a setting of a defence or an attack; repeatable."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.safetensors",
+        help="The weights of --defense file.py:FACTORY, a function or class that makes a torch module.",
     ),
 ]
 GridFile = Annotated[
@@ -59,6 +69,9 @@ DataDir = Annotated[
     typer.Option(
         metavar="FOLDER", help="Where data sets lie.  (default: $BENCHBOX_DATA, else ~/.cache/benchbox/data)"
     ),
+]
+NoDownload = Annotated[
+    bool, typer.Option("--no-download", help="Use what is on the disk: fetch no data set and no weights.")
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.  (default: a GPU if there is one)")
@@ -126,7 +139,12 @@ def plugins() -> tuple[Registry[Defense], Registry[Attack]]:
 
 
 def session(
-    store: str, data_dir: Path | None = None, device: str | None = None, batch_size: int | None = None
+    store: str,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    *,
+    download: bool = True,
 ) -> Session:
     """The engine with the settings of the command line.
 
@@ -138,7 +156,7 @@ def session(
 
     # Now, not after the data has been read.
     devices.choose(device)
-    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size)
+    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, download)
     return Session(*plugins(), chosen, announce=notice)
 
 

@@ -10,6 +10,7 @@ import typer
 from benchbox.cli import options
 from benchbox.cli.console import complain, notice, output
 from benchbox.cli.report import kinds_of
+from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
@@ -24,6 +25,8 @@ EXAMPLES = options.examples(
     "benchbox run --defense none,pgd-at,pssr --attacks fgsm,pgd --access gray-box,white-box --samples 200",
     "benchbox run --defense pssr --set pssr.alpha=0.9 --set pgd.steps=100 --epsilon 8/255",
     "benchbox run --defense my_defense.py:Mine --attacks pgd",
+    "benchbox run --defense model.py:net --weights net.safetensors --dataset cifar10 --attacks aa",
+    "benchbox run --defense robustbench:Carmon2019Unlabeled --dataset cifar10 --attacks aa",
     "benchbox run --grid ablation.toml --dry-run",
 )
 
@@ -61,12 +64,14 @@ def run(
     ] = None,
     norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf or l2.  (default: linf)")] = None,
     set_: options.Settings = None,
+    weights: options.Weights = None,
     grid: options.GridFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be run and trained, and leave.")
     ] = False,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
+    no_download: options.NoDownload = False,
     device: options.Device = None,
     batch_size: Annotated[
         int | None,
@@ -92,9 +97,10 @@ def run(
         "epsilon": epsilon,
         "norm": norm,
         "set": set_,
+        "weights": weights,
     }
     asked = request(grid, given)
-    session = options.session(store, data_dir, device, batch_size)
+    session = options.session(store, data_dir, device, batch_size, download=not no_download)
     plans = [session.plan(one) for one in asked.requests()]
     if dry_run:
         _preview(session, plans)
@@ -106,14 +112,24 @@ def request(file: Path | None, given: dict[str, Any]) -> Grid:
     """The grid file, if any, with what was given beside it; None means not given.
 
     Raises:
-        RequestError: A value does not fit.
+        RequestError: A value does not fit, or weights are given to several defences.
     """
     from benchbox import gridfile
 
     base = gridfile.read(file) if file else gridfile.Grid()
     words = {key: options.names(value) if isinstance(value, list) else value for key, value in given.items()}
     words["set"] = options.settings(given["set"])
-    return base.with_options({key: value for key, value in words.items() if value is not None})
+    weights = words.pop("weights", None)
+    asked = base.with_options({key: value for key, value in words.items() if value is not None})
+    if weights is None:
+        return asked
+    if len(asked.defenses) != 1:
+        raise RequestError(
+            f"--weights {weights} belongs to one defence and {len(asked.defenses)} are named; give each its own: "
+            "--set model.py:net.weights=FILE"
+        )
+    # A setting like any other: a grid file says it as [set."model.py:net"], and its axes run through several.
+    return asked.with_options({"set": {asked.defenses[0]: {"weights": str(weights)}}})
 
 
 def _preview(session: Session, plans: list[Plan]) -> None:

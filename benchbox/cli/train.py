@@ -24,9 +24,11 @@ def train(
     dataset: options.Datasets = None,
     seeds: options.Seeds = None,
     set_: options.Settings = None,
+    weights: options.Weights = None,
     grid: options.GridFile = None,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
+    no_download: options.NoDownload = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -35,15 +37,16 @@ def train(
     A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
     is for training on another machine or at another time.
     """
-    asked = request(grid, {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_})
-    session = options.session(store, data_dir, device)
+    given = {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_, "weights": weights}
+    asked = request(grid, given)
+    session = options.session(store, data_dir, device, download=not no_download)
     from benchbox.artifacts import Artifacts
     from benchbox.cli.progress import describe_training, watcher
 
     wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
     artifacts = Artifacts(session.settings.artifacts)
     for key, step in wanted.items():
-        there = key in artifacts
+        there = step.source is not None or key in artifacts
         try:
             with watcher(0, quiet=quiet) as observer:
                 session.train([step], observer)
@@ -52,4 +55,4 @@ def train(
                 f"{describe_training(step)} is stored up to its last epoch; the same command continues"
             ) from None
         words = "was there already" if there else "trained"
-        output().print(f"{describe_training(step)}: {words}, {artifacts.path(key)}", soft_wrap=True)
+        output().print(f"{describe_training(step)}: {words}, {step.source or artifacts.path(key)}", soft_wrap=True)

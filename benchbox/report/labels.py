@@ -45,6 +45,28 @@ def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
     return {identity(spec): _difference(spec, usual[spec.name]) for spec in specs}
 
 
+def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
+    """What to call each recipe beside the others of its name.
+
+    As `departures`; but where no recipe is more common than the others, as on a curve, none goes without saying:
+    each states every argument that they do not agree on.
+
+    Args:
+        specs: One per result, repeated as often as it was used.
+    """
+    said = dict(departures(specs))
+    uses = Counter(identity(spec) for spec in specs)
+    for name in dict.fromkeys(spec.name for spec in specs):
+        recipes = list({identity(spec): spec for spec in specs if spec.name == name}.values())
+        if len(recipes) > 1 and len({uses[identity(spec)] for spec in recipes}) == 1:
+            fields = list(dict.fromkeys(field for spec in recipes for field in spec.arguments))
+            differing = [f for f in fields if len({canonical(spec.arguments.get(f)) for spec in recipes}) > 1]
+            for spec in recipes:
+                parts = [f"{field}={_short(spec.arguments.get(field))}" for field in differing]
+                said[identity(spec)] = ", ".join(parts) or said[identity(spec)]
+    return said
+
+
 def identity(spec: Spec) -> str:
     """Equal for equal recipes, whatever the order of their arguments."""
     return canonical({"name": spec.name, "arguments": spec.arguments, "code": spec.code})

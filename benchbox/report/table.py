@@ -165,17 +165,21 @@ def _order(evidence: Evidence) -> tuple[int, int, str]:
 
 
 def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
-    departs = labels.departures([item.cell.defense for item in evidence])
+    specs = [item.cell.defense for item in evidence]
+    departs, said_of = labels.departures(specs), labels.distinctions(specs)
     rows = {_key(item): item.cell.defense.name for item in evidence}
     seeds = {name: {key.seed for key, owner in rows.items() if owner == name} for name in rows.values()}
     said = {
-        key: (name, departs[key.recipe], f"seed {key.seed}" if len(seeds[name]) > 1 else "")
+        key: (name, said_of[key.recipe], f"seed {key.seed}" if len(seeds[name]) > 1 else "")
         for key, name in rows.items()
     }
     uses = Counter(said.values())
     # Equal recipes on another base: only the trained weights tell them apart.
     return {
-        key: _Name(labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""), not parts[1])
+        key: _Name(
+            labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""),
+            not departs[key.recipe],
+        )
         for key, parts in said.items()
     }
 

@@ -1,0 +1,90 @@
+"""Pixel surgery on the perturbation alone: x + δ·M_t, by an oracle that knows the clean image x.
+
+X. Fu, Y. Zhou, L. Ma, L. Zhang. Invariance-powered Trustworthy Defense via Remove Then Restore.
+arXiv 2402.00304, 2024: the trivial attack of Fig. 1, with the mask M_t of Eq. 3-6 taken on x + δ.
+
+Surgery removes content together with perturbation (Eq. 7); here it removes perturbation only, so benign images
+stay as they are, as in the "+PS" row of Table 4. No defence can do it: never ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchbox import Batch, Card, Draws, ImageSpec, Recipe
+from benchbox.defense import straight_through
+from benchbox.errors import DefenseError
+
+from .pssr import PixelSurgery, SurgeryRecipe, saliency, trivial_mask
+
+
+class OracleRecipe(SurgeryRecipe):
+    """Pixel surgery's, with the threshold of Fig. 1: 1.5 times the mean of the image's own saliency map."""
+
+    threshold: Literal["dataset", "sample"] = "sample"
+
+
+class Oracle(PixelSurgery):
+    """Takes back the perturbation of the salient pixels; nothing is trained.
+
+    The clean images are those that `reveal` was last shown, found by the indices of the draws. Images without
+    draws belong to nobody: they are taken to be clean.
+    """
+
+    card = Card(
+        "pssr:oracle", "surgery that knows the clean image; no defence", "arXiv 2402.00304", 2024, "oracle"
+    )
+    recipe_type: ClassVar[type[Recipe]] = OracleRecipe
+    deployable: ClassVar[bool] = False
+    stand_ins: ClassVar[Mapping[str, str]] = {
+        "mask-constant": "the mask is held constant, its exact gradient almost everywhere",
+        "identity-removal": "the removal's backward pass is the identity, so pixels taken back get a gradient",
+    }
+
+    def __init__(self, recipe: SurgeryRecipe, images: ImageSpec, classifier: nn.Module) -> None:
+        super().__init__(recipe, images, classifier)
+        self._shown = torch.empty(0, images.channels, images.size, images.size)
+        self._indices = torch.empty(0, dtype=torch.int64)
+
+    def reveal(self, x: Tensor, draws: Draws) -> None:
+        """Keep the clean images until the next are shown."""
+        self._shown, self._indices = x, draws.indices
+
+    def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Nothing, unless the threshold is one for all images."""
+        return super().prepare(batch) if self.recipe.threshold == "dataset" else {}
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        """Logits (N, K) of what the oracle leaves; without draws, of the images as they are."""
+        return self.classifier(x) if draws is None else super().forward(x, draws)
+
+    def purify(self, x: Tensor, draws: Draws) -> Tensor:
+        """x + δ·M_t: the perturbed pixel where the surgery keeps it, the clean one where it does not.
+
+        Raises:
+            DefenseError: The clean image of one of them was not shown.
+        """
+        gradient, factor = saliency(self.classifier, x)
+        kept = trivial_mask(gradient, factor, self.recipe, self.threshold).bool()
+        return torch.where(kept, x, self._clean(x, draws))
+
+    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
+        """V0 and V1 of the surgery."""
+
+        def identity_removal(x: Tensor, draws: Draws) -> Tensor:
+            return self.classifier(straight_through(x, self.purify(x.detach(), draws)))  # type: ignore[no-any-return]
+
+        return {"mask-constant": self.forward, "identity-removal": identity_removal}
+
+    def _clean(self, x: Tensor, draws: Draws) -> Tensor:
+        match = draws.indices[:, None] == self._indices
+        if len(draws) != len(x) or not bool(match.any(1).all()):
+            raise DefenseError(
+                f"{self.card.name} was not shown the clean image of each of these {len(x)}; `benchbox run` shows "
+                "them, to attacks that say which images they ask for"
+            )
+        return self._shown[match.long().argmax(1)]

@@ -1,0 +1,257 @@
+"""Anybody's own checkpoint: `--defense file.py:factory --weights file.safetensors`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from benchbox import registry
+from benchbox.artifacts import Training
+from benchbox.cli import main
+from benchbox.data import Dataset, load
+from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
+from benchbox.plan import Planner, Request
+from benchbox.pretrained import Pretrained, Shelf, fill, read
+
+MODEL = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+class Deep(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
+
+def needy(width):
+    return net()
+
+def nothing():
+    return "a module"
+"""
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `model.py`, the weights of its `net`, and 20 training and 20 test images."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 28, 28)).astype(np.uint8), np.arange(40) % 10
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "tiny.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(MODEL)
+    torch.manual_seed(0)
+    save_file(network().state_dict(), tmp_path / "net.safetensors")
+    return tmp_path
+
+
+def planned(*, weights: str | Path | None = "net.safetensors", name: str = "model.py:net") -> Training:
+    """The training that stands for a checkpoint."""
+    overrides = {name: {"weights": str(weights)}} if weights else {}
+    return planner()[0].training(name, planner()[1], 7, overrides)
+
+
+def planner() -> tuple[Planner, Dataset]:
+    made = Planner(registry.defenses(), registry.attacks(), Shelf(Path("data"), announce=HEARD.append))
+    return made, load("tiny")
+
+
+HEARD: list[str] = []
+
+
+def adopted(training: Training) -> Pretrained:
+    cls = registry.defenses().get(training.defense.name).cls
+    assert issubclass(cls, Pretrained)
+    defense = cls(cls.recipe_type(**training.defense.arguments), load("tiny").spec)
+    assert training.source is not None
+    defense.adopt(training.source)
+    return defense
+
+
+def test_the_logits_are_those_of_the_checkpoint(workspace: Path) -> None:
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    fill(expected := network(), workspace / "net.safetensors")
+    assert torch.equal(adopted(planned())(x), expected(x))
+
+
+def test_weights_and_code_are_the_identity_and_paths_and_seeds_are_not(workspace: Path) -> None:
+    before = planned()
+    (workspace / "elsewhere.safetensors").write_bytes((workspace / "net.safetensors").read_bytes())
+    assert planned(weights="elsewhere.safetensors").digest == before.digest
+    assert before.seed == 0
+    save_file(network().state_dict(), workspace / "net.safetensors")  # other random weights
+    other = planned()
+    assert other.digest != before.digest
+    (workspace / "model.py").write_text(MODEL + "\n# another version\n")
+    assert planned().digest not in (before.digest, other.digest)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_pickle_is_read_without_unpickling_and_named(workspace: Path, prefix: str, wrapped: bool) -> None:
+    tensors = {prefix + key: value for key, value in network().state_dict().items()}
+    torch.save({"state_dict": tensors, "epoch": 3} if wrapped else tensors, workspace / "net.pt")
+    HEARD.clear()
+    defense = adopted(planned(weights="net.pt"))
+    assert torch.equal(defense.classifier.state_dict()["1.weight"], tensors[prefix + "1.weight"])
+    assert [sentence.partition(" is a pickle")[0] for sentence in HEARD] == ["net.pt"]
+
+
+def test_a_pickle_with_code_is_refused(workspace: Path) -> None:
+    torch.save(network(), workspace / "whole.pt")
+    with pytest.raises(ArtifactError, match=r"whole\.pt is damaged or holds more than tensors"):
+        read(workspace / "whole.pt")
+
+
+def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    tensors = {**network().state_dict(), **{key.replace("_", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in tensors.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (changed(**{"1_weight": None}), "has no '1.weight'; build the network the weights were saved from"),
+        (changed(**{"1_weight": None, "fc1_weight": torch.zeros(1)}), "has no '1.weight' but 'fc1.weight'"),
+        (changed(**{"1_weight": torch.zeros(10, 3)}), "'1.weight' is (10, 3) where the network has (10, 784)"),
+        (changed(**{"2_bias": torch.zeros(1)}), "has '2.bias', which the network has not"),
+    ],
+)
+def test_the_first_key_that_does_not_fit_is_named(
+    workspace: Path, tensors: dict[str, torch.Tensor], sentence: str
+) -> None:
+    save_file(tensors, workspace / "wrong.safetensors")
+    with pytest.raises(ArtifactError, match=re.escape(sentence)):
+        adopted(planned(weights="wrong.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "error", "sentence"),
+    [
+        ("model.py:net", None, RequestError, "add --weights FILE.safetensors"),
+        ("model.py:net", "absent.safetensors", ArtifactError, "no weights at absent.safetensors"),
+        ("model.py:net", "model.py", RequestError, "model.py is no weights file"),
+        ("model.py:needy", "net.safetensors", DefenseError, "it is called without arguments"),
+        ("model.py:nothing", "net.safetensors", DefenseError, "returned a str; return a torch.nn.Module"),
+        (
+            "model.py:Deep",
+            "net.safetensors",
+            ArtifactError,
+            "'1.weight' is (10, 784) where the network has (16, 784)",
+        ),
+        ("model.py:nett", "net.safetensors", RequestError, "model.py 'nett'; it defines no plug-in"),
+        ("pgd-at", "net.safetensors", RequestError, "pgd-at is trained here; weights belong to a factory"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    workspace: Path, name: str, weights: str | None, error: type[BenchboxError], sentence: str
+) -> None:
+    with pytest.raises(error) as caught:
+        adopted(planned(name=name, weights=weights))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_it_does_not_take_are_an_error_before_any_attack(workspace: Path) -> None:
+    (workspace / "model.py").write_text(MODEL.replace("784", "100"))
+    save_file(nn.Sequential(nn.Flatten(), nn.Linear(100, 10)).state_dict(), workspace / "net.safetensors")
+    with pytest.raises(DefenseError, match=r"model\.py:net does not take images of 1×28×28 .* --dataset"):
+        adopted(planned())
+    (workspace / "model.py").write_text(MODEL.replace("10)", "7)"))
+    save_file(nn.Sequential(nn.Flatten(), nn.Linear(784, 7)).state_dict(), workspace / "net.safetensors")
+    with pytest.raises(DefenseError, match=r"returns \(2, 7\) for 2 images, expected logits \(2, 10\)"):
+        adopted(planned())
+
+
+def test_what_only_a_training_needs_cannot_be_set(workspace: Path) -> None:
+    made, dataset = planner()
+    overrides = {"model.py:net": {"weights": "net.safetensors", "epochs": 5}}
+    with pytest.raises(RequestError, match=r"model\.py:net is not trained here, so 'epochs' changes nothing"):
+        made.training("model.py:net", dataset, 0, overrides)
+
+
+# ---- the command line ---------------------------------------------------------------------------------------
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def said(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    def call(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+NET = ("--defense", "model.py:net", "--dataset", "tiny", "--quiet")
+WEIGHTS = ("--weights", "net.safetensors")
+
+
+def test_a_checkpoint_is_run_without_training_and_once_whatever_the_seeds(said: Said, workspace: Path) -> None:
+    status, out, err = said("run", *NET, *WEIGHTS, "--attacks", "fgsm", "--seeds", "0,1")
+    assert (status, err) == (0, "")
+    assert "1 cells done, 0 reused" in out
+    assert not list((workspace / "results").glob("artifacts/*"))
+    assert "0 cells done, 1 reused" in said("run", *NET, *WEIGHTS, "--attacks", "fgsm")[1]
+    assert "nothing has to be trained" in said("run", *NET, *WEIGHTS, "--attacks", "pgd", "--dry-run")[1]
+
+
+def test_it_is_attacked_white_box_and_has_no_substitute(said: Said) -> None:
+    _, out, err = said("run", *NET, *WEIGHTS, "--attacks", "fgsm", "--access", "transfer")
+    assert out == ""
+    assert "nothing to run" in err
+
+
+def test_train_says_that_it_was_there(said: Said) -> None:
+    status, out, _ = said("train", *NET, *WEIGHTS)
+    assert status == 0
+    assert out.strip() == "model.py:net for tiny, seed 0: was there already, net.safetensors"
+
+
+def test_an_audit_takes_a_checkpoint(said: Said) -> None:
+    words = ("--steps", "2", "--random-points", "5", "--samples", "4", "--yes", "--format", "json", "--quiet")
+    status, out, err = said("audit", "model.py:net", *WEIGHTS, "--dataset", "tiny", *words)
+    assert status == 0, err
+    assert '"defense": "model.py:net"' in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("run", *NET), "model.py:net builds a network without weights; add --weights"),
+        (("run", "--defense", "none,model.py:net", *WEIGHTS), "belongs to one defence and 2 are named"),
+        (("run", *WEIGHTS), "no defenses are named|belongs to one defence and 0 are named"),
+        (("run", "--defense", "none", "--dataset", "tiny", *WEIGHTS), "none is trained here; weights belong"),
+        (("train", *NET), "model.py:net builds a network without weights"),
+        (("run", "--defense", "pssr", "--dataset", "tiny", "--set", "carso.epochs=1"), "does not use carso"),
+        (("run", "--defense", "pssr", "--dataset", "tiny", "-a", "fgsm", "--set", "pgd.steps=1"), "not use pgd"),
+        (("run", "--defense", "none", "--dataset", "mnist", "--no-download"), "mnist"),
+    ],
+)
+def test_mistakes_on_the_command_line(said: Said, words: tuple[str, ...], sentence: str) -> None:
+    status, _, err = said(*words)
+    assert status == 2
+    assert err.startswith("benchbox: error: ")
+    assert err.count("\n") == 1
+    assert re.search(sentence, err)
+
+
+def test_settings_of_a_base_and_of_a_used_attack_are_allowed(workspace: Path) -> None:
+    made, dataset = planner()
+    overrides = {"none": {"epochs": 1}, "pgd": {"steps": 2}}
+    request = Request(("pssr",), "tiny", ("pgd",), overrides=overrides)
+    assert {t.defense.arguments["epochs"] for t in made.trainings(request, dataset).values()} == {1, 9}
