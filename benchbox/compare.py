@@ -17,6 +17,7 @@ from benchbox.comparison import Comparison, Pair, Scope, Side
 from benchbox.domain import Access, Evidence
 from benchbox.errors import RequestError
 from benchbox.report import labels
+from benchbox.report.control import is_null
 from benchbox.report.entry import worst_arrays
 from benchbox.report.records import Column
 from benchbox.report.table import ONE_MODEL
@@ -92,8 +93,10 @@ class _Asked:
 
     @property
     def chosen(self) -> list[Evidence]:
-        """Its cells; those with the most scoring draws first also speak for the clean images."""
-        cells = [e for e in self.evidence if not self.attacks or e.cell.attack.name in self.attacks]
+        """Its attacked cells; those with the most scoring draws first also speak for the clean images."""
+        cells = [
+            e for e in self.evidence if not is_null(e) and (not self.attacks or e.cell.attack.name in self.attacks)
+        ]
         return sorted(cells, key=lambda e: (-e.cell.scoring_draws, e.cell.attack_seed, e.cell.key))
 
     def trainings(self, departs: Mapping[str, str]) -> list[_Training]:

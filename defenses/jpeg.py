@@ -5,13 +5,13 @@ C. Guo, M. Rana, M. Cissé, L. van der Maaten. Countering Adversarial Images Usi
 here; the paper's networks that were trained on compressed images are left out.
 
 The codec is baseline JPEG (ITU-T T.81), in torch so that it runs in batches on any device: eight-bit pixels,
-YCbCr, chroma at half the resolution, 8×8 cosine transform, the tables of Annex K scaled as in libjpeg. What is left
-out is the entropy coding, which loses nothing. Grey images have luminance alone.
+YCbCr, chroma at half the resolution, 8×8 cosine transform, the tables of Annex K scaled as in libjpeg. What is
+left out is the entropy coding, which loses nothing. Grey images have luminance alone.
 
 What white-box access means here: rounding has a derivative of zero, so plain autograd through the deployed defence
 is *exactly zero*, and a gradient attack stays where it started. Such a white-box number says nothing about the
-robustness. No stand-in is exact, for there is no useful derivative to be exact about; the number that counts is the
-worst case over the stand-ins (BPDA; Athalye et al. 2018) and the black-box attacks.
+robustness. No stand-in is exact, for there is no useful derivative to be exact about; the number that counts is
+the worst case over the stand-ins (BPDA; Athalye et al. 2018) and the black-box attacks.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Random resizing and padding.
 
 C. Xie, J. Wang, Z. Zhang, Z. Ren, A. Yuille. Mitigating Adversarial Effects Through Randomization. ICLR 2018
-(arXiv 1711.01991): an image is resized to a random size, put at a random place on a larger canvas of zeros, and given
-to a classifier that was trained without any of this. Nothing is trained here.
+(arXiv 1711.01991): an image is resized to a random size, put at a random place on a larger canvas of zeros, and
+given to a classifier that was trained without any of this. Nothing is trained here.
 
-Departure: the paper enlarges, from 299 to 299…330 pixels on a canvas of 331, for its classifiers take images of any
-size. Those here take one size only. So the canvas has the size of the image, and the image shrinks, in the paper's
-proportions: 299/331 to 330/331 of the canvas, that is 25 to 27 pixels of 28 and 29 to 31 of 32. This leaves small
-images 29 outcomes where the paper has 12,528; `smallest` makes more. Interpolation is bilinear.
+Departure: the paper enlarges, from 299 to 299…330 pixels on a canvas of 331, for its classifiers take images of
+any size. Those here take one size only. So the canvas has the size of the image, and the image shrinks, in the
+paper's proportions: 299/331 to 330/331 of the canvas, that is 25 to 27 pixels of 28 and 29 to 31 of 32. This
+leaves small images 29 outcomes where the paper has 12,528; `smallest` makes more. Interpolation is bilinear.
 
 Within one draw the defence is a linear map of the image, so plain autograd is exact; what an attacker has to do is
 average over draws (Athalye et al. 2018).

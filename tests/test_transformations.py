@@ -52,7 +52,7 @@ def pillow(x: Tensor, quality: int, chroma: str) -> Tensor:
 )
 @pytest.mark.parametrize("size", [28, 32])
 def test_the_codec_is_pillows(size: int, channels: int, chroma: str, quality: int) -> None:
-    """To 1.25 of 255 levels on average: where another arithmetic rounds a coefficient the other way, a block moves."""
+    """To 1.25 of 255 levels on average: a coefficient that is rounded the other way moves a block."""
     x = pictures(32, channels, size)
     ours = codec(channels, size, quality=quality, chroma=chroma).purify(x, sample_draws(32))
     levels = (ours - pillow(x, quality, chroma)).abs() * 255
