@@ -220,3 +220,17 @@ def test_an_attack_declares_an_averaging_exactly_where_it_asks_for_more_draws(na
     assert (passes[1][0] > passes[0][0]) == bool(attack.averaging)
     # What averages gradients makes as many backward passes as there are draws.
     assert (passes[1][1] == 4 * passes[0][1] > 0) == (attack.averaging == MEAN_GRADIENT)
+
+
+def test_show_has_every_statistic_and_the_averaging() -> None:
+    from benchbox.cli.show import _outcome
+
+    facts = _outcome(dice(averaging=MEAN_GRADIENT))
+    right = rolled(0.4, 1)
+    assert facts["accuracy under the attack"] == f"{right.mean():.2%}"
+    assert facts["  one fixed seed (the first draw)"] == f"{right[:, 0].mean():.2%}"
+    assert facts["  right in all 10"] == f"{right.all(1).mean():.2%}"
+    assert facts["  majority vote of 10"]
+    assert facts["EOT draws"] == f"20, {MEAN_GRADIENT}"
+    assert _outcome(dice())["EOT draws"] == "20, averaging not recorded"
+    assert "EOT draws" not in _outcome(NONE)
