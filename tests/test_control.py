@@ -14,6 +14,7 @@ from rich.console import Console
 from test_report import GRAY, WHITE, evidence, failed, only, row, unfinished
 
 from benchbox import Attack, ThreatModel, View, registry, report, stats
+from benchbox.compare import compare
 from benchbox.domain import Evidence
 from benchbox.draws import Draws
 from benchbox.report.control import LEVEL
@@ -159,6 +160,15 @@ def test_csv_and_json_hold_the_control() -> None:
     assert (one["null"]["verdict"], one["null"]["cells"][0]["key"]) == ("differs", BROKEN[1].cell.key)
     (one,) = json.loads(report.render(HONEST, "json"))["tables"][0]["rows"]
     assert (one["withheld"], one["null"]["verdict"]) == (None, "agrees")
+
+
+def test_a_comparison_says_what_the_control_says() -> None:
+    for items, said in ((BROKEN, "dice: withheld: "), ([dice()], "dice: the null attack was not run")):
+        (found,) = compare([*items, NONE], "dice", "none")
+        assert found.notes[0].startswith(said)
+        assert not any("null" in str(pair.column) for pair in found.pairs)
+    (found,) = compare([*HONEST, NONE], "dice", "none")
+    assert not any("null" in note for note in found.notes)
 
 
 # --- one fixed seed ------------------------------------------------------------------------------------------
