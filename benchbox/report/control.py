@@ -64,10 +64,13 @@ class Control:
         if null is None or self.clean is None:
             error = " ".join(self.measurement.evidence.error.split())
             return f"the null attack is not finished{f' ({error})' if error else ''}, {unsound}."
+        points, low, high = (
+            f"{round(v or 0.0, null.digits) + 0.0:+.{null.digits}f}"
+            for v in (self.difference, self.low, self.high)
+        )
         found = (
             f"{null} % with the null attack, which changes no image, against {self.clean} % clean: "
-            f"{self.difference:+.{null.digits}f} points, 95 % interval [{self.low:+.{null.digits}f}, "
-            f"{self.high:+.{null.digits}f}], {self.test}, p = {self.p:.2g}"
+            f"{points} points, 95 % interval [{low}, {high}], {self.test}, p = {self.p:.2g}"
         )
         if self.verdict == "agrees":
             return f"null attack agrees with the clean accuracy: {found}."
