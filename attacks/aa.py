@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View
+from benchbox.view import MEAN_GRADIENT
 
 from ._fence import fenced
 from ._pyautoattack import APGD, TargetedAPGD, square, targeted_fab
@@ -38,6 +39,7 @@ class AA(Attack):
 
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
+    averaging = MEAN_GRADIENT
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Clean images stay where nothing was found or nothing was to be done."""

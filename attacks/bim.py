@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox.view import MEAN_GRADIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class BIM(Attack):
         kind="gradient",
     )
     standard = (Access.GRAY_BOX, Access.TRANSFER)
+    averaging = MEAN_GRADIENT
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.BIM
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox.view import MEAN_GRADIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class FGSM(Attack):
         "fgsm", "one step of length epsilon", paper="Goodfellow et al., ICLR 2015", year=2015, kind="gradient"
     )
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
+    averaging = MEAN_GRADIENT
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """One forward and one backward pass."""

@@ -30,6 +30,7 @@ class Noise(Attack):
     card = Card("noise", "random points of the ball", paper="Carlini et al., 2019", year=2019, kind="score-based")
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
+    averaging = "share of draws that err, then the mean of the per-draw margins"
 
     draws: int = 100
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
 from benchbox.ascent import cross_entropy
+from benchbox.view import MEAN_GRADIENT
 
 from .noise import worst
 
@@ -32,6 +33,7 @@ class PGD(Attack):
 
     card = Card("pgd", "iterated FGSM, random start", paper="Madry et al., ICLR 2018", year=2018, kind="gradient")
     standard: ClassVar[tuple[Access, ...]] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+    averaging = MEAN_GRADIENT
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {
             "steps": 20,

@@ -34,6 +34,7 @@ class Square(Attack):
     )
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
+    averaging = "mean of the per-draw losses"
 
     queries: int = 5000
     p: float = 0.8

@@ -46,6 +46,8 @@ class Attack(ABC):
         needs: What it asks of the model: `gradient`, `scores`, `labels`, or `nothing`.
         standard: The accesses under which `--attacks all` runs it.
         settings: Departures from the field defaults, by data set or by family (`mnist`, `cifar`).
+        averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
+            record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
         version: Raised when a change to the code changes its results.
     """
 
@@ -53,6 +55,7 @@ class Attack(ABC):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "gradient"
     standard: ClassVar[tuple[Access, ...]] = ()
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    averaging: ClassVar[str] = ""
     version: ClassVar[int] = 1
 
     @classmethod

@@ -17,7 +17,8 @@ from benchbox.comparison import Comparison, Pair, Scope, Side
 from benchbox.domain import Access, Evidence
 from benchbox.errors import RequestError
 from benchbox.report import labels
-from benchbox.report.entry import worst_arrays
+from benchbox.report.control import Control, hold, is_null
+from benchbox.report.entry import measure, worst_arrays
 from benchbox.report.records import Column
 from benchbox.report.table import ONE_MODEL
 from benchbox.selection import Ground, listed, named, trainings
@@ -92,9 +93,21 @@ class _Asked:
 
     @property
     def chosen(self) -> list[Evidence]:
-        """Its cells; those with the most scoring draws first also speak for the clean images."""
-        cells = [e for e in self.evidence if not self.attacks or e.cell.attack.name in self.attacks]
-        return sorted(cells, key=lambda e: (-e.cell.scoring_draws, e.cell.attack_seed, e.cell.key))
+        """Its attacked cells; those with the most scoring draws first also speak for the clean images."""
+        cells = [
+            e for e in self.evidence if not is_null(e) and (not self.attacks or e.cell.attack.name in self.attacks)
+        ]
+        return sorted(cells, key=_order)
+
+    def controls(self) -> Iterator[Control]:
+        """What the null attack says of each training."""
+        for artifact in self.trained.values():
+            own = sorted((e for e in self.evidence if e.cell.artifact == artifact), key=_order)
+            reference = next(filter(_finished, own), None)
+            randomized = any(e.cell.scoring_draws > 1 or e.cell.eot > 1 for e in own)
+            control = hold([measure(e) for e in own if is_null(e)], reference, randomized=randomized)
+            if control is not None:
+                yield control
 
     def trainings(self, departs: Mapping[str, str]) -> list[_Training]:
         """The finished cells, training by training; a column counts when every cell of it is finished."""
@@ -170,6 +183,7 @@ class _Bench:
 
     def _notes(self) -> Iterator[str]:
         for side, asked in enumerate(self.asked):
+            yield from (f"{asked.name}: {one.sentence}" for one in asked.controls() if one.verdict != "agrees")
             if count := sum(not _finished(item) for item in asked.chosen):
                 yield f"{asked.name}: {count} unfinished or failed cells are left out."
             if others := self._others(side):
@@ -244,6 +258,10 @@ def _same_model(trained: Sequence[_Training], wanted: Collection[Column]) -> Non
             deployed = all(item.cell.view.artifact == item.cell.artifact for item in own)
             if own and deployed and column.access in ONE_MODEL and column not in one.columns:
                 one.columns[column] = own
+
+
+def _order(evidence: Evidence) -> tuple[int, int, str]:
+    return -evidence.cell.scoring_draws, evidence.cell.attack_seed, evidence.cell.key
 
 
 def _cells(trained: _Training, columns: Mapping[Column, set[int]]) -> list[Evidence]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from benchbox.draws import Draws
 
+#: The control: the attack that changes no image. Whatever is attacked, a randomised defence is scored on it too.
+NULL_ATTACK = "null"
 #: Room for float32 rounding when a distance is compared with epsilon (exact arithmetic exceeds 8/255 by 2.6e-8).
 TOLERANCE = 1e-6
 
@@ -200,6 +202,9 @@ class Cell:
         attack_seed: Seed of every draw the attack makes or sees.
         scoring_draws: Fresh draws per image when the defence is randomised, else 1.
         eot: Draws a gradient is averaged over when the view is randomised, else 1.
+        averaging: What the attack averages over them, as it declares (`Attack.averaging`); empty where there is
+            one draw, and in cells stored before it was recorded. It follows from the attack's code: no part of
+            the key.
     """
 
     defense: Spec
@@ -213,11 +218,12 @@ class Cell:
     attack_seed: int = 0
     scoring_draws: int = 1
     eot: int = 1
+    averaging: str = ""
 
     @property
     def key(self) -> str:
         """SHA-256 of the canonical JSON: primary key, resume key and cache key at once."""
-        return digest(self.as_dict())
+        return digest({k: v for k, v in self.as_dict().items() if k != "averaging"})
 
     @property
     def craft_key(self) -> str:

@@ -166,8 +166,10 @@ def _adversarials(cell: Cell, positions: NDArray[np.int64], x_adv: NDArray[np.fl
 
 def _note_kind(session: Session, store: Store, training: Training) -> None:
     name = training.defense.name
-    deployable = session.defenses.get(name).cls.deployable
-    store.remember(f"defense {name}", {"purifies": training.base is not None, "deployable": deployable})
+    cls = session.defenses.get(name).cls
+    purifies = training.base is not None
+    kind = {"purifies": purifies, "deployable": cls.deployable, "randomized": cls.randomized}
+    store.remember(f"defense {name}", kind)
 
 
 def _silent(training: Training, progress: Progress) -> None:

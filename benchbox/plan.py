@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbox.artifacts import Training
-from benchbox.domain import Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.domain import NULL_ATTACK, Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.errors import RequestError, unknown
 from benchbox.pretrained import Pretrained, PretrainedRecipe, Shelf
 
@@ -86,7 +86,7 @@ class Planner:
         self._files: dict[tuple[str, Recipe], tuple[Path, Spec]] = {}
 
     def plan(self, request: Request, dataset: Dataset, samples: SampleList) -> Plan:
-        """Every cell of a request.
+        """Every cell of a request, and for a randomised defence the null attack whether it was asked for or not.
 
         Args:
             request: What was asked for.
@@ -103,14 +103,21 @@ class Planner:
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
             attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
+            control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
+            averaging = {control.name: ""} | {plugin.name: plugin.cls.averaging for plugin, _ in attacks}
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
                 substitute = _substitute(training.root)
                 for step in (training, training.root, *([substitute] if substitute else [])):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
-                for attack, access, view in self._pairs(request, plugin, training, substitute, attacks):
-                    randomized = plugin.cls.randomized
+                randomized = plugin.cls.randomized
+                pairs = list(self._pairs(request, plugin, training, substitute, attacks))
+                if randomized:
+                    # After every attack, so that it sees what they may have left behind in the defence.
+                    pairs.append((control, Access.WHITE_BOX, ViewSpec(training.digest)))
+                for attack, access, view in pairs:
+                    eot = request.eot if randomized and view.artifact == training.digest else 1
                     cell = Cell(
                         defense=training.defense,
                         artifact=training.digest,
@@ -122,7 +129,8 @@ class Planner:
                         training_seed=training.seed,
                         attack_seed=request.attack_seed,
                         scoring_draws=request.scoring_draws if randomized else 1,
-                        eot=request.eot if randomized and view.artifact == training.digest else 1,
+                        eot=eot,
+                        averaging=averaging[attack.name] if eot > 1 else "",
                     )
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}

@@ -114,6 +114,7 @@ class Session:
             kind = {
                 "purifies": plan.trainings[cell.artifact].base is not None,
                 "deployable": self.defenses.get(name).cls.deployable,
+                "randomized": self.defenses.get(name).cls.randomized,
             }
             store.remember(f"defense {name}", kind)
 

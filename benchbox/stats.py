@@ -131,6 +131,12 @@ def worst_of_r(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return every
 
 
+def fixed_seed(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) whether the first draw of an (N, R) array is correct: what a single seed, held fixed, reports."""
+    first: NDArray[np.bool_] = correct[:, 0]
+    return first
+
+
 def _chosen(select: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the attack that `select` finds worst for a sample gets in `score`; both (attacks, N)."""
     worst = (select + _TIE * select.mean(axis=1, keepdims=True)).argmin(axis=0)

@@ -14,6 +14,8 @@ from torch import Tensor
 from benchbox.draws import Draws
 
 Forward = Callable[[Tensor, Draws], Tensor]
+#: What `View.gradient` averages over the draws. Means of logits or of probabilities are other objectives.
+MEAN_GRADIENT = "mean of the gradients of the per-draw losses"
 
 
 class View:

@@ -20,4 +20,6 @@ DECLARED = {
     "rice": "rice:Rice",  # "ro" in the tables of the PSSR paper
     "bagt-pgd-at": "bag_of_tricks:BagPGDAT",
     "bagt-trades": "bag_of_tricks:BagTRADES",
+    "jpeg": "jpeg:JPEG",
+    "randomized-resize-pad": "resize_pad:ResizePad",
 }

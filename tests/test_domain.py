@@ -45,6 +45,14 @@ def test_whatever_changes_the_number_changes_the_key(change):
     assert replace(CELL, **change).key != CELL.key
 
 
+def test_what_follows_from_the_code_is_recorded_and_changes_no_key():
+    said = replace(CELL, averaging="mean of the logits")
+    assert (said.key, said.craft_key) == (CELL.key, CELL.craft_key)
+    assert Cell.from_dict(said.as_dict()) == said
+    before = {k: v for k, v in CELL.as_dict().items() if k != "averaging"}
+    assert Cell.from_dict(before) == CELL
+
+
 def test_crafting_is_shared_by_cells_that_differ_in_the_scored_defense_alone():
     other = replace(CELL, artifact="z", defense=Spec("atop", {}, "benchbox/1"), scoring_draws=10)
     assert other.craft_key == CELL.craft_key

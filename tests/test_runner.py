@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from benchbox import registry, transfer
-from benchbox.domain import Access
+from benchbox.domain import NULL_ATTACK, Access
 from benchbox.errors import StoreError
 from benchbox.plan import Request
+from benchbox.report import table
 from benchbox.session import Session, Settings
 from benchbox.store import Store
+from benchbox.view import MEAN_GRADIENT
 
 PLUGINS = '''
 from dataclasses import dataclass
@@ -54,6 +56,14 @@ class Noisy(Blur):
     randomized = True
     def purify(self, x, draws):
         return (x + 0.4 * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
+
+class Alarmed(Noisy):
+    """Once it was asked for a gradient it adds more noise: scored is another defence than the one deployed."""
+    card = Card("alarmed", "reacts to attacks")
+    level = 0.2
+    def purify(self, x, draws):
+        self.level = 1.0 if x.requires_grad else self.level
+        return (x + self.level * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
 '''
 ATTACKS = """
 from dataclasses import dataclass
@@ -229,6 +239,39 @@ def test_the_null_attack_returns_the_clean_accuracy_of_a_randomized_defense(sess
     assert (outcome.adversarial != outcome.clean).any(), "scoring drew the same numbers twice"
     assert 0 < outcome.clean_correct.mean() < 1
     assert abs(outcome.robust.mean() - outcome.clean_correct.mean()) < 0.03
+
+
+def test_every_randomised_defence_is_controlled_whatever_was_asked(session):
+    for attacks, accesses in (("all",), ()), (("pgd",), ()), (("pgd",), (Access.TRANSFER,)), (("null",), ()):
+        cells = session.plan(request("none", "noisy", attacks=attacks, accesses=accesses)).cells
+        controls = [cell for cell in cells if cell.attack.name == NULL_ATTACK]
+        if attacks != ("null",):
+            assert cells[-1] is controls[-1]  # after every attack
+        assert [c.access for c in controls if c.defense.name == "noisy"] == [Access.WHITE_BOX]
+        assert len([c for c in controls if c.defense.name == "none"]) == (attacks == ("null",))
+
+
+def rows(evidence):
+    (found,) = table.build(list(evidence.values()))
+    return {row.label: row for row in found.rows}
+
+
+def test_an_honest_defence_is_ranked_and_one_that_notices_attacks_is_withheld(session, store):
+    _, _, evidence = run(session, store, request("noisy", "alarmed", attacks=("pgd",), scoring_draws=5, eot=2))
+    found = rows(evidence)
+    assert found["noisy"].control.verdict == "agrees"
+    assert found["noisy"].rank == 1
+    assert found["alarmed"].withheld
+    assert found["alarmed"].rank is None
+    assert found["alarmed"].control.difference < -10
+
+
+def test_the_averaging_over_draws_is_stored_with_the_cell(session, store):
+    _, _, evidence = run(session, store, request("noisy", "none", attacks=("pgd",), scoring_draws=2, eot=2))
+    stored = {key[:2]: (e.cell.eot, e.cell.averaging) for key, e in evidence.items() if key[2] == "pgd"}
+    assert stored["noisy", Access.WHITE_BOX] == (2, MEAN_GRADIENT)
+    assert stored["noisy", Access.GRAY_BOX] == (1, "")  # the bare classifier draws nothing
+    assert stored["none", Access.WHITE_BOX] == (1, "")
 
 
 def test_a_transfer_result_says_what_its_substitute_is_worth(session, store):

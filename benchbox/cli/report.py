@@ -27,10 +27,11 @@ EXAMPLES = options.examples(
 
 
 class Kinds(TypedDict):
-    """Names of defences that purify, and of those that are never ranked; audits by digest of the weights."""
+    """Names of defences that purify, are never ranked, are randomised; audits by digest of the weights."""
 
     purifiers: list[str]
     oracles: list[str]
+    randomized: list[str]
     audits: dict[str, Mapping[str, Any]]
 
 
@@ -86,13 +87,14 @@ def report(
 
 
 def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
-    """Which of the defences purify and which are never ranked, as noted when they were run, and their audits."""
+    """What was noted of the defences when they were run, and their audits."""
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
     return {
         "purifiers": [name for name, kind in noted.items() if kind.get("purifies")],
         "oracles": [name for name, kind in noted.items() if not kind.get("deployable", True)],
+        "randomized": [name for name, kind in noted.items() if kind.get("randomized")],
         "audits": {artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
     }
 

@@ -142,11 +142,30 @@ def _outcome(evidence: Evidence) -> dict[str, str]:
         facts |= {
             "clean accuracy": f"{outcome.clean_correct.mean():.2%}",
             "accuracy under the attack": f"{outcome.robust.mean():.2%}",
-            "scoring draws": str(outcome.adversarial.shape[1]),
+            **_draws(evidence),
             "largest change of a pixel": f"{outcome.linf.max():.4f}",
             "forward + backward passes": f"{outcome.forwards.mean():.0f} + {outcome.backwards.mean():.0f}",
         }
     return {**facts, "seconds": f"{evidence.seconds:.1f}", "run": f"{evidence.run}, {evidence.created}"}
+
+
+def _draws(evidence: Evidence) -> dict[str, str]:
+    """How a randomised defence was scored, and what its attacker averaged over."""
+    from benchbox.report.entry import measure
+
+    cell, draws = evidence.cell, evidence.outcome.adversarial.shape[1]
+    extra = measure(evidence).extra
+    facts = {"scoring draws": str(draws)}
+    for name, said in (
+        ("majority_vote", f"majority vote of {draws}"),
+        ("worst_of_r", f"right in all {draws}"),
+        ("fixed_seed", "one fixed seed (the first draw)"),
+    ):
+        if name in extra:
+            facts[f"  {said}"] = f"{extra[name]:.2f}%"
+    if cell.eot > 1:
+        facts["EOT draws"] = f"{cell.eot}, {cell.averaging or 'averaging not recorded'}"
+    return facts
 
 
 def _facts(facts: Mapping[str, str]) -> Table:

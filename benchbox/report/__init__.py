@@ -36,6 +36,7 @@ def render(
     *,
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
+    randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
     standalone: bool = False,
@@ -47,6 +48,7 @@ def render(
         format: One of `FORMATS`.
         purifiers: Names of defences known to purify; see `table.build`.
         oracles: Names of defences that are never ranked.
+        randomized: Names of defences known to be randomised; see `table.build`.
         against: Name, label or digest of the defence that every other is compared with.
         audits: Records of `benchbox audit` by digest of the weights.
         standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
@@ -60,7 +62,9 @@ def render(
 
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
-    tables = table.build(evidence, purifiers=purifiers, oracles=oracles, against=against, audits=audits)
+    tables = table.build(
+        evidence, purifiers=purifiers, oracles=oracles, randomized=randomized, against=against, audits=audits
+    )
     text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
     return text
 
@@ -70,6 +74,7 @@ def terminal(
     *,
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
+    randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RenderableType:
@@ -77,4 +82,7 @@ def terminal(
     from benchbox.report import table
     from benchbox.report.console import render as renderable
 
-    return renderable(table.build(evidence, purifiers=purifiers, oracles=oracles, against=against, audits=audits))
+    tables = table.build(
+        evidence, purifiers=purifiers, oracles=oracles, randomized=randomized, against=against, audits=audits
+    )
+    return renderable(tables)

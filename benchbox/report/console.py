@@ -13,7 +13,7 @@ from rich.text import Text
 from benchbox.report.entry import Entry
 from benchbox.report.records import Column, Row, Table
 
-_STYLE = {"done": "", "same": "", "partial": "yellow", "failed": "red", "not run": "dim"}
+_STYLE = {"done": "", "same": "", "partial": "yellow", "failed": "red", "not run": "dim", "withheld": "red"}
 
 
 def render(tables: Sequence[Table]) -> RenderableType:

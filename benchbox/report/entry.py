@@ -21,7 +21,9 @@ NOT_RUN = "n/r"
 #: Seed of the bootstrap, so that the same results give the same page.
 BOOTSTRAP_SEED = 0
 
-Status = Literal["done", "same", "partial", "failed", "not run"]
+Status = Literal["done", "same", "partial", "failed", "not run", "withheld"]
+#: What a table says in place of a number whose scoring is known to be wrong.
+WITHHELD = "withheld"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Measurement:
         evidence: The cell and all that is known of how it was run.
         score: None when nothing was scored.
         status: Of the cell.
-        extra: For a randomised defence: majority vote and worst of R, in percent.
+        extra: For a randomised defence: majority vote, worst of R, and its first draw alone (a fixed seed), in
+            percent.
     """
 
     evidence: Evidence
@@ -103,7 +106,8 @@ class Entry:
     """What stands where a row meets a column.
 
     Attributes:
-        status: `same` when the number was measured under another access that attacks the same model.
+        status: `same` when the number was measured under another access that attacks the same model; `withheld`
+            when the scoring of the row is known to be wrong (`control`).
         score: Per-sample worst case over the measurements; None when there is none.
         paper: The paper's number, if it has one.
         measurements: One per stand-in, seed or number of draws.
@@ -118,9 +122,11 @@ class Entry:
 
     @property
     def figure(self) -> str:
-        """The number with its mark: "97.6", "= 97.6", "97.6…", "failed" or "n/r"."""
+        """The number with its mark: "97.6", "= 97.6", "97.6…", "failed", "withheld" or "n/r"."""
         if self.status == "not run":
             return NOT_RUN
+        if self.status == "withheld":
+            return WITHHELD
         if self.score is None:
             return "failed" if self.status == "failed" else "…"
         return {"same": f"= {self.score}", "partial": f"{self.score}…"}.get(self.status, str(self.score))
@@ -139,6 +145,7 @@ def measure(evidence: Evidence) -> Measurement:
         extra = {
             "majority_vote": 100 * float(stats.majority_vote(outcome.adversarial, outcome.label).mean()),
             "worst_of_r": 100 * float(stats.worst_of_r(adversarial_correct(evidence)).mean()),
+            "fixed_seed": 100 * float(stats.fixed_seed(adversarial_correct(evidence)).mean()),
         }
     return Measurement(evidence, union([adversarial_correct(evidence)]), status, extra)
 
@@ -147,6 +154,8 @@ def combine(measurements: Sequence[Measurement]) -> Entry:
     """One entry from the cells of one attack under one access: a sample falls if any of them breaks it."""
     if not measurements:
         return Entry()
+    if any(m.status == "withheld" for m in measurements):
+        return Entry("withheld", measurements=tuple(measurements))
     done = [m for m in measurements if m.status == "done"]
     scored = [m.score for m in measurements if m.score is not None]
     status: Status = "done" if len(done) == len(measurements) else "partial" if scored else "failed"

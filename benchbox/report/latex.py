@@ -33,6 +33,7 @@ _SPECIAL = {
     "×": r"$\times$",
     "·": r"$\cdot$",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "∞": r"$_\infty$",
     "ε": r"$\varepsilon$",
     "α": r"$\alpha$",

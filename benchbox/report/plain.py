@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchbox.domain import Access, Spec
-from benchbox.report.entry import Entry, Measurement, Score, describe
+from benchbox.domain import NULL_ATTACK, Access, Spec
+from benchbox.report.control import Control, as_record
+from benchbox.report.entry import WITHHELD, Entry, Measurement, Score, describe
 from benchbox.report.paper import Printed
 from benchbox.report.records import Row, Table, Versus
 
-#: Columns of the CSV. `measure` is clean, robust, attack (a number of the table) or cell (one of the cells
-#: that an attack's number unites: its stand-ins, seeds and draws).
+#: Columns of the CSV. `measure` is clean, robust, null (the control, held against clean), attack (a number of the
+#: table) or cell (one of the cells that an attack's number unites: its stand-ins, seeds and draws).
 FIELDS = (
     *(
         "dataset",
@@ -29,9 +30,10 @@ FIELDS = (
         "artifact",
     ),
     *("measure", "access", "attack", "stand_in", "status", "percent", "low", "high", "n", "draws"),
-    *("attack_seed", "eot", "paper_table", "paper_percent", "majority_vote", "worst_of_r"),
+    *("attack_seed", "eot", "averaging", "paper_table", "paper_percent"),
+    *("majority_vote", "worst_of_r", "fixed_seed"),
     *("forwards", "backwards", "seconds", "run", "created", "commit", "key", "error"),
-    *("against", "difference", "difference_low", "difference_high", "p_holm", "test"),
+    *("against", "difference", "difference_low", "difference_high", "p", "p_holm", "test"),
 )
 
 
@@ -62,16 +64,40 @@ def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
     }
     yield {
         "measure": "robust",
-        "status": "not run" if row.robust is None else "partial" if row.missing else "done",
+        "status": _robust_status(row),
+        "error": row.control.sentence if row.control and row.withheld else "",
         **(_column_facts(*row.set_by) if row.set_by else {}),
         **_score(row.robust),
         **_versus(row.versus, against),
     }
+    if row.control:
+        yield {"measure": "null", **_control(row.control)}
     for column, entry in row.entries.items():
         where = _column_facts(*column)
         yield {"measure": "attack", **where, **_entry(entry)}
         if entry.status != "same":
             yield from ({"measure": "cell", **where, **_cell(m)} for m in entry.measurements)
+
+
+def _robust_status(row: Row) -> str:
+    if row.withheld:
+        return WITHHELD
+    return "not run" if row.robust is None else "partial" if row.missing else "done"
+
+
+def _control(control: Control) -> dict[str, Any]:
+    facts = {} if control.measurement is None else _cell(control.measurement)
+    return {
+        **facts,
+        **_column_facts(Access.WHITE_BOX, NULL_ATTACK),
+        "status": control.verdict,
+        "against": "clean" if control.p is not None else "",
+        "difference": control.difference,
+        "difference_low": control.low,
+        "difference_high": control.high,
+        "p": control.p,
+        "test": control.test,
+    }
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -91,6 +117,7 @@ def _cell(measurement: Measurement) -> dict[str, Any]:
         "status": measurement.status,
         "attack_seed": evidence.cell.attack_seed,
         "eot": evidence.cell.eot,
+        "averaging": evidence.cell.averaging,
         "forwards": forwards,
         "backwards": backwards,
         "seconds": evidence.seconds,
@@ -179,7 +206,9 @@ def _row(row: Row) -> dict[str, Any]:
         "artifact": row.artifact,
         "purifier": row.purifier,
         "oracle": row.oracle,
+        "withheld": row.control.sentence if row.control and row.withheld else None,
         "clean": _entry_json(row.clean),
+        "null": _control_json(row.control),
         "robust": {
             "score": describe(row.robust),
             "lowest": None if row.set_by is None else _column_facts(*row.set_by),
@@ -189,6 +218,13 @@ def _row(row: Row) -> dict[str, Any]:
         "versus": None if row.versus is None else asdict(row.versus),
         "entries": [_column_facts(*column) | _entry_json(entry) for column, entry in row.entries.items()],
     }
+
+
+def _control_json(control: Control | None) -> dict[str, Any] | None:
+    record = as_record(control)
+    if control is None or record is None:
+        return None
+    return {**record, "cells": [_measurement(control.measurement)] if control.measurement else []}
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

@@ -18,7 +18,10 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     A row shares the rank of the best of its group unless it is significantly worse (`paired.ranks`).
     """
     able = [
-        row for row in rows if row.shares is not None and not row.oracle and not row.unfinished and not row.invalid
+        row
+        for row in rows
+        if row.shares is not None
+        and not (row.oracle or row.unfinished or row.invalid or row.withheld or row.uncontrolled)
     ]
     places = paired.ranks([row.shares for row in able if row.shares is not None], BOOTSTRAP_SEED)
     rank_of = dict(zip(map(id, able), places, strict=True))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
-from benchbox.report.entry import NOT_RUN, Entry, Score
+from benchbox.report.control import Control
+from benchbox.report.entry import NOT_RUN, WITHHELD, Entry, Score
 from benchbox.report.labels import attack_place, badge
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Row:
         shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
         versus: The comparison with the row that was asked for.
         audit: Summary of the audit of these weights inside this ball; None if there was none.
+        control: What the null attack says; None for a deterministic defence that it was not run on.
     """
 
     label: str
@@ -99,6 +101,7 @@ class Row:
     shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     versus: Versus | None = None
     audit: Mapping[str, Any] | None = None
+    control: Control | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""
@@ -108,6 +111,16 @@ class Row:
     def unfinished(self) -> bool:
         """Whether an attack failed or was interrupted, so that the worst case is not known yet."""
         return any(entry.status in ("partial", "failed") for entry in self.entries.values())
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the null attack shows that the scoring is wrong; then no number of the row counts."""
+        return self.control is not None and self.control.verdict == "differs"
+
+    @property
+    def uncontrolled(self) -> bool:
+        """Whether the null attack has yet to show that the scoring is right; then the row has no rank."""
+        return self.control is not None and self.control.verdict in ("not run", "unfinished")
 
     @property
     def invalid(self) -> bool:
@@ -121,8 +134,11 @@ class Row:
 
     @property
     def headline(self) -> str:
-        """The worst case with its mark: a dagger when attacks of this table are missing."""
-        return NOT_RUN if self.robust is None else f"{self.robust}{'†' if self.missing else ''}"
+        """The worst case with its marks: † when attacks of this table are missing, ‡ when the null attack is."""
+        if self.withheld:
+            return WITHHELD
+        marks = ("†" if self.missing else "") + ("‡" if self.uncontrolled else "")
+        return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
 
     @property
     def place(self) -> str:

@@ -58,6 +58,9 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
         yield "…: unfinished, shown as far as it is."
     if any(row.unfinished for row in rows):
         yield "A defence with an unfinished or failed attack is not ranked."
+    if any(row.uncontrolled and row.robust for row in rows):
+        yield "‡: the null attack, the control of a randomised defence, is missing; not ranked."
+    yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)
     if any(row.missing and row.robust for row in rows):
         yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
     if len({row.rank for row in rows if row.rank}) < len([row for row in rows if row.rank]):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchbox import stats
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
-from benchbox.report import labels, paper, ranking
+from benchbox.report import control, labels, paper, ranking
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
 from benchbox.report.remarks import noted, remarks
@@ -25,6 +25,7 @@ def build(
     *,
     purifiers: Collection[str] = (),
     oracles: Collection[str] = (),
+    randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Table]:
@@ -35,6 +36,8 @@ def build(
         purifiers: Names of defences known to purify. A defence with a gray-box or BPDA cell is taken for one
             anyway; name those that may have been run under white-box access alone.
         oracles: Names of defences that are never ranked.
+        randomized: Names of defences known to be randomised. A defence that was scored or attacked in several
+            draws is taken for one anyway.
         against: Name, label or digest of the defence that every other is compared with.
         audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
 
@@ -46,7 +49,10 @@ def build(
     for item in evidence:
         groups[item.cell.samples, item.cell.threat].append(item)
     order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
-    tables = [_Builder(groups[key], known.union(purifiers), oracles, audits or {}).table(*key) for key in order]
+    dice = {e.cell.defense.name for e in evidence if e.cell.scoring_draws > 1 or e.cell.eot > 1}.union(randomized)
+    tables = [
+        _Builder(groups[key], known.union(purifiers), oracles, dice, audits or {}).table(*key) for key in order
+    ]
     return tables if against is None else ranking.against(tables, against)
 
 
@@ -73,6 +79,7 @@ class _Builder:
     evidence: Sequence[Evidence]
     purifiers: Collection[str]
     oracles: Collection[str]
+    randomized: Collection[str]
     audits: Mapping[str, Mapping[str, Any]]
     notes: list[str] = field(default_factory=list)
 
@@ -110,13 +117,20 @@ class _Builder:
     ) -> Row:
         cell = evidence[0].cell
         purifier = self._purifies(evidence[0])
+        nulls = [measure(item) for item in sorted(evidence, key=_order) if control.is_null(item)]
+        found = [m for ms in (*measured.values(), nulls) for m in ms]
+        finished = sorted((m.evidence for m in found if m.status == "done"), key=_order)
+        held = control.hold(nulls, next(iter(finished), None), randomized=cell.defense.name in self.randomized)
+        withheld = held is not None and held.verdict == "differs"
+        if withheld:
+            measured = {column: [_withheld(m) for m in ms] for column, ms in measured.items()}
         own = {column: self._noted(combine(found), name, column) for column, found in measured.items()}
         entries = {}
         for column in columns:
             entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
             entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
-        finished = sorted((m.evidence for ms in measured.values() for m in ms if m.status == "done"), key=_order)
-        arrays = worst_arrays(finished, with_clean=True)
+        attacked = [] if withheld else [item for item in finished if not control.is_null(item)]
+        arrays = worst_arrays(attacked, with_clean=True)
         scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
         return Row(
             label=name.label,
@@ -133,6 +147,7 @@ class _Builder:
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
             audit=self._audit(cell),
+            control=held,
         )
 
     def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
@@ -185,13 +200,20 @@ def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
 
 
 def _measured(evidence: Sequence[Evidence], departs: Mapping[str, str]) -> Measured:
-    """A row's cells by the column they belong to."""
+    """A row's attacks by the column they belong to; the control is none."""
     found: dict[Column, list[Measurement]] = defaultdict(list)
-    for item in sorted(evidence, key=_order):
+    for item in sorted((item for item in evidence if not control.is_null(item)), key=_order):
         attack = item.cell.attack
         column = Column(item.cell.access, labels.labelled(attack.name, departs[labels.identity(attack)]))
         found[column].append(measure(item))
     return found
+
+
+def _withheld(measurement: Measurement) -> Measurement:
+    """Without the numbers, where there are any: the scoring that they come from is wrong."""
+    if measurement.score is None:
+        return measurement
+    return replace(measurement, score=None, status="withheld", extra={})
 
 
 def _same_model(own: Mapping[Column, Entry], column: Column) -> Entry:
