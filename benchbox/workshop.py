@@ -88,6 +88,9 @@ class Workshop:
 
     def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
         start = time.perf_counter()
+        checkpoint = self.artifacts.checkpoint(wanted.digest)
+        # What was done before a kill is in no clock: the seconds of a resumed training are those since.
+        resumed = checkpoint.exists()
         history = training.fit(
             defense,
             recipe,
@@ -95,10 +98,11 @@ class Workshop:
             threat=wanted.threat,
             seed=wanted.seed,
             device=self.device,
-            checkpoint=self.artifacts.checkpoint(wanted.digest),
+            checkpoint=checkpoint,
             report=lambda progress: self.report(wanted, progress),
         )
-        card = {"seconds": time.perf_counter() - start, "losses": history, "provenance": self.provenance}
+        seconds = time.perf_counter() - start
+        card = {"seconds": seconds, "resumed": resumed, "losses": history, "provenance": self.provenance}
         self.artifacts.save(wanted, defense, card)
 
 
