@@ -32,6 +32,7 @@ FIELDS = (
     *("attack_seed", "eot", "paper_table", "paper_percent", "majority_vote", "worst_of_r"),
     *("forwards", "backwards", "seconds", "run", "created", "commit", "key", "error"),
     *("against", "difference", "difference_low", "difference_high", "p_holm", "test"),
+    *("audit", "audit_checks"),
 )
 
 
@@ -149,6 +150,8 @@ def _row_facts(row: Row) -> dict[str, Any]:
         "defense": row.label,
         "training_seed": row.training_seed,
         "artifact": row.artifact,
+        "audit": row.badge.state,
+        "audit_checks": " ".join(row.badge.checks),
     }
 
 
@@ -172,7 +175,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
-        "audit": row.audit,
+        "audit": row.badge.as_dict(),
         "label": row.label,
         "defense": _spec(row.defense),
         "training_seed": row.training_seed,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
+from benchbox.report.badge import NOT_AUDITED, Badge
 from benchbox.report.entry import NOT_RUN, Entry, Score
-from benchbox.report.labels import attack_place, badge
+from benchbox.report.labels import attack_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class Row:
             whose worst case is not known yet.
         shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
         versus: The comparison with the row that was asked for.
-        audit: Summary of the audit of these weights inside this ball; None if there was none.
+        badge: What the audit of these weights inside this ball found.
     """
 
     label: str
@@ -98,7 +99,7 @@ class Row:
     rank: int | None = None
     shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     versus: Versus | None = None
-    audit: Mapping[str, Any] | None = None
+    badge: Badge = NOT_AUDITED
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""
@@ -112,17 +113,13 @@ class Row:
     @property
     def invalid(self) -> bool:
         """Whether the audit found that the number is not what it says; then it has no rank."""
-        return bool(self.audit and self.audit["integrity"])
-
-    @property
-    def badge(self) -> str:
-        """What the audit says, in a few words."""
-        return badge(self.audit)
+        return self.badge.invalid
 
     @property
     def headline(self) -> str:
-        """The worst case with its mark: a dagger when attacks of this table are missing."""
-        return NOT_RUN if self.robust is None else f"{self.robust}{'†' if self.missing else ''}"
+        """The worst case with its marks: † when attacks of this table are missing, ‡ when gradients are masked."""
+        marks = ("†" if self.missing else "") + ("‡" if self.badge.masked else "")
+        return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
 
     @property
     def place(self) -> str:
@@ -158,11 +155,6 @@ class Table:
         n = len(self.samples)
         which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
         return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
-
-    @property
-    def audited(self) -> bool:
-        """Whether any row was audited."""
-        return any(row.audit for row in self.rows)
 
     @property
     def accesses(self) -> tuple[Access, ...]:

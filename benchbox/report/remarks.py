@@ -80,16 +80,25 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
 
 
 def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
-    if not any(row.audit for row in rows):
+    if all(row.badge.state == "not audited" for row in rows):
+        yield "audit: nobody has asked whether these numbers can be trusted; `benchbox audit` does."
         return
-    yield (
-        "audit: what `benchbox audit` found; docs/evaluation.md explains the checks. invalid: an integrity check "
-        "failed, so the defence is not ranked. masked: gradients are masked, and the worst case over these "
-        "attacks may be far too high."
-    )
-    yield from (
-        f"{row.label}: audit: {row.badge}." for row in rows if row.invalid or (row.audit or {}).get("masking")
-    )
+    yield "audit: the worst that `benchbox audit` found, with its checks; docs/evaluation.md explains them."
+    if any(row.invalid for row in rows):
+        yield "withdrawn: an integrity check failed, so the number is not what it says and is not ranked."
+    if any(row.badge.masked for row in rows):
+        yield (
+            "‡ masking: gradients are masked; ranked by the worst case per image over every attack, which may "
+            "still be far too high."
+        )
+    for row in rows:
+        yield from (f"{row.label}: {said}" for said in row.badge.remarks)
+        if row.invalid or row.badge.masked:
+            yield from (
+                f"{row.label}, {id}: {row.badge.sentences[id]}."
+                for id in row.badge.checks
+                if id in row.badge.sentences
+            )
 
 
 def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str]:

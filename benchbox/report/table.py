@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from benchbox import stats
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 from benchbox.report import labels, paper, ranking
+from benchbox.report.badge import badge
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
 from benchbox.report.remarks import noted, remarks
@@ -132,16 +133,13 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
-            audit=self._audit(cell),
+            badge=badge(self._audit(cell)),
         )
 
     def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
-        """The summary of the audit of these weights inside this ball."""
+        """The record of the audit of these weights inside this ball."""
         record = self.audits.get(cell.artifact)
-        if record is None or ThreatModel(**record["threat"]) != cell.threat:
-            return None
-        summary: Mapping[str, Any] = record["summary"]
-        return summary
+        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
 
     def _noted(self, entry: Entry, name: _Name, column: Column) -> Entry:
         numbers = []
