@@ -16,6 +16,7 @@ from benchbox.audit import audit, summary
 from benchbox.audit.evidence import Probes, Rescored, Stored, Subject, finished
 from benchbox.audit.measurements import Effort
 from benchbox.audit.probes import passes, probe
+from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
 from benchbox.data import Dataset
 from benchbox.defense import Defense
@@ -54,6 +55,7 @@ class Ready:
             tuple(cls.stand_ins),
             cls.exact,
             self.training.defense.arguments,
+            cls.ablations,
         )
 
 
@@ -134,24 +136,27 @@ def conduct(
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished))
     findings = audit(stored, probes)
-    record = _record(ready, findings, probes)
+    record = {**_record(ready, findings, probes), "standing": standing(stored)}
     store.attach(ready.training.digest, KIND, record)
     return findings, record
 
 
 def _stored(ready: Ready, store: Store) -> Stored:
-    """The cells of the artifact inside the ball, and those of the classifier below it."""
+    """The cells inside the ball: of the artifact, of the classifier below it, and of the other defences."""
     training = ready.training
 
-    def cells(artifact: str, name: str) -> tuple[Evidence, ...]:
-        every = store.evidence(dataset=ready.dataset.name, defenses=[name])
-        return tuple(e for e in every if e.cell.artifact == artifact and e.cell.threat == ready.threat)
-
+    every = [e for e in store.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
+    names = sorted({e.cell.defense.name for e in every})
     spec = ready.dataset.spec
-    static = cells(training.root.digest, training.root.defense.name) if training.base else ()
-    shape = (spec.channels, spec.size, spec.size)
-    own = cells(training.digest, training.defense.name)
-    return Stored(ready.subject, ready.threat, shape, own, static)
+    return Stored(
+        ready.subject,
+        ready.threat,
+        (spec.channels, spec.size, spec.size),
+        cells=tuple(e for e in every if e.cell.artifact == training.digest),
+        static=tuple(e for e in every if training.base and e.cell.artifact == training.root.digest),
+        others=tuple(e for e in every if e.cell.artifact != training.digest),
+        purifiers=tuple(n for n in names if (store.recall(f"defense {n}") or {}).get("purifies")),
+    )
 
 
 def _rescore_all(ready: Ready, store: Store, cells: Sequence[Evidence]) -> tuple[Rescored, ...]:

@@ -122,4 +122,6 @@ def _print(record: dict[str, Any], format_: str) -> None:
         typer.echo(findings.markdown(record, names))
     else:
         output().print(findings.terminal(record, names))
+        for sentence in findings.standing(record):
+            output().print(sentence, markup=False, highlight=False)
         typer.echo(findings.headline(record["summary"]))
