@@ -71,7 +71,7 @@ def probe(
     subset = _first(correct, effort.doubled)
     chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
     ladder = _ladder(target, model, strongest)
-    unbounded = {radius: attacks.unbounded(target, model, radius) for radius in UNBOUNDED}
+    unbounded = {radius: attacks.unbounded(target, model, strongest, radius) for radius in UNBOUNDED}
     report("twice the steps, twice the starts")
     doubled = _doubled(chosen, model, strongest, subset)
     draws = (
@@ -99,25 +99,24 @@ def probe(
 
 
 def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
-    """FGSM and PGD through every model with both losses, and the model that broke most samples."""
+    """FGSM and PGD through every model with both losses, and the model that broke most samples.
+
+    A sample that PGD broke through a model is not attacked through it again: only the union counts.
+    """
     found: list[Found] = []
+    broken_through: dict[str, int] = {}
     for name, forward in target.models().items():
         for loss in LOSSES:
-            found.append(
-                attacks.gradient(target, forward, f"FGSM, {loss}, {name}", loss, through=name, one_step=True)
-            )
-            for restart in range(target.effort.restarts):
+            label = f"FGSM, {loss}, {name}"
+            found.append(attacks.gradient(target, forward, label, loss, through=name, one_step=True))
+        left = correct.copy()
+        for restart in range(target.effort.restarts):
+            for loss in LOSSES:
                 label = f"PGD-{target.effort.steps}, {loss}, {name}, start {restart}"
-                found.append(attacks.gradient(target, forward, label, loss, through=name))
-
-    def broken_through(name: str) -> int:
-        flags = np.zeros(len(correct), bool)
-        for one in found:
-            if one.run.through == name and one.run.kind == "iterative":
-                flags = flags | one.run.broken
-        return int((flags & correct).sum())
-
-    return found, max(target.models(), key=broken_through)
+                found.append(attacks.gradient(target, forward, label, loss, through=name, on=left))
+                left &= ~found[-1].run.broken
+        broken_through[name] = int((correct & ~left).sum())
+    return found, max(broken_through, key=lambda name: broken_through[name])
 
 
 def _ladder(target: Target, model: Forward, through: str) -> dict[float, Flags]:
@@ -138,11 +137,13 @@ def _both(
 ) -> Flags:
     """(N,) broken by PGD with either loss from any start."""
     flags: Flags = np.zeros(len(target.y), bool)
-    for loss in LOSSES:
-        for start in range(restarts):
+    for start in range(restarts):
+        for loss in LOSSES:
             # The start's name leaves out the number of steps: more steps begin where fewer did.
             label = f"{name}, {loss}, {start}"
-            run = attacks.gradient(target, model, label, loss, through=through, threat=threat, steps=steps).run
+            run = attacks.gradient(
+                target, model, label, loss, through=through, threat=threat, steps=steps, on=~flags
+            ).run
             flags = flags | run.broken
     return flags
 
