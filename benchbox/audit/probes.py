@@ -164,15 +164,11 @@ def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dic
 def _binarisation(target: Target, strongest: str, correct: Flags) -> tuple[Binarisation | None, str]:
     if target.effort.binarisation == 0:
         return None, "it was left out"
-    if strongest != "deployed":
-        return None, f"the attack goes through the stand-in {strongest}, whose features are not exposed"
-    if target.defense.randomized:
-        return None, "the features of a randomised defence need repeats, which are not implemented"
     rows = np.flatnonzero(correct)
     if not len(rows):
         return None, "no clean image is classified correctly"
     try:
-        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device))), ""
+        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device)), strongest), ""
     except (RequestError, DefenseError, RuntimeError) as error:
         return None, " ".join(str(error).split())
 
