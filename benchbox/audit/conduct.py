@@ -15,7 +15,7 @@ from benchbox.artifacts import Training
 from benchbox.audit import audit, summary
 from benchbox.audit.evidence import Probes, Rescored, Stored, Subject, finished
 from benchbox.audit.measurements import Effort
-from benchbox.audit.probes import passes, probe
+from benchbox.audit.probes import Passes, passes, probe
 from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
 from benchbox.data import Dataset
@@ -61,21 +61,17 @@ class Ready:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the probes will take at most.
+    """What the probes will take.
 
     Attributes:
-        gradient: Forward and backward passes over one sample.
-        forward: Forward passes alone over one sample.
-        standing: Further forward passes over a sample that withstands every gradient.
-        seconds: All of it, by one timed pass; `least` if no sample withstands the gradients.
-        least: See `seconds`.
+        passes: Over one sample.
+        least: Seconds, if every attack that should break a sample does so at once, by one timed pass.
+        seconds: If every sample withstands everything inside the ball.
     """
 
-    gradient: int
-    forward: int
-    standing: int
-    seconds: float
+    passes: Passes
     least: float
+    seconds: float
 
 
 def prepare(session: Session, request: Request, effort: Effort, report: Callable[..., None]) -> Ready:
@@ -107,13 +103,16 @@ def cost(ready: Ready) -> Cost:
     x = sample_draws(n, 1, ready.device).uniform(spec.channels, spec.size, spec.size)
     draws = sample_draws(n, 2, ready.device)
     both = forward = float("inf")
-    for _ in range(2):  # the first one warms up
+    for _ in range(4):  # the first one warms up; others may meet a busy machine
         forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
         both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
-    gradient, alone, standing = passes(ready.defense, ready.effort)
-    samples = len(ready.samples) / n
-    least = samples * (gradient * both + alone * forward)
-    return Cost(gradient, alone, standing, least + samples * standing * forward, least)
+    needed, batches = passes(ready.defense, ready.effort), len(ready.samples) / n
+    alone = needed.forward * forward
+    return Cost(
+        needed,
+        batches * (needed.weak * both + alone),
+        batches * (needed.robust * both + alone + needed.standing * forward),
+    )
 
 
 def conduct(

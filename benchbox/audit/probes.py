@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchbox.audit import attacks, behaviour, binarisation, gradients, thresholds
+from benchbox.audit import attacks, behaviour, binarisation, chance, gradients, thresholds
 from benchbox.audit.attacks import LOSSES, Found, Target
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.measurements import Binarisation, Effort, Flags
@@ -64,7 +65,7 @@ def probe(
     panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
     standing = correct & ~panel.broken(*WHITE_BOX)
     report("random points and score-based search")
-    runs += [attacks.squares(target, standing), attacks.random_points(target, standing)]
+    runs += [chance.squares(target, standing), chance.random_points(target, standing)]
     model = target.models()[strongest]
     report("other radii")
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
@@ -133,11 +134,12 @@ def _both(
     *,
     threat: ThreatModel | None = None,
     steps: int | None = None,
-    restarts: int = 1,
+    starts: range = range(1),
+    broken: Flags | None = None,
 ) -> Flags:
-    """(N,) broken by PGD with either loss from any start."""
-    flags: Flags = np.zeros(len(target.y), bool)
-    for start in range(restarts):
+    """(N,) broken by PGD with either loss from any start; what is `broken` already is not attacked."""
+    flags: Flags = np.zeros(len(target.y), bool) if broken is None else broken
+    for start in starts:
         for loss in LOSSES:
             # The start's name leaves out the number of steps: more steps begin where fewer did.
             label = f"{name}, {loss}, {start}"
@@ -152,12 +154,17 @@ def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dic
     steps, restarts = chosen.effort.steps, chosen.effort.restarts
     if not len(chosen.y):
         return {}
-    settings = {"once": (steps, restarts), "steps": (2 * steps, restarts), "restarts": (steps, 2 * restarts)}
-    spread: dict[str, Flags] = {}
-    for name, (more_steps, more_starts) in settings.items():
-        flags = np.zeros(len(subset), bool)
-        flags[subset] = _both(chosen, model, through, "doubling", steps=more_steps, restarts=more_starts)
-        spread[name] = flags
+    once = _both(chosen, model, through, "doubling", steps=steps, starts=range(restarts))
+    more = range(restarts, 2 * restarts)
+    found = {
+        "once": once,
+        "steps": _both(chosen, model, through, "doubling", steps=2 * steps, starts=range(restarts)),
+        # The first half of twice the starts is the usual attack.
+        "restarts": _both(chosen, model, through, "doubling", steps=steps, starts=more, broken=once),
+    }
+    spread: dict[str, Flags] = {name: np.zeros(len(subset), bool) for name in found}
+    for name, flags in found.items():
+        spread[name][subset] = flags
     return spread
 
 
@@ -195,18 +202,38 @@ def _lacking(effort: Effort, n: int) -> dict[str, str]:
     return lacking
 
 
-def passes(defense: Defense, effort: Effort) -> tuple[int, int, int]:
-    """Passes over a sample: (forward and backward, forward alone, forward alone if it withstands all gradients).
+class Passes(NamedTuple):
+    """Passes over one sample.
 
-    An upper estimate: what is broken is left alone, and few samples need every start.
+    Attributes:
+        weak: Gradients, if the sample falls at once to every attack that should break it.
+        robust: Gradients, if it withstands everything inside the ball.
+        forward: Forward passes alone.
+        standing: Further ones if it withstands every gradient.
     """
+
+    weak: int
+    robust: int
+    forward: int
+    standing: int
+
+
+def passes(defense: Defense, effort: Effort) -> Passes:
+    """What the probes will ask for: a sample that falls is let go, but where a defence is randomised."""
     models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
-    eot = effort.eot if defense.randomized else 1
-    pgd = models * 2 * effort.restarts + 2 * len(RUNGS) + 2 * len(UNBOUNDED)
-    share = min(effort.doubled / max(effort.samples, 1), 1)
-    pgd += round(share * 2 * (effort.restarts * 2 + 2 * effort.restarts + effort.restarts))
-    both = eot * pgd * effort.steps
-    planted = (
-        binarisation.INNER * min(effort.binarisation / max(effort.samples, 1), 1) if not defense.randomized else 0
-    )
-    return both, round(planted) + gradients.NOISE_DRAWS + 50, effort.random_points + effort.queries
+    eot, losses = effort.eot if defense.randomized else 1, len(LOSSES)
+    pgd = losses * effort.steps
+    below = sum(rung < 1 for rung in RUNGS)
+    doubled = min(effort.doubled / max(effort.samples, 1), 1)
+    planted = min(effort.binarisation / max(effort.samples, 1), 1)
+    robust = pgd * (models * effort.restarts + len(RUNGS) + len(UNBOUNDED) + doubled * 4 * effort.restarts)
+    weak: float = pgd * below + models * losses * 2
+    if defense.randomized:
+        # Nothing is let go within a run, and the draws are examined by four more runs.
+        weak = pgd * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 4)
+        robust += pgd * doubled * 4
+    hunt = planted * effort.steps * effort.restarts / 2
+    alone = planted * (binarisation.INNER + binarisation.RANDOM) + gradients.NOISE_DRAWS + 50
+    # Random points end early where they come nowhere near an error.
+    standing = min(effort.random_points, chance.SETTLING) + effort.queries
+    return Passes(round(eot * (weak + hunt)), round(eot * (robust + hunt)), round(alone), standing)
