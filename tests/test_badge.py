@@ -7,11 +7,12 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
-from test_report import _CHROMIUM, BPDA, GRAY, THREAT, WHITE, evidence
+from test_report import _CHROMIUM, BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
 from benchbox import report
 from benchbox.report import table
@@ -140,3 +141,44 @@ def test_a_browser_shows_the_badges(tmp_path: Any) -> None:
     assert 'title="set by white-box pgd\nB1: B1 saw 50 % &amp; &lt;i&gt;' in done.stdout.replace(
         "<i>", "&lt;i&gt;"
     )
+
+
+def test_a_wide_interval_gives_a_group_and_no_place() -> None:
+    # 60 of 100 is ± 9.9 points, 990 of 1000 is ± 0.7.
+    (wide,) = table.build([evidence("good", WHITE, "pgd", 60)])[0].rows
+    assert (wide.rank, wide.place) == (1, "≈1")
+    samples = replace(SAMPLES, indices=tuple(range(1000)))
+    (narrow,) = table.build(
+        [evidence("good", WHITE, "pgd", first(990, 1000), clean=first(1000, 1000), samples=samples)]
+    )[0].rows
+    assert narrow.place == "1"
+
+
+def trained(name: str, *robust: int) -> list[Any]:
+    """The same recipe with seeds 0, 1, …; each as robust as it is said."""
+    made = [evidence(name, WHITE, "pgd", k, training_seed=seed) for seed, k in enumerate(robust)]
+    return [replace(e, cell=replace(e.cell, artifact=f"{name}{e.cell.training_seed}")) for e in made]
+
+
+def test_several_trainings_are_summed_up_with_the_seed_as_the_unit() -> None:
+    found = table.build([*trained("a", 50, 52, 54), *trained("b", 70, 72, 74)], against="a")[0]
+    # Both sides have standard deviation 2, so t = 20 / sqrt(8 / 3) = 12.2 with 4 degrees of freedom.
+    assert any(
+        said.startswith(
+            "b over 3 training seeds: robust 72.0 on average, standard deviation 2.0, lowest 70.0; +20.0"
+        )
+        and said.endswith("to a with the training as the unit, significant (Welch's t, p = 0.00026).")
+        for said in found.remarks
+    )
+    assert found.against == "a (mean of 3 trainings)"
+    versus = {row.label: row.versus for row in found.rows}
+    assert versus["a (seed 0)"] is None
+    assert versus["b (seed 0)"] is not None
+    assert versus["b (seed 0)"].difference == pytest.approx(18)
+    summed = json.loads(report.render(trained("a", 50, 52, 54), "json"))["tables"][0]["trainings"]
+    assert summed == [{"label": "a", "training_seeds": [0, 1, 2], "mean": 52.0, "sd": 2.0, "min": 50.0}]
+
+
+def test_two_trainings_say_nothing_of_their_spread() -> None:
+    remarks = table.build([*trained("a", 50, 52), *trained("b", 70, 72)], against="a")[0].remarks
+    assert any("b over 2 training seeds" in said and "fewer than 3" in said for said in remarks)

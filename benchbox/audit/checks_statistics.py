@@ -21,8 +21,8 @@ from benchbox.domain import Access, Evidence
     "sample size",
     needs="n and the worst case",
     formula="half-width of the Clopper–Pearson interval",
-    threshold="> 1 point: WARN; > 3 points: INCOMPLETE",
-    sentence="too few samples for a rank",
+    threshold="> 1 point: WARN, the rank is a group's (≈); > 3 points: INCOMPLETE",
+    sentence="too few samples for a place of its own",
     source="[P]",
 )
 def size(case: Case) -> Judgement | None:

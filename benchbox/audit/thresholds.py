@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from benchbox import stats
+
 
 class Threshold(float):
     """A number with the reason for it.
@@ -79,7 +81,7 @@ RESTARTS = Threshold(10, "Carlini et al. 2019: at least 10 random starting point
 SQUARE_QUERIES = Threshold(5000, "AutoAttack's Square")
 
 # D: statistics
-HALF_WIDTH_WARN = Threshold(0.01, "[P] one percentage point")
+HALF_WIDTH_WARN = Threshold(stats.PLACE, "[P] one percentage point")
 HALF_WIDTH_FAIL = Threshold(0.03, "[P] three percentage points")
 SEEDS = Threshold(3, "[P] fewer show no range")
 SEED_RANGE = Threshold(0.01, "[P] one percentage point")

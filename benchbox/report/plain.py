@@ -13,6 +13,7 @@ from benchbox.domain import Access, Spec
 from benchbox.report.entry import Entry, Measurement, Score, describe
 from benchbox.report.paper import Printed
 from benchbox.report.records import Row, Table, Versus
+from benchbox.report.trainings import repeated
 
 #: Columns of the CSV. `measure` is clean, robust, attack (a number of the table) or cell (one of the cells
 #: that an attack's number unites: its stand-ins, seeds and draws).
@@ -169,12 +170,14 @@ def _table(table: Table) -> dict[str, Any]:
         "remarks": list(table.remarks),
         "notes": list(table.notes),
         "rows": [_row(row) for row in table.rows],
+        "trainings": [one.as_dict() for one in repeated(table.rows)],
     }
 
 
 def _row(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
+        "rank_of_a_group": row.coarse,
         "audit": row.badge.as_dict(),
         "label": row.label,
         "defense": _spec(row.defense),

@@ -10,6 +10,7 @@ from benchbox.domain import Access, SampleList, Spec, ThreatModel
 from benchbox.report.badge import NOT_AUDITED, Badge
 from benchbox.report.entry import NOT_RUN, Entry, Score
 from benchbox.report.labels import attack_place
+from benchbox.stats import PLACE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,9 +123,14 @@ class Row:
         return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
 
     @property
+    def coarse(self) -> bool:
+        """Whether the interval is too wide for a place of its own: then the rank is that of a group (D1)."""
+        return self.robust is not None and (self.robust.high - self.robust.low) / 2 > 100 * PLACE
+
+    @property
     def place(self) -> str:
-        """The rank as it is printed."""
-        return "–" if self.rank is None else str(self.rank)
+        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none."""
+        return "–" if self.rank is None else f"{'≈' if self.coarse else ''}{self.rank}"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,11 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
             "Defences share a rank with the best of their group when they are not significantly worse on these "
             "images (exact McNemar, for shares of draws a sign-flip test; Holm, 5 %)."
         )
+    if any(row.rank and row.coarse for row in rows):
+        yield (
+            "≈: the interval reaches more than a point to either side, so this is no place but a group, formed by "
+            "exact paired tests."
+        )
     if against:
         yield (
             f"vs {against}: difference of the robust accuracies in points on the same images, with a paired "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchbox import stats
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
-from benchbox.report import labels, paper, ranking
+from benchbox.report import labels, paper, ranking, trainings
 from benchbox.report.badge import badge
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
@@ -87,7 +87,9 @@ class _Builder:
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         ranked = ranking.ranked(rows)
-        return Table(samples, threat, columns, ranked, tuple(remarks(ranked)), tuple(self.notes))
+        return Table(
+            samples, threat, columns, ranked, (*remarks(ranked), *trainings.said(ranked)), tuple(self.notes)
+        )
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]
