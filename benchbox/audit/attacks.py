@@ -43,6 +43,8 @@ class Target:
         draws: One row a sample.
         threat: The ball.
         effort: How hard to try.
+        steady: Whether one answer is as good as another: the defence is deterministic and looks at no batch mate.
+            Then a sample is decided once the defence errs on it.
     """
 
     defense: Defense
@@ -51,10 +53,11 @@ class Target:
     draws: Draws
     threat: ThreatModel
     effort: Effort
+    steady: bool = True
 
     def rows(self, keep: Tensor) -> Target:
         """The same defence with some of the images."""
-        return Target(self.defense, self.x[keep], self.y[keep], self.draws.rows(keep), self.threat, self.effort)
+        return replace(self, x=self.x[keep], y=self.y[keep], draws=self.draws.rows(keep))
 
     def models(self) -> dict[str, Forward]:
         """What a white-box attacker may differentiate: the deployed defence and each stand-in."""
@@ -137,7 +140,7 @@ def gradient(
     start = target.x if one_step else threat.random_start(target.x, target.draws.at("audit", name))
     length = threat.epsilon * (1.0 if one_step else min(REACH / steps, 1.0))
     try:
-        if one_step or target.defense.randomized or not let_go:
+        if one_step or target.defense.randomized or not (let_go and target.steady):
             reached = _ascend(view, target, threat, start, steps, length, LOSSES[loss], keep_last=one_step)
         else:
             deployed = None if through == "deployed" else target.defense

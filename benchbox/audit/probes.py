@@ -54,6 +54,7 @@ def probe(
     target = Target(defense, x, y, Draws(indices.to(x.device), seed), threat, effort)
     report("asking")
     answers = behaviour.ask(target)
+    target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
     slopes = gradients.examine(target)
