@@ -88,6 +88,7 @@ class Defense(nn.Module, ABC):
         base: Name of the defence whose trained classifier this one builds on; None if it trains its own.
         stand_ins: Differentiable stand-ins for an adaptive attacker: name -> what its backward pass does.
         exact: The stand-in that is plain autograd through the deployed defence, if there is one.
+        ablations: Names of the defences that are this one with parts left out; the audit compares them.
         version: Raised when a change to the code changes its results.
         deployable: False for an oracle that knows what no defence can know; never ranked.
         validation: Share of the training images that no step sees. After each epoch `validate` scores them, and
@@ -101,6 +102,7 @@ class Defense(nn.Module, ABC):
     base: ClassVar[str | None] = None
     stand_ins: ClassVar[Mapping[str, str]] = {}
     exact: ClassVar[str | None] = None
+    ablations: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     deployable: ClassVar[bool] = True
     # Of the instance: a defence that selects its epoch takes it from its recipe.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Coverage of every interval in the reports.
 LEVEL = 0.95
+#: An interval that is wider than this to either side gives no place of its own, only a group (check D1).
+PLACE = 0.01
 #: Breaks ties between attacks without overturning a difference of a single draw.
 _TIE = 1e-9
 

@@ -187,6 +187,7 @@ class PSSR(PixelSurgery):
         **PixelSurgery.stand_ins,
         "identity-purifier": "V2: the whole purifier's backward pass is the identity",
     }
+    ablations: ClassVar[tuple[str, ...]] = ("pssr:ps", "pssr:cae", "pssr:ps+cae")
 
     recipe: PSSRRecipe
 
@@ -260,6 +261,7 @@ class WithoutARD(PSSR):
 
     card = Card("pssr:ps+cae", "PSSR without Adversarial R-Drop", "arXiv 2402.00304", 2024, "ablation")
     recipe_type: ClassVar[type[Recipe]] = WithoutARDRecipe
+    ablations: ClassVar[tuple[str, ...]] = ("pssr:ps", "pssr:cae")
 
 
 class Regeneration(WithoutARD):
@@ -271,6 +273,7 @@ class Regeneration(WithoutARD):
         **Purifier.stand_ins,
     }
     exact: ClassVar[str | None] = "autograd"
+    ablations: ClassVar[tuple[str, ...]] = ()
 
     def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
         """Plain autograd, and the identity through the purifier."""

@@ -253,8 +253,11 @@ def test_every_format_shows_the_difference(format: str) -> None:
 def test_against_nobody_and_against_several() -> None:
     with pytest.raises(RequestError, match="no finished row is 'zzz'; rows: a"):
         only([evidence("a")], against="zzz")
-    with pytest.raises(RequestError, match=r"2 rows.*aaaa1aaaa1aa \(aaaa \(seed 1\)\), aaaa0aaaa0aa"):
-        only(seeded("aaaa", 50, 51), against="aaaa")
+    recipes = [evidence("a", right=50, arguments={"alpha": 1}), evidence("a", right=51, arguments={"alpha": 2})]
+    with pytest.raises(RequestError, match=r"2 rows.*\(a \(alpha=2\)\)"):
+        only(recipes, against="weights of")
+    # Two trainings of one recipe are one defence.
+    assert only(seeded("aaaa", 50, 51), against="aaaa").against == "aaaa (mean of 2 trainings)"
     assert only(seeded("aaaa", 50, 51), against="aaaa (seed 1)").against == "aaaa (seed 1)"
 
 

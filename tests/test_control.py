@@ -82,7 +82,7 @@ def test_a_missing_control_is_not_a_pass(items: list[Evidence], verdict: str, sa
     assert one.control is not None
     assert (one.control.verdict, one.rank) == (verdict, None)
     assert one.robust is not None
-    assert one.headline == f"{one.robust}‡"
+    assert one.headline == f"{one.robust}§"
     assert any(said in text for text in found.remarks)
     assert row(found, "none").rank == 1
 

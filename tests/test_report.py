@@ -407,7 +407,7 @@ def test_terminal_fits_120_columns(both: list[Evidence]) -> None:
 
 def test_markdown_shows_every_access(both: list[Evidence]) -> None:
     text = report.render(both, "markdown")
-    assert "| 1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text
+    assert "| ≈1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text
     assert "**transfer**" in text
     assert "= 40.0" in text
 

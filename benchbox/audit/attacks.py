@@ -6,14 +6,17 @@ can; the published number comes from the attacks of `benchbox run`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchbox.ascent import Loss, ascend, cross_entropy, margin
+from benchbox.audit.climb import Climb, climb
 from benchbox.audit.evidence import Kind, Run
 from benchbox.audit.measurements import Effort, Flags
 from benchbox.defense import Defense
@@ -40,6 +43,8 @@ class Target:
         draws: One row a sample.
         threat: The ball.
         effort: How hard to try.
+        steady: Whether one answer is as good as another: the defence is deterministic and looks at no batch mate.
+            Then a sample is decided once the defence errs on it.
     """
 
     defense: Defense
@@ -48,10 +53,11 @@ class Target:
     draws: Draws
     threat: ThreatModel
     effort: Effort
+    steady: bool = True
 
     def rows(self, keep: Tensor) -> Target:
         """The same defence with some of the images."""
-        return Target(self.defense, self.x[keep], self.y[keep], self.draws.rows(keep), self.threat, self.effort)
+        return replace(self, x=self.x[keep], y=self.y[keep], draws=self.draws.rows(keep))
 
     def models(self) -> dict[str, Forward]:
         """What a white-box attacker may differentiate: the deployed defence and each stand-in."""
@@ -95,7 +101,8 @@ def gradient(
     steps: int | None = None,
     one_step: bool = False,
     eot: int | None = None,
-    start: Tensor | None = None,
+    on: Flags | None = None,
+    let_go: bool = True,
 ) -> Found:
     """PGD, or FGSM, on one model with one loss.
 
@@ -109,34 +116,74 @@ def gradient(
         steps: Another number of steps than the effort's.
         one_step: FGSM from the image itself.
         eot: Other than the effort's.
-        start: First iterate; a random point of the ball by default.
+        on: (N,) the samples to attack, all by default; the others stay where they are, and count as unbroken.
+        let_go: Whether a sample is left alone once the deployed defence errs on it.
     """
+    kind: Kind = "one-step" if one_step else "iterative"
+    if on is not None and not on.any():
+        return _idle(target, kind, name, through)
+    if on is not None and not on.all():
+        rows = torch.from_numpy(np.flatnonzero(on)).to(target.y.device)
+        part = target.rows(rows)
+        settings = {
+            "through": through,
+            "threat": threat,
+            "steps": steps,
+            "one_step": one_step,
+            "eot": eot,
+            "let_go": let_go,
+        }
+        return _spread(gradient(part, forward, name, loss, **settings), target.x, rows)  # type: ignore[arg-type]
     threat = threat or target.threat
     steps = 1 if one_step else steps or target.effort.steps
     view = target.view(forward, name, eot=eot)
-    trace: list[Tensor] = []
-
-    def recorded(logits: Tensor) -> Tensor:
-        losses = LOSSES[loss](logits, target.y)
-        trace.append(losses.detach())
-        return losses
-
-    if start is None:
-        start = target.x if one_step else threat.random_start(target.x, target.draws.at("audit", name))
+    start = target.x if one_step else threat.random_start(target.x, target.draws.at("audit", name))
     length = threat.epsilon * (1.0 if one_step else min(REACH / steps, 1.0))
     try:
-        x = _ascend(view, target, threat, start, steps, length, recorded, keep_last=one_step)
-        trace = trace[: steps * view.eot]
+        if one_step or target.defense.randomized or not (let_go and target.steady):
+            reached = _ascend(view, target, threat, start, steps, length, LOSSES[loss], keep_last=one_step)
+        else:
+            deployed = None if through == "deployed" else target.defense
+            reached = climb(
+                view,
+                target.x,
+                threat,
+                start=start,
+                steps=steps,
+                step_size=length,
+                loss=LOSSES[loss],
+                deployed=deployed,
+            )
     except RuntimeError as error:
         if not refused(error):
             raise
         # No gradient, no step: the attack leaves the images where they were.
-        x, trace = target.x, []
-    kind: Kind = "one-step" if one_step else "iterative"
-    drawn = (
-        torch.stack(trace).view(-1, view.eot, len(target.y)).mean(1) if trace else torch.zeros(0, len(target.y))
-    )
-    return Found(_run(target, kind, name, x, view, through), x, drawn.cpu())
+        reached = Climb(target.x, view.first_success >= 0, torch.zeros(0, len(target.y)))
+    return Found(_run(target, kind, name, reached, through), reached.x, reached.trace.cpu())
+
+
+def _idle(target: Target, kind: Kind, name: str, through: str) -> Found:
+    """An attack with nothing left to do: no defence has to answer for no images."""
+    n = len(target.y)
+    run = Run(kind, name, np.zeros(n, bool), np.zeros(n), np.zeros(n, bool), through)
+    return Found(run, target.x, torch.zeros(0, n))
+
+
+def _spread(found: Found, x: Tensor, rows: Tensor) -> Found:
+    """What was found on some rows, on all of them."""
+    run, at, n = found.run, rows.cpu().numpy(), len(x)
+    images = x.clone()
+    images[rows] = found.x
+    trace = torch.zeros(len(found.trace), n)
+    trace[:, rows.cpu()] = found.trace
+
+    def all_rows(values: NDArray[Any]) -> NDArray[Any]:
+        spread = np.zeros(n, values.dtype)
+        spread[at] = values
+        return spread
+
+    spread = replace(run, broken=all_rows(run.broken), moved=all_rows(run.moved), seen=all_rows(run.seen))
+    return Found(spread, images, trace)
 
 
 def refused(error: RuntimeError) -> bool:
@@ -151,26 +198,29 @@ def _ascend(
     start: Tensor,
     steps: int,
     length: float,
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss,
     *,
     keep_last: bool,
-) -> Tensor:
-    return ascend(
-        view,
-        target.x,
-        target.y,
-        threat,
-        start=start,
-        steps=steps,
-        step_size=length,
-        loss=lambda logits, y: loss(logits),
-        keep="last" if keep_last else "best",
+) -> Climb:
+    """The loop of the published attacks, with a trace of the mean loss over the draws of each step."""
+    trace: list[Tensor] = []
+
+    def recorded(logits: Tensor, y: Tensor) -> Tensor:
+        losses = loss(logits, y)
+        trace.append(losses.detach())
+        return losses
+
+    keep: Literal["last", "best"] = "last" if keep_last else "best"
+    x = ascend(
+        view, target.x, target.y, threat, start=start, steps=steps, step_size=length, loss=recorded, keep=keep
     )
+    drawn = torch.stack(trace[: steps * view.eot]).view(-1, view.eot, len(target.y)).mean(1)
+    return Climb(x, view.first_success >= 0, drawn)
 
 
-def _run(target: Target, kind: Kind, name: str, x: Tensor, view: View, through: str) -> Run:
-    moved = (x - target.x).flatten(1).abs().amax(1).double().cpu().numpy()
-    return Run(kind, name, target.wrong(x), moved, (view.first_success >= 0).cpu().numpy(), through)
+def _run(target: Target, kind: Kind, name: str, reached: Climb, through: str) -> Run:
+    moved = (reached.x - target.x).flatten(1).abs().amax(1).double().cpu().numpy()
+    return Run(kind, name, target.wrong(reached.x), moved, reached.seen.cpu().numpy(), through)
 
 
 def transfer(target: Target) -> Run | None:
@@ -182,8 +232,17 @@ def transfer(target: Target) -> Run | None:
     if same:
         return None
     broken: Flags = np.zeros(len(target.y), bool)
+    # Who transfers does not see what the defence says, so it cannot stop when the defence errs.
     runs = [
-        gradient(target, lambda x, draws: bare(x), f"transfer {loss}", loss, through="bare classifier", eot=1).run
+        gradient(
+            target,
+            lambda x, draws: bare(x),
+            f"transfer {loss}",
+            loss,
+            through="bare classifier",
+            eot=1,
+            let_go=False,
+        ).run
         for loss in LOSSES
     ]
     for run in runs:
@@ -192,71 +251,7 @@ def transfer(target: Target) -> Run | None:
     return Run("transfer", "PGD on the bare classifier", broken, runs[0].moved, seen, "bare classifier")
 
 
-def random_points(target: Target, standing: Flags) -> Run:
-    """Uniform points of the ball, on samples that still stand; a sample is left alone once it falls."""
-    broken, left = np.zeros(len(target.y), bool), np.flatnonzero(standing)
-    moved = np.zeros(len(target.y))
-    for i in range(target.effort.random_points):
-        if not len(left):
-            break
-        part = target.rows(torch.from_numpy(left).to(target.y.device))
-        x = part.threat.random_start(part.x, part.draws.at("audit", "random", i))
-        fallen = _errs_once(part, x, f"random {i}")
-        if fallen.any():
-            # Found in one draw; of a randomised defence it counts only if most fresh draws agree.
-            fallen = fallen & part.wrong(x, f"confirm {i}")
-            broken[left[fallen]] = True
-            moved[left[fallen]] = (x - part.x).flatten(1).abs().amax(1).cpu().numpy()[fallen]
-            left = left[~fallen]
-    return Run("random", "random points", broken, moved, broken.copy())
-
-
-def _errs_once(target: Target, x: Tensor, purpose: str) -> Flags:
-    with torch.no_grad():
-        flags: Flags = (target.defense(x, target.draws.at("audit", purpose)).argmax(1) != target.y).cpu().numpy()
-    return flags
-
-
-def squares(target: Target, standing: Flags) -> Run:
-    """Random search by squares on the margin, after Andriushchenko et al. 2020; needs no gradient."""
-    n = len(target.y)
-    broken, moved = np.zeros(n, bool), np.zeros(n)
-    rows = np.flatnonzero(standing)
-    if len(rows):
-        part = target.rows(torch.from_numpy(rows).to(target.y.device))
-        x = _search(part)
-        broken[rows] = part.wrong(x, "squares")
-        moved[rows] = (x - part.x).flatten(1).abs().amax(1).double().cpu().numpy()
-    return Run("score", "random search by squares", broken, moved, broken.copy())
-
-
-def _search(target: Target) -> Tensor:
-    x, y, threat, defense = target.x, target.y, target.threat, target.defense
-    _, channels, size, width = x.shape
-    source = target.draws.at("audit", "squares")
-    stripes = source.at("stripes").uniform(channels, 1, width).sub(0.5).sign()
-    best = threat.project(x + threat.epsilon * stripes, x)
-    rows, columns = torch.arange(size, device=x.device), torch.arange(width, device=x.device)
-    with torch.no_grad():
-        value = margin(defense(best, source.at("view")), y)
-        for i in range(target.effort.queries):
-            draw = source.at(i)
-            # The share of pixels in a square shrinks from a third to one pixel.
-            side = max(1, round((0.33 * (1 - i / target.effort.queries) ** 2) ** 0.5 * size))
-            corner = draw.at("corner").integers(max(size - side, 0) + 1, 2)
-            inside_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + side)
-            inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + side)
-            window = (inside_rows[:, None, :, None] & inside_columns[:, None, None, :]).expand_as(x)
-            sign = draw.at("sign").uniform(channels, 1, 1).sub(0.5).sign()
-            candidate = threat.project(torch.where(window, x + threat.epsilon * sign, best), x)
-            new = margin(defense(candidate, draw.at("view")), y)
-            better = new > value
-            best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
-            value = torch.where(better, new, value)
-    return best
-
-
-def unbounded(target: Target, forward: Forward, radius: float) -> Flags:
+def unbounded(target: Target, forward: Forward, through: str, radius: float) -> Flags:
     """(N,) broken inside an L-infinity ball of this radius, by both losses from several starts."""
     threat = ThreatModel("linf", radius)
     broken = target.wrong(target.x, "clean")
@@ -266,6 +261,7 @@ def unbounded(target: Target, forward: Forward, radius: float) -> Flags:
             if not len(left):
                 return broken
             part = target.rows(torch.from_numpy(left).to(target.y.device))
-            found = gradient(part, forward, f"unbounded {radius} {start} {loss}", loss, through="", threat=threat)
+            name = f"unbounded {radius} {start} {loss}"
+            found = gradient(part, forward, name, loss, through=through, threat=threat)
             broken[left] |= found.run.broken
     return broken

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from benchbox import paired, stats
+from benchbox import paired
 from benchbox.audit import thresholds as limit
 from benchbox.audit.checks_integrity import NOTHING_STORED
-from benchbox.audit.evidence import Case, families, finished
+from benchbox.audit.evidence import Case, families, worst_case
 from benchbox.audit.verdict import Judgement, check, incomplete, passed, warn
-from benchbox.domain import Access, Evidence
+from benchbox.domain import Access
 
 #: A recipe with one of these fields trains on attacks, and they are FGSM or PGD.
 TRAINS_ON_ATTACKS = ("attack_steps", "attack_step_size")
@@ -79,12 +77,10 @@ def gain(case: Case) -> Judgement | None:
     """Does not apply to a defence that builds on no other classifier."""
     if not case.subject.purifies:
         return None
-    own, static = case.stored.finished, finished(case.stored.static)
+    own, static = case.stored.finished, case.stored.comparable(case.stored.static)
     if not own or not static:
         return incomplete("the bare classifier and the defence need finished attacks on the same samples")
-    if own[0].cell.samples != static[0].cell.samples:
-        return incomplete("the bare classifier was scored on other samples")
-    mine, theirs = _worst(own), _worst(static)
+    mine, theirs = worst_case(own), worst_case(static)
     low, high = paired.bootstrap(mine, theirs)
     difference = float((mine - theirs).mean())
     said = f"{100 * difference:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
@@ -95,17 +91,41 @@ def gain(case: Case) -> Judgement | None:
 @check(
     "C4",
     "ablation",
-    needs="the defence with parts of it left out",
-    formula="paired differences of the worst cases",
-    threshold="missing: INCOMPLETE",
+    needs="the bare classifier and every defence declared as an ablation, on the same samples",
+    formula="paired differences of the worst cases, 95 % intervals",
+    threshold="any missing: INCOMPLETE",
     sentence="nobody measured what each part of the defence contributes",
     source="Carlini et al. 2019; Tramèr et al. 2020",
 )
 def ablation(case: Case) -> Judgement | None:
-    """Variants are defences of their own, and `benchbox compare` puts them side by side."""
+    """Of the bare classifier always, and of every defence that this one declares as itself with parts left out."""
     if not case.subject.purifies:
         return None
-    return incomplete("variants are defences of their own; run them and use `benchbox compare`")
+    stored = case.stored
+    if not stored.finished:
+        return incomplete(NOTHING_STORED)
+    parts = {"the bare classifier": stored.comparable(stored.static)}
+    for name in case.subject.ablations:
+        named = [c for c in stored.others if c.cell.defense.name == name]
+        parts[name] = stored.comparable([c for c in named if c.cell.training_seed == _seed(case)])
+    mine = worst_case(stored.finished)
+    said, numbers = [], {}
+    for name, cells in parts.items():
+        # A part that was trained several ways is as good as the best of them.
+        variants = [
+            [c for c in cells if c.cell.artifact == a] for a in dict.fromkeys(c.cell.artifact for c in cells)
+        ]
+        if not variants:
+            continue
+        theirs = max((worst_case(variant) for variant in variants), key=lambda shares: float(shares.mean()))
+        low, high = paired.bootstrap(mine, theirs)
+        numbers[name] = float((mine - theirs).mean())
+        said.append(f"over {name} {100 * numbers[name]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
+    missing = [name for name in parts if name not in numbers]
+    if missing:
+        said.append(f"missing on these samples: {', '.join(missing)}")
+        return incomplete("; ".join(said), **numbers)
+    return passed("; ".join(said), **numbers)
 
 
 @check(
@@ -123,7 +143,7 @@ def complementary(case: Case) -> Judgement | None:
     if len(cells) < 2:
         return incomplete("at least two finished attacks are needed")
     single = min(float(c.outcome.robust.mean()) for c in cells)
-    gap = single - float(_worst(cells).mean())
+    gap = single - float(worst_case(cells).mean())
     said = f"{100 * gap:.1f} points below the best single attack, over {len(cells)} cells"
     return warn(said, gap=gap) if gap > limit.COMPLEMENTARY else passed(said, gap=gap)
 
@@ -192,15 +212,8 @@ def queries(case: Case) -> Judgement | None:
     return passed(said, queries=most) if most >= limit.SQUARE_QUERIES else incomplete(said, queries=most)
 
 
-def _worst(cells: tuple[Evidence, ...]) -> np.ndarray:
-    """(N,) robustness of each sample against the attack that is worst for it, the clean image included."""
-    correct = []
-    for cell in cells:
-        outcome, order = cell.outcome, np.argsort(cell.outcome.position)
-        correct.append((outcome.adversarial == outcome.label[:, None])[order])
-    first, order = cells[0].outcome, np.argsort(cells[0].outcome.position)
-    correct.append((first.clean == first.label[:, None])[order])
-    return stats.worst_case(correct)
+def _seed(case: Case) -> int:
+    return case.stored.finished[0].cell.training_seed
 
 
 CHECKS = (diversity, adaptive, gain, ablation, complementary, other_attacks, floors, queries)

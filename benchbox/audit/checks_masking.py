@@ -6,7 +6,7 @@ import numpy as np
 
 from benchbox.audit import thresholds as limit
 from benchbox.audit.checks_integrity import NONE_CORRECT, NOT_PROBED
-from benchbox.audit.evidence import WHITE_BOX, Case, Kind, Panel
+from benchbox.audit.evidence import WHITE_BOX, Case, Kind, Panel, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
@@ -185,7 +185,7 @@ def stability(case: Case) -> Judgement | None:
     "B12",
     "stand-in failure",
     needs="what the attacked model and the deployed defence said",
-    formula="share of samples broken on the stand-in that the deployed defence gets right",
+    formula="share of samples broken on a stand-in that no attack through it breaks on the deployed defence",
     threshold="> 20 %: WARN",
     sentence="the stand-in's adversarial images do not carry over to the deployed defence",
     source="Pintor et al. 2022, I5",
@@ -197,15 +197,16 @@ def carries(case: Case) -> Judgement | None:
         return None
     worst_share, said, ids = -1.0, "", []
     for panel in case.panels:
-        for run in panel.of(*WHITE_BOX):
-            seen = run.seen & panel.correct
-            if run.through == "deployed" or not seen.any():
+        for through in dict.fromkeys(run.through for run in panel.of(*WHITE_BOX) if run.through != "deployed"):
+            runs = [run for run in panel.of(*WHITE_BOX) if run.through == through]
+            seen = np.logical_or.reduce([run.seen for run in runs]) & panel.correct
+            if not seen.any():
                 continue
-            lost = seen & ~run.broken
+            lost = seen & ~union(runs, len(panel.indices))
             share = float(lost.sum() / seen.sum())
             if share > worst_share:
                 worst_share = share
-                said = f"{100 * share:.1f} % of {int(seen.sum())} through {run.through} ({run.name})"
+                said = f"{100 * share:.1f} % of {int(seen.sum())} through {through} ({panel.origin})"
                 ids = list(panel.indices[lost])
     if worst_share < 0:
         return incomplete("no attack through a stand-in broke anything")

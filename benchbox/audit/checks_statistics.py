@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from benchbox import stats
+from benchbox import paired, stats
 from benchbox.audit import thresholds as limit
 from benchbox.audit.checks_integrity import NOTHING_STORED
-from benchbox.audit.evidence import Case
+from benchbox.audit.evidence import Case, Stored
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
-from benchbox.domain import Access
+from benchbox.compare import compare
+from benchbox.comparison import Pair
+from benchbox.domain import Access, Evidence
 
 
 @check(
@@ -17,8 +21,8 @@ from benchbox.domain import Access
     "sample size",
     needs="n and the worst case",
     formula="half-width of the Clopper–Pearson interval",
-    threshold="> 1 point: WARN; > 3 points: INCOMPLETE",
-    sentence="too few samples for a rank",
+    threshold="> 1 point: WARN, the rank is a group's (≈); > 3 points: INCOMPLETE",
+    sentence="too few samples for a place of its own",
     source="[P]",
 )
 def size(case: Case) -> Judgement | None:
@@ -39,15 +43,41 @@ def size(case: Case) -> Judgement | None:
 @check(
     "D2",
     "claims about two defences",
-    needs="flags of another defence on the same samples",
-    formula="exact McNemar with Holm's correction",
-    threshold="p ≥ 0.05: same rank",
-    sentence="the difference is not significant on these samples",
+    needs="flags of the other defences in the store on the same samples",
+    formula="exact McNemar on the common worst case, Holm's correction over the defences",
+    threshold="p ≥ 0.05 for any: WARN, same rank",
+    sentence="not significantly better or worse than another defence",
     source="Holm 1979; McNemar 1947",
 )
 def claim(case: Case) -> Judgement | None:
-    """Never applies to one defence alone; `benchbox compare` answers it."""
-    return None
+    """Over the worst case that each pair has in common, as `benchbox compare` does; Holm over all pairs."""
+    pairs = dict(_pairs(case.stored))
+    if not pairs:
+        return incomplete("no other defence has finished one of these attacks on these samples")
+    adjusted = dict(zip(pairs, paired.holm([pair.p for pair in pairs.values()]), strict=True))
+    said = {
+        name: f"{name} {100 * pair.difference:+.1f} points [{100 * pair.interval.low:+.1f}, "
+        f"{100 * pair.interval.high:+.1f}] (p = {adjusted[name]:.2g})"
+        for name, pair in pairs.items()
+    }
+    alike = [text for name, text in said.items() if adjusted[name] >= limit.SIGNIFICANT]
+    if alike:
+        return warn(f"this − the other: {', '.join(alike)}", alike=len(alike), compared=len(pairs))
+    return passed(f"differs from every other: {', '.join(said.values())}", alike=0, compared=len(pairs))
+
+
+def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
+    """By the other defence's name, the comparison over the worst case both were put to."""
+    others: dict[str, list[Evidence]] = {}
+    for evidence in stored.comparable(stored.others):
+        others.setdefault(evidence.cell.artifact, []).append(evidence)
+    names = [cells[0].cell.defense.name for cells in others.values()]
+    for artifact, cells in others.items():
+        name = cells[0].cell.defense.name
+        both = [*stored.finished, *cells]
+        (found,) = compare(both, stored.subject.artifact, artifact, purifiers=stored.purifiers)
+        label = name if names.count(name) == 1 else f"{name} ({artifact[:8]})"
+        yield from ((label, pair) for pair in found.pairs if pair.scope == "common worst case")
 
 
 @check(

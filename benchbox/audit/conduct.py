@@ -15,7 +15,8 @@ from benchbox.artifacts import Training
 from benchbox.audit import audit, summary
 from benchbox.audit.evidence import Probes, Rescored, Stored, Subject, finished
 from benchbox.audit.measurements import Effort
-from benchbox.audit.probes import passes, probe
+from benchbox.audit.probes import Passes, passes, probe
+from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
 from benchbox.data import Dataset
 from benchbox.defense import Defense
@@ -54,26 +55,23 @@ class Ready:
             tuple(cls.stand_ins),
             cls.exact,
             self.training.defense.arguments,
+            cls.ablations,
         )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the probes will take at most.
+    """What the probes will take.
 
     Attributes:
-        gradient: Forward and backward passes over one sample.
-        forward: Forward passes alone over one sample.
-        standing: Further forward passes over a sample that withstands every gradient.
-        seconds: All of it, by one timed pass; `least` if no sample withstands the gradients.
-        least: See `seconds`.
+        passes: Over one sample.
+        least: Seconds, if every attack that should break a sample does so at once, by one timed pass.
+        seconds: If every sample withstands everything inside the ball.
     """
 
-    gradient: int
-    forward: int
-    standing: int
-    seconds: float
+    passes: Passes
     least: float
+    seconds: float
 
 
 def prepare(session: Session, request: Request, effort: Effort, report: Callable[..., None]) -> Ready:
@@ -105,13 +103,16 @@ def cost(ready: Ready) -> Cost:
     x = sample_draws(n, 1, ready.device).uniform(spec.channels, spec.size, spec.size)
     draws = sample_draws(n, 2, ready.device)
     both = forward = float("inf")
-    for _ in range(2):  # the first one warms up
+    for _ in range(4):  # the first one warms up; others may meet a busy machine
         forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
         both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
-    gradient, alone, standing = passes(ready.defense, ready.effort)
-    samples = len(ready.samples) / n
-    least = samples * (gradient * both + alone * forward)
-    return Cost(gradient, alone, standing, least + samples * standing * forward, least)
+    needed, batches = passes(ready.defense, ready.effort), len(ready.samples) / n
+    alone = needed.forward * forward
+    return Cost(
+        needed,
+        batches * (needed.weak * both + alone),
+        batches * (needed.robust * both + alone + needed.standing * forward),
+    )
 
 
 def conduct(
@@ -134,24 +135,27 @@ def conduct(
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished))
     findings = audit(stored, probes)
-    record = _record(ready, findings, probes)
+    record = {**_record(ready, findings, probes), "standing": standing(stored)}
     store.attach(ready.training.digest, KIND, record)
     return findings, record
 
 
 def _stored(ready: Ready, store: Store) -> Stored:
-    """The cells of the artifact inside the ball, and those of the classifier below it."""
+    """The cells inside the ball: of the artifact, of the classifier below it, and of the other defences."""
     training = ready.training
 
-    def cells(artifact: str, name: str) -> tuple[Evidence, ...]:
-        every = store.evidence(dataset=ready.dataset.name, defenses=[name])
-        return tuple(e for e in every if e.cell.artifact == artifact and e.cell.threat == ready.threat)
-
+    every = [e for e in store.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
+    names = sorted({e.cell.defense.name for e in every})
     spec = ready.dataset.spec
-    static = cells(training.root.digest, training.root.defense.name) if training.base else ()
-    shape = (spec.channels, spec.size, spec.size)
-    own = cells(training.digest, training.defense.name)
-    return Stored(ready.subject, ready.threat, shape, own, static)
+    return Stored(
+        ready.subject,
+        ready.threat,
+        (spec.channels, spec.size, spec.size),
+        cells=tuple(e for e in every if e.cell.artifact == training.digest),
+        static=tuple(e for e in every if training.base and e.cell.artifact == training.root.digest),
+        others=tuple(e for e in every if e.cell.artifact != training.digest),
+        purifiers=tuple(n for n in names if (store.recall(f"defense {n}") or {}).get("purifies")),
+    )
 
 
 def _rescore_all(ready: Ready, store: Store, cells: Sequence[Evidence]) -> tuple[Rescored, ...]:

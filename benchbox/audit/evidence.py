@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchbox import stats
 from benchbox.audit.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
 from benchbox.domain import Access, Evidence, ThreatModel
 
@@ -51,6 +52,7 @@ class Subject:
         stand_ins: Names of its stand-ins.
         exact: The one that is plain autograd, if it names one.
         recipe: Its hyper-parameters.
+        ablations: Names of the defences that are this one with parts left out.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Subject:
     stand_ins: tuple[str, ...] = ()
     exact: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    ablations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ class Stored:
         cells: Its cells inside that ball, finished and others.
         static: Cells of the bare classifier it builds on.
         rescored: What became of stored images when they were classified again.
+        others: Cells of every other defence on the same data set inside the same ball.
+        purifiers: Names of defences known to purify.
     """
 
     subject: Subject
@@ -164,11 +169,20 @@ class Stored:
     cells: tuple[Evidence, ...] = ()
     static: tuple[Evidence, ...] = ()
     rescored: tuple[Rescored, ...] = ()
+    others: tuple[Evidence, ...] = ()
+    purifiers: tuple[str, ...] = ()
 
     @cached_property
     def finished(self) -> tuple[Evidence, ...]:
         """Complete cells on the longest sample list that any complete cell is about."""
         return finished(self.cells)
+
+    def comparable(self, cells: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """Those that are complete and on the very samples of `finished`."""
+        if not self.finished:
+            return ()
+        samples = self.finished[0].cell.samples
+        return tuple(c for c in cells if _complete(c) and c.cell.samples == samples)
 
 
 @dataclass(frozen=True)
@@ -192,9 +206,28 @@ class Case:
 
 def finished(cells: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """Complete cells on the longest sample list among them."""
-    done = [c for c in cells if c.status == "done" and len(c.outcome) == len(c.cell.samples)]
+    done = [c for c in cells if _complete(c)]
     longest = max((c.cell.samples for c in done), key=len, default=None)
     return tuple(c for c in done if c.cell.samples == longest)
+
+
+def worst_case(cells: Sequence[Evidence]) -> NDArray[np.float64]:
+    """(N,) robustness of each sample against the attack that is worst for it, the clean image included.
+
+    Args:
+        cells: Complete cells of one defence on one sample list, at least one.
+    """
+    correct = []
+    for cell in cells:
+        outcome, order = cell.outcome, np.argsort(cell.outcome.position)
+        correct.append((outcome.adversarial == outcome.label[:, None])[order])
+    first, order = cells[0].outcome, np.argsort(cells[0].outcome.position)
+    correct.append((first.clean == first.label[:, None])[order])
+    return stats.worst_case(correct)
+
+
+def _complete(evidence: Evidence) -> bool:
+    return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
 
 
 def from_store(stored: Stored) -> Panel:

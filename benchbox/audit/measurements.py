@@ -77,6 +77,11 @@ class Behaviour:
     dynamic: bool
     classes: int
 
+    @property
+    def steady(self) -> bool:
+        """Whether no class changed, neither when asked again nor in other batches."""
+        return not (self.relabelled.any() or self.batch_relabelled.any() or self.state_changed)
+
 
 @dataclass(frozen=True)
 class Gradients:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchbox.audit import attacks, behaviour, binarisation, gradients, thresholds
+from benchbox.audit import attacks, behaviour, binarisation, chance, gradients, thresholds
 from benchbox.audit.attacks import LOSSES, Found, Target
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.measurements import Binarisation, Effort, Flags
@@ -53,6 +54,7 @@ def probe(
     target = Target(defense, x, y, Draws(indices.to(x.device), seed), threat, effort)
     report("asking")
     answers = behaviour.ask(target)
+    target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
     slopes = gradients.examine(target)
@@ -64,14 +66,14 @@ def probe(
     panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
     standing = correct & ~panel.broken(*WHITE_BOX)
     report("random points and score-based search")
-    runs += [attacks.squares(target, standing), attacks.random_points(target, standing)]
+    runs += [chance.squares(target, standing), chance.random_points(target, standing)]
     model = target.models()[strongest]
     report("other radii")
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
     subset = _first(correct, effort.doubled)
     chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
     ladder = _ladder(target, model, strongest)
-    unbounded = {radius: attacks.unbounded(target, model, radius) for radius in UNBOUNDED}
+    unbounded = {radius: attacks.unbounded(target, model, strongest, radius) for radius in UNBOUNDED}
     report("twice the steps, twice the starts")
     doubled = _doubled(chosen, model, strongest, subset)
     draws = (
@@ -99,25 +101,24 @@ def probe(
 
 
 def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
-    """FGSM and PGD through every model with both losses, and the model that broke most samples."""
+    """FGSM and PGD through every model with both losses, and the model that broke most samples.
+
+    A sample that PGD broke through a model is not attacked through it again: only the union counts.
+    """
     found: list[Found] = []
+    broken_through: dict[str, int] = {}
     for name, forward in target.models().items():
         for loss in LOSSES:
-            found.append(
-                attacks.gradient(target, forward, f"FGSM, {loss}, {name}", loss, through=name, one_step=True)
-            )
-            for restart in range(target.effort.restarts):
+            label = f"FGSM, {loss}, {name}"
+            found.append(attacks.gradient(target, forward, label, loss, through=name, one_step=True))
+        left = correct.copy()
+        for restart in range(target.effort.restarts):
+            for loss in LOSSES:
                 label = f"PGD-{target.effort.steps}, {loss}, {name}, start {restart}"
-                found.append(attacks.gradient(target, forward, label, loss, through=name))
-
-    def broken_through(name: str) -> int:
-        flags = np.zeros(len(correct), bool)
-        for one in found:
-            if one.run.through == name and one.run.kind == "iterative":
-                flags = flags | one.run.broken
-        return int((flags & correct).sum())
-
-    return found, max(target.models(), key=broken_through)
+                found.append(attacks.gradient(target, forward, label, loss, through=name, on=left))
+                left &= ~found[-1].run.broken
+        broken_through[name] = int((correct & ~left).sum())
+    return found, max(broken_through, key=lambda name: broken_through[name])
 
 
 def _ladder(target: Target, model: Forward, through: str) -> dict[float, Flags]:
@@ -134,15 +135,18 @@ def _both(
     *,
     threat: ThreatModel | None = None,
     steps: int | None = None,
-    restarts: int = 1,
+    starts: range = range(1),
+    broken: Flags | None = None,
 ) -> Flags:
-    """(N,) broken by PGD with either loss from any start."""
-    flags: Flags = np.zeros(len(target.y), bool)
-    for loss in LOSSES:
-        for start in range(restarts):
+    """(N,) broken by PGD with either loss from any start; what is `broken` already is not attacked."""
+    flags: Flags = np.zeros(len(target.y), bool) if broken is None else broken
+    for start in starts:
+        for loss in LOSSES:
             # The start's name leaves out the number of steps: more steps begin where fewer did.
             label = f"{name}, {loss}, {start}"
-            run = attacks.gradient(target, model, label, loss, through=through, threat=threat, steps=steps).run
+            run = attacks.gradient(
+                target, model, label, loss, through=through, threat=threat, steps=steps, on=~flags
+            ).run
             flags = flags | run.broken
     return flags
 
@@ -151,27 +155,28 @@ def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dic
     steps, restarts = chosen.effort.steps, chosen.effort.restarts
     if not len(chosen.y):
         return {}
-    settings = {"once": (steps, restarts), "steps": (2 * steps, restarts), "restarts": (steps, 2 * restarts)}
-    spread: dict[str, Flags] = {}
-    for name, (more_steps, more_starts) in settings.items():
-        flags = np.zeros(len(subset), bool)
-        flags[subset] = _both(chosen, model, through, "doubling", steps=more_steps, restarts=more_starts)
-        spread[name] = flags
+    once = _both(chosen, model, through, "doubling", steps=steps, starts=range(restarts))
+    more = range(restarts, 2 * restarts)
+    found = {
+        "once": once,
+        "steps": _both(chosen, model, through, "doubling", steps=2 * steps, starts=range(restarts)),
+        # The first half of twice the starts is the usual attack.
+        "restarts": _both(chosen, model, through, "doubling", steps=steps, starts=more, broken=once),
+    }
+    spread: dict[str, Flags] = {name: np.zeros(len(subset), bool) for name in found}
+    for name, flags in found.items():
+        spread[name][subset] = flags
     return spread
 
 
 def _binarisation(target: Target, strongest: str, correct: Flags) -> tuple[Binarisation | None, str]:
     if target.effort.binarisation == 0:
         return None, "it was left out"
-    if strongest != "deployed":
-        return None, f"the attack goes through the stand-in {strongest}, whose features are not exposed"
-    if target.defense.randomized:
-        return None, "the features of a randomised defence need repeats, which are not implemented"
     rows = np.flatnonzero(correct)
     if not len(rows):
         return None, "no clean image is classified correctly"
     try:
-        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device))), ""
+        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device)), strongest), ""
     except (RequestError, DefenseError, RuntimeError) as error:
         return None, " ".join(str(error).split())
 
@@ -198,18 +203,38 @@ def _lacking(effort: Effort, n: int) -> dict[str, str]:
     return lacking
 
 
-def passes(defense: Defense, effort: Effort) -> tuple[int, int, int]:
-    """Passes over a sample: (forward and backward, forward alone, forward alone if it withstands all gradients).
+class Passes(NamedTuple):
+    """Passes over one sample.
 
-    An upper estimate: what is broken is left alone, and few samples need every start.
+    Attributes:
+        weak: Gradients, if the sample falls at once to every attack that should break it.
+        robust: Gradients, if it withstands everything inside the ball.
+        forward: Forward passes alone.
+        standing: Further ones if it withstands every gradient.
     """
+
+    weak: int
+    robust: int
+    forward: int
+    standing: int
+
+
+def passes(defense: Defense, effort: Effort) -> Passes:
+    """What the probes will ask for: a sample that falls is let go, but where a defence is randomised."""
     models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
-    eot = effort.eot if defense.randomized else 1
-    pgd = models * 2 * effort.restarts + 2 * len(RUNGS) + 2 * len(UNBOUNDED)
-    share = min(effort.doubled / max(effort.samples, 1), 1)
-    pgd += round(share * 2 * (effort.restarts * 2 + 2 * effort.restarts + effort.restarts))
-    both = eot * pgd * effort.steps
-    planted = (
-        binarisation.INNER * min(effort.binarisation / max(effort.samples, 1), 1) if not defense.randomized else 0
-    )
-    return both, round(planted) + gradients.NOISE_DRAWS + 50, effort.random_points + effort.queries
+    eot, losses = effort.eot if defense.randomized else 1, len(LOSSES)
+    pgd = losses * effort.steps
+    below = sum(rung < 1 for rung in RUNGS)
+    doubled = min(effort.doubled / max(effort.samples, 1), 1)
+    planted = min(effort.binarisation / max(effort.samples, 1), 1)
+    robust = pgd * (models * effort.restarts + len(RUNGS) + len(UNBOUNDED) + doubled * 4 * effort.restarts)
+    weak: float = pgd * below + models * losses * 2
+    if defense.randomized:
+        # Nothing is let go within a run, and the draws are examined by four more runs.
+        weak = pgd * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 4)
+        robust += pgd * doubled * 4
+    hunt = planted * effort.steps * effort.restarts / 2
+    alone = planted * (binarisation.INNER + binarisation.RANDOM) + gradients.NOISE_DRAWS + 50
+    # Random points end early where they come nowhere near an error.
+    standing = min(effort.random_points, chance.SETTLING) + effort.queries
+    return Passes(round(eot * (weak + hunt)), round(eot * (robust + hunt)), round(alone), standing)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from benchbox import stats
+
 
 class Threshold(float):
     """A number with the reason for it.
@@ -44,6 +46,9 @@ UNIQUE_FAIL = Threshold(0.01, "[P] five times AutoAttack's own tolerance")
 RANDOM_FAIL = Threshold(0.01, "[P] random points never beat a working gradient on 1 % of the samples")
 FEW = Threshold(2, "[P] a FAIL needs two samples: one in a hundred may be chance")
 RANDOM_POINTS = Threshold(10_000, "Carlini et al. 2019: 10,000 or more draws per example")
+OUT_OF_REACH = Threshold(
+    8, "[P] standard deviations: a sample whose margins are that far off after 1,000 points gets no more"
+)
 QUERIES = Threshold(1000, "[P] enough to show masking; the published number needs Square with 5,000")
 ONE_STEP_WARN = Threshold(0.01, "[P] per-sample; Athalye et al. 2018 compare the averages")
 MONOTONE_WARN = Threshold(0.005, "[P] restarts differ on a sample in 200")
@@ -76,7 +81,7 @@ RESTARTS = Threshold(10, "Carlini et al. 2019: at least 10 random starting point
 SQUARE_QUERIES = Threshold(5000, "AutoAttack's Square")
 
 # D: statistics
-HALF_WIDTH_WARN = Threshold(0.01, "[P] one percentage point")
+HALF_WIDTH_WARN = Threshold(stats.PLACE, "[P] one percentage point")
 HALF_WIDTH_FAIL = Threshold(0.03, "[P] three percentage points")
 SEEDS = Threshold(3, "[P] fewer show no range")
 SEED_RANGE = Threshold(0.01, "[P] one percentage point")

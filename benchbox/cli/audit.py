@@ -102,10 +102,11 @@ def _announce(ready: Ready, price: Cost, yes: bool) -> None:
     """
     from benchbox.cli.progress import duration
 
+    needed = price.passes
     notice(
-        f"{len(ready.samples)} images, {price.gradient} gradients and {price.forward} further passes each, up to "
-        f"{price.standing} more for an image that withstands them: {duration(price.least)} to "
-        f"{duration(price.seconds)}, by one timed pass"
+        f"{len(ready.samples)} images, {needed.weak} to {needed.robust} gradients and {needed.forward} to "
+        f"{needed.forward + needed.standing} further passes each, most for those that withstand every attack: "
+        f"{duration(price.least)} to {duration(price.seconds)}, by one timed pass"
     )
     if yes or price.seconds <= LONG:
         return
@@ -125,4 +126,6 @@ def _print(record: dict[str, Any], format_: str) -> None:
         typer.echo(findings.markdown(record, names))
     else:
         output().print(findings.terminal(record, names))
+        for sentence in findings.standing(record):
+            output().print(sentence, markup=False, highlight=False)
         typer.echo(findings.headline(record["summary"]))

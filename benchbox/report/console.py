@@ -14,6 +14,13 @@ from benchbox.report.entry import Entry
 from benchbox.report.records import Column, Row, Table
 
 _STYLE = {"done": "", "same": "", "partial": "yellow", "failed": "red", "not run": "dim", "withheld": "red"}
+_BADGE = {
+    "withdrawn": "bold red",
+    "masking": "red",
+    "weak attack": "red",
+    "warned": "yellow",
+    "not audited": "dim",
+}
 
 
 def render(tables: Sequence[Table]) -> RenderableType:
@@ -45,8 +52,7 @@ def _headlines(table: Table) -> RichTable:
     grid.add_column("lowest", overflow="fold")
     grid.add_column("attacks", justify="right")
     grid.add_column("n", justify="right")
-    if table.audited:
-        grid.add_column("audit", overflow="fold")
+    grid.add_column("audit", overflow="fold")
     for row in table.rows:
         grid.add_row(
             row.place,
@@ -57,7 +63,7 @@ def _headlines(table: Table) -> RichTable:
             Text(str(row.set_by or "–")),
             str(row.over),
             str(row.robust.n if row.robust else len(table.samples)),
-            *([Text(row.badge)] if table.audited else []),
+            Text(str(row.badge), style=_BADGE.get(row.badge.state, "")),
         )
     return grid
 

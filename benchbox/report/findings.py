@@ -55,7 +55,13 @@ def markdown(record: Mapping[str, Any], names: Mapping[str, str]) -> str:
             _samples(finding),
         )
         lines.append(f"| {' | '.join(escape(cell) for cell in cells)} |")
-    return "\n".join([*lines, "", headline(record["summary"]), ""])
+    said = [f"- {escape(sentence)}" for sentence in standing(record)]
+    return "\n".join([*lines, "", *said, "", headline(record["summary"]), ""])
+
+
+def standing(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What sets the number, what weaker attacks would have reported, and what the defence gains."""
+    return tuple(record.get("standing", {}).get("said", ()))
 
 
 def title(record: Mapping[str, Any]) -> str:

@@ -78,21 +78,6 @@ def labelled(name: str, *remarks: str) -> str:
     return f"{name} ({said})" if said else name
 
 
-def badge(summary: Mapping[str, Any] | None) -> str:
-    """A few words for a row of a leaderboard: "invalid A5", "masked B1 B3", "not audited"."""
-    if summary is None:
-        return "not audited"
-    if summary["integrity"]:
-        return f"invalid {' '.join(summary['integrity'])}"
-    if summary["masking"]:
-        return f"masked {' '.join(summary['masking'])}"
-    if summary["attack"]:
-        return f"weak attack {' '.join(summary['attack'])}"
-    counts: Mapping[str, int] = summary["counts"]
-    extra = [f"{counts[v]} {v}" for v in ("WARN", "INCOMPLETE") if counts.get(v)]
-    return f"no FAIL, {', '.join(extra)}" if extra else "passed"
-
-
 def _difference(spec: Spec, usual: Spec) -> str:
     fields = [f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)]
     said = [f"{field}={_short(spec.arguments.get(field))}" for field in fields]

@@ -26,10 +26,9 @@ def escape(text: str) -> str:
 
 def _section(table: Table) -> Iterator[str]:
     yield f"### {escape(table.title)}\n"
-    audit = ["audit"] if table.audited else []
     versus = [escape(f"vs {table.against}")] if table.against else []
     yield from _grid(
-        ["#", "defence", "clean", "robust", *versus, "lowest", "attacks", "n", *audit],
+        ["#", "defence", "clean", "robust", *versus, "lowest", "attacks", "n", "audit"],
         [
             [
                 row.place,
@@ -40,7 +39,7 @@ def _section(table: Table) -> Iterator[str]:
                 escape(str(row.set_by or "–")),
                 str(row.over),
                 str(row.robust.n if row.robust else len(table.samples)),
-                *([escape(row.badge)] if audit else []),
+                escape(str(row.badge)),
             ]
             for row in table.rows
         ],

@@ -14,6 +14,7 @@ from benchbox.report.control import Control, as_record
 from benchbox.report.entry import WITHHELD, Entry, Measurement, Score, describe
 from benchbox.report.paper import Printed
 from benchbox.report.records import Row, Table, Versus
+from benchbox.report.trainings import repeated
 
 #: Columns of the CSV. `measure` is clean, robust, null (the control, held against clean), attack (a number of the
 #: table) or cell (one of the cells that an attack's number unites: its stand-ins, seeds and draws).
@@ -34,6 +35,7 @@ FIELDS = (
     *("majority_vote", "worst_of_r", "fixed_seed"),
     *("forwards", "backwards", "seconds", "run", "created", "commit", "key", "error"),
     *("against", "difference", "difference_low", "difference_high", "p", "p_holm", "test"),
+    *("audit", "audit_checks"),
 )
 
 
@@ -176,6 +178,8 @@ def _row_facts(row: Row) -> dict[str, Any]:
         "defense": row.label,
         "training_seed": row.training_seed,
         "artifact": row.artifact,
+        "audit": row.badge.state,
+        "audit_checks": " ".join(row.badge.checks),
     }
 
 
@@ -193,13 +197,15 @@ def _table(table: Table) -> dict[str, Any]:
         "remarks": list(table.remarks),
         "notes": list(table.notes),
         "rows": [_row(row) for row in table.rows],
+        "trainings": [one.as_dict() for one in repeated(table.rows)],
     }
 
 
 def _row(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
-        "audit": row.audit,
+        "rank_of_a_group": row.coarse,
+        "audit": row.badge.as_dict(),
         "label": row.label,
         "defense": _spec(row.defense),
         "training_seed": row.training_seed,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from benchbox import paired
 from benchbox.errors import RequestError
+from benchbox.report import trainings
 from benchbox.report.entry import BOOTSTRAP_SEED
 from benchbox.report.records import Row, Table, Versus
 from benchbox.report.remarks import remarks
@@ -47,49 +50,54 @@ def against(tables: Sequence[Table], name: str) -> list[Table]:
 
 
 def _against(table: Table, name: str) -> Table:
-    reference = _chosen(table, name)
-    if reference is None:
+    chosen = _chosen(table, name)
+    if not chosen:
         return table
-    others = [row for row in table.rows if row is not reference and row.shares is not None]
-    compared = dict(zip(map(id, others), _versus(others, reference), strict=True))
+    label = chosen[0].label if len(chosen) == 1 else f"{name} (mean of {len(chosen)} trainings)"
+    others = [row for row in table.rows if row not in chosen and row.shares is not None]
+    compared = dict(zip(map(id, others), _versus(others, chosen), strict=True))
     rows = tuple(replace(row, versus=compared.get(id(row))) for row in table.rows)
-    said = tuple(remarks(rows, reference.label))
-    return replace(table, rows=rows, against=reference.label, remarks=said)
+    return replace(table, rows=rows, against=label, remarks=(*remarks(rows, label), *trainings.said(rows, chosen)))
 
 
-def _chosen(table: Table, name: str) -> Row | None:
+def _chosen(table: Table, name: str) -> Sequence[Row]:
+    """The row of that name, or every training of it: one recipe with several seeds is one defence."""
     rows = [row for row in table.rows if row.shares is not None]
     for found in (
         [row for row in rows if row.label == name],
         [row for row in rows if row.defense.name == name],
         [row for row in rows if row.artifact.startswith(name)],
     ):
-        if len(found) > 1:
+        whole = any(
+            len(one.rows) == len(found) and all(r in found for r in one.rows) for one in trainings.repeated(rows)
+        )
+        if len(found) > 1 and not whole:
             choices = ", ".join(f"{row.artifact[:12]} ({row.label})" for row in found)
             raise RequestError(
                 f"{name!r} is {len(found)} rows of {table.title}; name one by its weights: {choices}"
             )
         if found:
-            return found[0]
-    return None
+            return found
+    return ()
 
 
-def _versus(rows: Sequence[Row], reference: Row) -> list[Versus]:
-    assert reference.shares is not None
+def _versus(rows: Sequence[Row], reference: Sequence[Row]) -> list[Versus]:
+    base = np.mean([row.shares for row in reference if row.shares is not None], axis=0)
+    missing = set().union(*(row.missing for row in reference))
     shares = [row.shares for row in rows if row.shares is not None]
-    verdicts = [paired.significance(one, reference.shares, BOOTSTRAP_SEED) for one in shares]
+    verdicts = [paired.significance(one, base, BOOTSTRAP_SEED) for one in shares]
     found = []
     for row, one, verdict, p in zip(rows, shares, verdicts, paired.holm([v.p for v in verdicts]), strict=True):
-        interval = paired.bootstrap(one, reference.shares, BOOTSTRAP_SEED)
+        interval = paired.bootstrap(one, base, BOOTSTRAP_SEED)
         found.append(
             Versus(
-                difference=100 * float((one - reference.shares).mean()),
+                difference=100 * float((one - base).mean()),
                 low=100 * interval.low,
                 high=100 * interval.high,
                 p=p,
                 test=verdict.test,
                 significant=p < paired.ALPHA,
-                alike=set(row.missing) == set(reference.missing),
+                alike=set(row.missing) == missing,
                 digits=row.robust.digits if row.robust else 1,
             )
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
+from benchbox.report.badge import NOT_AUDITED, Badge
 from benchbox.report.control import Control
 from benchbox.report.entry import NOT_RUN, WITHHELD, Entry, Score
-from benchbox.report.labels import attack_place, badge
+from benchbox.report.labels import attack_place
+from benchbox.stats import PLACE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +83,7 @@ class Row:
             whose worst case is not known yet.
         shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
         versus: The comparison with the row that was asked for.
-        audit: Summary of the audit of these weights inside this ball; None if there was none.
+        badge: What the audit of these weights inside this ball found.
         control: What the null attack says; None for a deterministic defence that it was not run on.
     """
 
@@ -100,7 +102,7 @@ class Row:
     rank: int | None = None
     shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     versus: Versus | None = None
-    audit: Mapping[str, Any] | None = None
+    badge: Badge = NOT_AUDITED
     control: Control | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
@@ -125,25 +127,29 @@ class Row:
     @property
     def invalid(self) -> bool:
         """Whether the audit found that the number is not what it says; then it has no rank."""
-        return bool(self.audit and self.audit["integrity"])
-
-    @property
-    def badge(self) -> str:
-        """What the audit says, in a few words."""
-        return badge(self.audit)
+        return self.badge.invalid
 
     @property
     def headline(self) -> str:
-        """The worst case with its marks: † when attacks of this table are missing, ‡ when the null attack is."""
+        """The worst case with its marks.
+
+        † when attacks of this table are missing, § when the null attack is, ‡ when gradients are masked.
+        """
         if self.withheld:
             return WITHHELD
-        marks = ("†" if self.missing else "") + ("‡" if self.uncontrolled else "")
+        flags = {"†": bool(self.missing), "§": self.uncontrolled, "‡": self.badge.masked}
+        marks = "".join(mark for mark, flag in flags.items() if flag)
         return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
 
     @property
+    def coarse(self) -> bool:
+        """Whether the interval is too wide for a place of its own: then the rank is that of a group (D1)."""
+        return self.robust is not None and (self.robust.high - self.robust.low) / 2 > 100 * PLACE
+
+    @property
     def place(self) -> str:
-        """The rank as it is printed."""
-        return "–" if self.rank is None else str(self.rank)
+        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none."""
+        return "–" if self.rank is None else f"{'≈' if self.coarse else ''}{self.rank}"
 
 
 @dataclass(frozen=True)
@@ -174,11 +180,6 @@ class Table:
         n = len(self.samples)
         which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
         return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
-
-    @property
-    def audited(self) -> bool:
-        """Whether any row was audited."""
-        return any(row.audit for row in self.rows)
 
     @property
     def accesses(self) -> tuple[Access, ...]:

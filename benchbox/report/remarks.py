@@ -59,7 +59,7 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
     if any(row.unfinished for row in rows):
         yield "A defence with an unfinished or failed attack is not ranked."
     if any(row.uncontrolled and row.robust for row in rows):
-        yield "‡: the null attack, the control of a randomised defence, is missing; not ranked."
+        yield "§: the null attack, the control of a randomised defence, is missing; not ranked."
     yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)
     if any(row.missing and row.robust for row in rows):
         yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
@@ -67,6 +67,11 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
         yield (
             "Defences share a rank with the best of their group when they are not significantly worse on these "
             "images (exact McNemar, for shares of draws a sign-flip test; Holm, 5 %)."
+        )
+    if any(row.rank and row.coarse for row in rows):
+        yield (
+            "≈: the interval reaches more than a point to either side, so this is no place but a group, formed by "
+            "exact paired tests."
         )
     if against:
         yield (
@@ -83,16 +88,25 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
 
 
 def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
-    if not any(row.audit for row in rows):
+    if all(row.badge.state == "not audited" for row in rows):
+        yield "audit: nobody has asked whether these numbers can be trusted; `benchbox audit` does."
         return
-    yield (
-        "audit: what `benchbox audit` found; docs/evaluation.md explains the checks. invalid: an integrity check "
-        "failed, so the defence is not ranked. masked: gradients are masked, and the worst case over these "
-        "attacks may be far too high."
-    )
-    yield from (
-        f"{row.label}: audit: {row.badge}." for row in rows if row.invalid or (row.audit or {}).get("masking")
-    )
+    yield "audit: the worst that `benchbox audit` found, with its checks; docs/evaluation.md explains them."
+    if any(row.invalid for row in rows):
+        yield "withdrawn: an integrity check failed, so the number is not what it says and is not ranked."
+    if any(row.badge.masked for row in rows):
+        yield (
+            "‡ masking: gradients are masked; ranked by the worst case per image over every attack, which may "
+            "still be far too high."
+        )
+    for row in rows:
+        yield from (f"{row.label}: {said}" for said in row.badge.remarks)
+        if row.invalid or row.badge.masked:
+            yield from (
+                f"{row.label}, {id}: {row.badge.sentences[id]}."
+                for id in row.badge.checks
+                if id in row.badge.sentences
+            )
 
 
 def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str]:

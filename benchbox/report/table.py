@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from benchbox import stats
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
-from benchbox.report import control, labels, paper, ranking
+from benchbox.report import control, labels, paper, ranking, trainings
+from benchbox.report.badge import badge
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
 from benchbox.report.remarks import noted, remarks
@@ -93,7 +94,9 @@ class _Builder:
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         ranked = ranking.ranked(rows)
-        return Table(samples, threat, columns, ranked, tuple(remarks(ranked)), tuple(self.notes))
+        return Table(
+            samples, threat, columns, ranked, (*remarks(ranked), *trainings.said(ranked)), tuple(self.notes)
+        )
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]
@@ -146,17 +149,14 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
-            audit=self._audit(cell),
+            badge=badge(self._audit(cell)),
             control=held,
         )
 
     def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
-        """The summary of the audit of these weights inside this ball."""
+        """The record of the audit of these weights inside this ball."""
         record = self.audits.get(cell.artifact)
-        if record is None or ThreatModel(**record["threat"]) != cell.threat:
-            return None
-        summary: Mapping[str, Any] = record["summary"]
-        return summary
+        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
 
     def _noted(self, entry: Entry, name: _Name, column: Column) -> Entry:
         numbers = []

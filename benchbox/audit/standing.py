@@ -1,0 +1,128 @@
+"""What sets a defence's number, what a weaker evaluation would have reported, and what the defence gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchbox import paired, stats
+from benchbox.audit.evidence import Stored, worst_case
+from benchbox.domain import Access, Evidence
+
+#: Of attacks that leave equally much, the one that knows most is named.
+_KNOWLEDGE = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER, Access.IMPORTED)
+
+
+def standing(stored: Stored) -> dict[str, Any]:
+    """Numbers and sentences about the worst case over the finished cells; empty if nothing is finished.
+
+    Returns:
+        `robust` with its interval; `set_by`, the attack that leaves least; `weaker`, for each access and stand-in
+        what it alone would have reported, and how much more that is (paired bootstrap); `gain` over the bare
+        classifier; `said`, the same as sentences. All shares in percent.
+    """
+    cells = stored.finished
+    if not cells:
+        return {"said": ["nothing finished is stored, so there is no number yet; `benchbox run` fills it"]}
+    worst = worst_case(cells)
+    lowest = min(_distinct(cells), key=_strength)
+    ties = [c for c in _distinct(cells) if c is not lowest and _left(c) == _left(lowest)]
+    found: dict[str, Any] = {
+        "n": len(worst),
+        "robust": _score(worst, max(c.cell.scoring_draws for c in cells)),
+        "set_by": {"access": str(lowest.cell.access), "attack": lowest.cell.attack.name, "through": route(lowest)},
+        "alone": 100 * _left(lowest),
+        "ties": [f"{route(c)} {c.cell.attack.name}" for c in ties],
+        "weaker": [_weaker(name, [c for c in cells if route(c) == name], worst) for name in _routes(cells)],
+        "gain": _gain(stored, worst),
+    }
+    return {**found, "said": _said(found)}
+
+
+def route(evidence: Evidence) -> str:
+    """How the attacker got there: its access, and for BPDA the stand-in; autograd as it is counts as white-box."""
+    cell = evidence.cell
+    if cell.access is not Access.BPDA:
+        return str(cell.access)
+    return f"bpda through {cell.view.stand_in}" if cell.view.stand_in else str(Access.WHITE_BOX)
+
+
+def _routes(cells: Sequence[Evidence]) -> list[str]:
+    first = {route(c): _KNOWLEDGE.index(c.cell.access) for c in cells}
+    return sorted(first, key=lambda name: (first[name], name))
+
+
+def _distinct(cells: Sequence[Evidence]) -> list[Evidence]:
+    """One cell for each set of crafted images: the exact stand-in shares those of the white-box attack."""
+    ordered = sorted(cells, key=lambda c: _KNOWLEDGE.index(c.cell.access))
+    return list({c.cell.craft_key: c for c in reversed(ordered)}.values())
+
+
+def _strength(evidence: Evidence) -> tuple[float, int, str]:
+    return _left(evidence), _KNOWLEDGE.index(evidence.cell.access), evidence.cell.attack.name
+
+
+def _left(evidence: Evidence) -> float:
+    return float(evidence.outcome.robust.mean())
+
+
+def _score(shares: NDArray[np.float64], draws: int) -> dict[str, float]:
+    n = len(shares)
+    interval = (
+        stats.clopper_pearson(round(float(shares.sum())), n) if draws == 1 else stats.cluster_bootstrap(shares)
+    )
+    return {"percent": 100 * float(shares.mean()), "low": 100 * interval.low, "high": 100 * interval.high}
+
+
+def _weaker(name: str, cells: Sequence[Evidence], worst: NDArray[np.float64]) -> dict[str, Any]:
+    """What the cells of one route would have reported, and its paired distance to the worst case."""
+    shares = worst_case(cells)
+    attacks = sorted({c.cell.attack.name for c in cells})
+    return {"route": name, "attacks": attacks, "percent": 100 * float(shares.mean()), **_paired(shares, worst)}
+
+
+def _gain(stored: Stored, worst: NDArray[np.float64]) -> dict[str, Any] | None:
+    """The worst case minus that of the bare classifier; None where there is none on the same samples."""
+    static = stored.comparable(stored.static)
+    if not stored.subject.purifies or not static:
+        return None
+    shares = worst_case(static)
+    verdict = paired.significance(worst, shares)
+    found = _paired(worst, shares)
+    return {
+        **found,
+        "over": static[0].cell.defense.name,
+        "p": verdict.p,
+        "test": verdict.test,
+        "significant": found["low"] > 0 and verdict.p < paired.ALPHA,
+    }
+
+
+def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
+    low, high = paired.bootstrap(a, b)
+    return {"difference": 100 * float((a - b).mean()), "low": 100 * low, "high": 100 * high}
+
+
+def _said(found: dict[str, Any]) -> list[str]:
+    robust, by, n = found["robust"], found["set_by"], found["n"]
+    ties = f", as do {', '.join(found['ties'])}" if found["ties"] else ""
+    said = [
+        f"{robust['percent']:.1f} % [{robust['low']:.1f}, {robust['high']:.1f}] of {n} images are robust; "
+        f"{by['through']} {by['attack']} sets the number: it alone leaves {found['alone']:.1f} %{ties}"
+    ]
+    for other in found["weaker"]:
+        if other["route"] != by["through"]:
+            said.append(
+                f"{other['route']} alone ({', '.join(other['attacks'])}) would report {other['percent']:.1f} %: "
+                f"{other['difference']:+.1f} points [{other['low']:+.1f}, {other['high']:+.1f}]"
+            )
+    if (gain := found["gain"]) is not None:
+        said.append(
+            f"gain over the bare classifier ({gain['over']}): {gain['difference']:+.1f} points "
+            f"[{gain['low']:+.1f}, {gain['high']:+.1f}], {'' if gain['significant'] else 'not '}significant "
+            f"({gain['test']}, p = {gain['p']:.2g})"
+        )
+    return said

@@ -1,0 +1,97 @@
+"""The probes spare what cannot change a verdict, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from broken_defenses import THREAT, Quantized, Robust, Wrapped
+from digits import held_out
+
+from benchbox import Draws
+from benchbox.ascent import ascend, margin
+from benchbox.audit import Effort, chance
+from benchbox.audit.attacks import Target, gradient
+from benchbox.audit.climb import climb
+from benchbox.audit.probes import passes
+from benchbox.view import View
+
+
+def target(defense, n: int = 40, **effort: int) -> Target:
+    x, y, indices = held_out(n)
+    return Target(defense, x, y, Draws(indices), THREAT, Effort(**{"steps": 20, "scoring_draws": 4, **effort}))
+
+
+@pytest.mark.parametrize("cls", [Wrapped, Robust])
+def test_letting_go_breaks_the_same_samples_as_going_on(cls) -> None:
+    asked = target(cls())
+    x, y, draws = asked.x, asked.y, asked.draws
+    start = THREAT.random_start(x, draws)
+    settings = {"start": start, "steps": 20, "step_size": THREAT.epsilon / 8, "loss": margin}
+    found = climb(View(asked.defense, y, draws), x, THREAT, deployed=None, **settings)
+    usual = ascend(View(asked.defense, y, draws), x, y, THREAT, keep="best", **settings)
+    np.testing.assert_array_equal(asked.wrong(found.x), asked.wrong(usual))
+    # What survives took every step of the usual attack.
+    survived = torch.from_numpy(~asked.wrong(usual))
+    torch.testing.assert_close(found.x[survived], usual[survived])
+    assert bool((THREAT.norms(found.x - x) <= THREAT.epsilon + 1e-6).all())
+
+
+def test_a_stand_in_goes_on_until_the_deployed_defence_errs() -> None:
+    asked = target(Quantized())
+    bare = asked.defense.classifier
+    found = gradient(asked, lambda x, draws: bare(x), "any", "margin", through="bare").run
+    early = climb(
+        View(lambda x, draws: bare(x), asked.y, asked.draws), asked.x, THREAT, start=asked.x, steps=20,
+        step_size=0.02, loss=margin, deployed=None,
+    )  # fmt: skip
+    assert found.broken.sum() >= asked.wrong(early.x).sum()
+    assert (found.seen | ~found.broken).all()
+
+
+def test_samples_left_out_stay_where_they_are_and_the_others_are_not_changed_by_it() -> None:
+    asked = target(Wrapped())
+    some = np.arange(40) % 2 == 0
+    forward = asked.models()["deployed"]
+    whole = gradient(asked, forward, "run", "margin", through="deployed")
+    part = gradient(asked, forward, "run", "margin", through="deployed", on=some)
+    assert not part.run.broken[~some].any()
+    assert torch.equal(part.x[~torch.from_numpy(some)], asked.x[~torch.from_numpy(some)])
+    np.testing.assert_array_equal(part.run.broken[some], whole.run.broken[some])
+    none = gradient(asked, forward, "run", "margin", through="deployed", on=np.zeros(40, bool))
+    assert not none.run.broken.any()
+
+
+def test_random_points_end_where_an_error_is_out_of_reach() -> None:
+    asked = 0
+
+    class Counting(Wrapped):
+        def forward(self, x, draws=None):
+            nonlocal asked
+            asked += len(x)
+            # A margin of -5 to -4.5, and of -5 to +0.5 on the first sample: one point in eleven breaks it.
+            noise = 5.5 * (x.flatten(1).mean(1) * 1e4).frac()
+            logits = torch.zeros(len(x), 10)
+            logits[:, 0] = 5 - torch.where(draws.indices == 1400, noise, noise / 11)
+            return logits
+
+    probe = target(Counting(), 4, random_points=5000)
+    probe.y = torch.zeros(4, dtype=torch.int64)
+    asked = 0
+    run = chance.random_points(probe, np.ones(4, bool))
+    assert run.broken.tolist() == [True, False, False, False]
+    # Three samples, a thousand points each; the first fell before.
+    assert 3000 <= asked < 3200
+
+
+def test_points_close_to_an_error_are_tried_to_the_end() -> None:
+    settled = chance._settled(torch.tensor([[-1.0, -9.0, -1.0], [1.0 + 0.2**2, 81.0 + 1.0, 1.0]]))
+    # 5, 9 and infinitely many standard deviations from an error.
+    assert settled.tolist() == [False, True, True]
+
+
+def test_the_price_is_lower_for_what_falls_at_once() -> None:
+    needed = passes(Wrapped(), Effort())
+    assert needed.weak < needed.robust
+    assert needed.standing == 2000
+    assert passes(Wrapped(), Effort(steps=50)).robust < needed.robust
