@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from commands import Said
+from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first
+
+from benchbox.cli import main
+from benchbox.domain import Evidence
 
 # Two test processes with two threads each wait for one another on two cores.
 torch.set_num_threads(1)
@@ -16,3 +22,47 @@ def empty_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and a data set of 64 training and 20 test images: class k is a bright row k."""
+    rng = np.random.default_rng(0)
+    y = np.arange(84) % 10
+    x = rng.integers(0, 60, (84, 28, 28)).astype(np.uint8)
+    for image, label in zip(x, y, strict=True):
+        image[2 * label : 2 * label + 3] += 150
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "tiny.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
+    monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def said(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs a command in the workspace: exit status, standard output, standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(words)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def both() -> list[Evidence]:
+    """A purifier and a defence without one, as the planner runs them."""
+    return [
+        evidence("none", WHITE, "fgsm", 40),
+        evidence("none", WHITE, "pgd", 1),
+        evidence("none", TRANSFER, "pgd", 2),
+        evidence("pssr", GRAY, "fgsm", 98),
+        evidence("pssr", GRAY, "pgd", 97),
+        evidence("pssr", TRANSFER, "pgd", 96),
+        evidence("pssr", WHITE, "pgd", 30),
+        evidence("pssr", BPDA, "pgd", 60),
+        evidence("pssr", BPDA, "pgd", ~first(20), stand_in="identity"),
+    ]

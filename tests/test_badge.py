@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_report import _CHROMIUM, BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
+from rows import BPDA, CHROMIUM, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
 from benchbox import report
 from benchbox.report import table
@@ -128,12 +128,12 @@ def test_latex_with_badges_compiles(tmp_path: Any, options: dict[str, str]) -> N
     assert (tmp_path / "table.pdf").stat().st_size > 0
 
 
-@pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_a_browser_shows_the_badges(tmp_path: Any) -> None:
     page = tmp_path / "report.html"
     page.write_text(shown("html", against="pure"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [str(_CHROMIUM), *flags, "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     for state, said in (("withdrawn", "withdrawn A2"), ("masking", "masking B1 B3"), ("warned", "1 WARN B6")):
         assert f'<span class="badge {state}"' in done.stdout

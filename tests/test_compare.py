@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from test_report import BPDA, GRAY, SAMPLES, WHITE, N, evidence, failed, first, only, outcome
+from rows import BPDA, GRAY, SAMPLES, WHITE, N, evidence, failed, first, only, outcome
 
 from benchbox import report
 from benchbox.cli import main

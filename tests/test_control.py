@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from test_report import GRAY, WHITE, evidence, failed, only, row, unfinished
+from rows import GRAY, WHITE, evidence, failed, only, row, unfinished
 
 from benchbox import Attack, ThreatModel, View, registry, report, stats
 from benchbox.compare import compare

@@ -1,127 +1,31 @@
-"""Reports from synthetic evidence: known answers, the marks of what is missing, escaping, real readers."""
+"""Tables from synthetic evidence: known answers, the marks of what is missing, the paper beside them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from jinja2 import UndefinedError
-from rich.console import Console
+from rows import (
+    BPDA,
+    GRAY,
+    SAMPLES,
+    THREAT,
+    TRANSFER,
+    WHITE,
+    N,
+    evidence,
+    failed,
+    first,
+    only,
+    percent,
+    row,
+    unfinished,
+)
 
-from benchbox import report
-from benchbox.domain import Access, Cell, Evidence, Outcome, SampleList, Spec, ThreatModel, ViewSpec
-from benchbox.errors import RequestError
-from benchbox.report import latex, paper, table
-from benchbox.report.records import Column, Row, Table
-
-N = 100
-SAMPLES = SampleList("mnist", "test", tuple(range(N)), "d" * 64)
-THREAT = ThreatModel("linf", 0.3)
-GRAY, WHITE, BPDA, TRANSFER = Access.GRAY_BOX, Access.WHITE_BOX, Access.BPDA, Access.TRANSFER
-NASTY = "<script>alert(1)</script> & 50%_$ #{x}~^\\|`*"
-
-
-def outcome(right: np.ndarray, clean: np.ndarray) -> Outcome:
-    """Label 0 everywhere; a wrong prediction is 1. Both (n, R)."""
-    n = len(right)
-    return Outcome(
-        position=np.arange(n),
-        label=np.zeros(n, np.int64),
-        clean=np.where(clean, 0, 1),
-        adversarial=np.where(right, 0, 1),
-        first_success=np.full(n, -1),
-        linf=np.full(n, 0.3),
-        l2=np.full(n, 4.0),
-        forwards=np.full(n, 41.0),
-        backwards=np.full(n, 40.0),
-    )
-
-
-def first(k: int, n: int = N) -> np.ndarray:
-    """(n, 1): the first k samples are right."""
-    return (np.arange(n) < k)[:, None]
-
-
-def evidence(
-    name: str = "none",
-    access: Access = WHITE,
-    attack: str = "pgd",
-    right: np.ndarray | int = 50,
-    *,
-    clean: np.ndarray | int = 99,
-    arguments: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    stand_in: str | None = None,
-    **cell: Any,
-) -> Evidence:
-    right = first(right) if isinstance(right, int) else right
-    clean = np.repeat(first(clean), right.shape[1], 1) if isinstance(clean, int) else clean
-    defense = Spec(name, dict(arguments or {}), "benchbox/1")
-    weights = f"weights of {name} {sorted(defense.arguments.items())}"
-    source = {GRAY: "base", TRANSFER: "substitute"}.get(access, weights)
-    view = ViewSpec(source, stand_in)
-    made = Cell(defense, weights, Spec(attack, dict(settings or {}), "benchbox/1"), access, view, THREAT, SAMPLES)
-    made = replace(made, scoring_draws=right.shape[1], **cell)
-    return Evidence(
-        made,
-        outcome(right, clean),
-        "done",
-        seconds=1.5,
-        run=3,
-        created="2025-01-01",
-        provenance={"commit": "abc123"},
-    )
-
-
-def unfinished(item: Evidence, scored: int) -> Evidence:
-    kept = item.outcome
-    cut = {name: value[:scored] for name, value in vars(kept).items()}
-    return replace(item, outcome=Outcome(**cut), status="partial")
-
-
-def failed(item: Evidence, error: str) -> Evidence:
-    return replace(unfinished(item, 0), status="failed", error=error)
-
-
-@pytest.fixture
-def both() -> list[Evidence]:
-    """A purifier and a defence without one, as the planner runs them."""
-    return [
-        evidence("none", WHITE, "fgsm", 40),
-        evidence("none", WHITE, "pgd", 1),
-        evidence("none", TRANSFER, "pgd", 2),
-        evidence("pssr", GRAY, "fgsm", 98),
-        evidence("pssr", GRAY, "pgd", 97),
-        evidence("pssr", TRANSFER, "pgd", 96),
-        evidence("pssr", WHITE, "pgd", 30),
-        evidence("pssr", BPDA, "pgd", 60),
-        evidence("pssr", BPDA, "pgd", ~first(20), stand_in="identity"),
-    ]
-
-
-def only(items: list[Evidence], **options: Any) -> Table:
-    (found,) = table.build(items, **options)
-    return found
-
-
-def percent(found: Row) -> float | None:
-    return found.robust.percent if found.robust else None
-
-
-def row(found: Table, label: str) -> Row:
-    return next(r for r in found.rows if r.label == label)
-
+from benchbox.domain import Access, Evidence, Outcome, ThreatModel
+from benchbox.report import paper, table
+from benchbox.report.records import Column
 
 # --- numbers -------------------------------------------------------------------------------------------------
 
@@ -389,180 +293,3 @@ def test_contradictions_are_printed_where_the_number_is() -> None:
     item = replace(item, cell=replace(item.cell, samples=samples, threat=ThreatModel("linf", 8 / 255)))
     told = "baseline, cifar10, cw: Table 1 prints 7.41, Table 4 prints 0.00"
     assert any(told in remark for remark in only([item]).remarks)
-
-
-# --- renderers -----------------------------------------------------------------------------------------------
-
-
-def test_terminal_fits_120_columns(both: list[Evidence]) -> None:
-    console = Console(width=120, record=True, file=io.StringIO(), color_system=None)
-    console.print(report.terminal(both[:3]))  # twice: the function must survive the import of its module
-    console.print(report.terminal(both))
-    text = console.export_text()
-    assert "mnist, L∞ ε = 0.3, the first 100 test images" in text
-    assert "10.0 [4.9, 17.6]" in text
-    assert "(98.92)" in text
-    assert max(map(len, text.splitlines())) <= 120
-
-
-def test_markdown_shows_every_access(both: list[Evidence]) -> None:
-    text = report.render(both, "markdown")
-    assert "| ≈1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text
-    assert "**transfer**" in text
-    assert "= 40.0" in text
-
-
-def test_csv_has_a_line_for_every_number(both: list[Evidence]) -> None:
-    lines = list(csv.DictReader(io.StringIO(report.render(both, "csv"))))
-    stand_ins = [x for x in lines if x["measure"] == "cell" and x["access"] == "bpda"]
-    assert {(x["stand_in"], float(x["percent"])) for x in stand_ins} == {("exact", 60.0), ("identity", 80.0)}
-    assert {x["key"] for x in lines} >= {item.cell.key for item in both}
-    robust = next(x for x in lines if x["measure"] == "robust" and x["defense"] == "pssr")
-    assert (float(robust["percent"]), robust["access"], robust["n"]) == (10.0, "white-box", "100")
-
-
-def test_json_holds_cells_and_provenance(both: list[Evidence]) -> None:
-    rows = json.loads(report.render(both, "json"))["tables"][0]["rows"]
-    cells = {cell["key"]: cell for r in rows for entry in r["entries"] for cell in entry["cells"]}
-    for item in both:
-        assert Cell.from_dict(cells[item.cell.key]["cell"]) == item.cell
-        assert cells[item.cell.key]["commit"] == "abc123"
-
-
-def test_json_keeps_a_number_whose_column_is_left_out(both: list[Evidence]) -> None:
-    none = json.loads(report.render(both, "json"))["tables"][0]["rows"][1]
-    fgsm = next(e for e in none["entries"] if e["access"] == "gray-box" and e["attack"] == "fgsm")
-    assert fgsm["status"] == "same"
-    assert fgsm["cells"][0]["cell"]["access"] == "white-box"
-
-
-def test_an_unknown_format_is_refused(both: list[Evidence]) -> None:
-    with pytest.raises(RequestError, match="did you mean markdown"):
-        report.render(both, "markdwn")
-
-
-@pytest.mark.parametrize("format", report.FORMATS)
-def test_no_evidence_is_no_error(format: str) -> None:
-    assert report.render([], format)
-
-
-def test_templates_refuse_what_is_not_defined(monkeypatch: pytest.MonkeyPatch, both: list[Evidence]) -> None:
-    monkeypatch.delattr(Row, "headline")
-    for format in ("html", "latex"):
-        with pytest.raises(UndefinedError, match="headline"):
-            report.render(both, format)
-
-
-class Reader(HTMLParser):
-    """Collects text, tags and attributes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.attributes: list[tuple[str, str | None]] = []
-        self.depth: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in ("meta", "link", "img", "br"):
-            self.depth.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.depth.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def nasty() -> list[Evidence]:
-    return [
-        evidence(NASTY, GRAY, "pgd", 90, arguments={"note": '"><img src=x>'}),
-        evidence(NASTY, GRAY, "a_b%", 90, arguments={"note": '"><img src=x>'}),
-        failed(evidence(NASTY, BPDA, "pgd", arguments={"note": '"><img src=x>'}), "<b>100% & _$\\ é 漢 –</b>"),
-        evidence("[opt]", WHITE, "pgd", 5),
-        evidence("*star", WHITE, "pgd", 5),
-    ]
-
-
-def test_html_is_one_well_formed_file_that_escapes_everything() -> None:
-    page = report.render(nasty(), "html")
-    reader = Reader()
-    reader.feed(page)
-    assert reader.depth == []
-    assert NASTY in reader.text
-    assert "<b>100% & _$\\ é 漢 –</b>" in reader.text
-    assert not {"script", "img", "b", "link"} & set(reader.tags)
-    assert not {"src", "href", "onclick"} & {name for name, _ in reader.attributes}
-    assert "url(" not in page
-    assert "@import" not in page
-
-
-def test_html_tooltips_say_where_a_number_comes_from(both: list[Evidence]) -> None:
-    reader = Reader()
-    reader.feed(report.render(both, "html"))
-    tips = "\n".join(value or "" for name, value in reader.attributes if name == "title")
-    for item in both:
-        assert f"cell {item.cell.key[:16]}, commit abc123, 1.5 s" in tips
-
-
-def test_markdown_escapes() -> None:
-    text = report.render(nasty(), "markdown")
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
-    header, *rows = [line for line in text.splitlines() if line.startswith("| ")][:4]
-    assert all(line.replace("\\|", "").count("|") == header.count("|") for line in rows)
-
-
-def test_latex_escapes() -> None:
-    assert latex.escape("50%_$ #{x}~^\\ & --") == (
-        r"50\%\_\$ \#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} \& -{}-"
-    )
-    assert latex.escape("L∞ ε – 漢\nx") == r"L$_\infty$ $\varepsilon$ -- (U+6F22) x"
-    fragment = report.render(nasty(), "latex")
-    assert "documentclass" not in fragment
-    assert "<script>" not in fragment
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(tmp_path: Path, both: list[Evidence]) -> None:
-    for name, text in (
-        ("both", report.render(both, "latex", standalone=True)),
-        ("nasty", report.render(nasty(), "latex", standalone=True)),
-        ("empty", report.render([], "latex", standalone=True)),
-        ("fragment", _document(report.render(nasty(), "latex"))),
-    ):
-        (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert (tmp_path / f"{name}.pdf").stat().st_size > 0
-
-
-def _document(fragment: str) -> str:
-    return f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{fragment}\\end{{document}}"
-
-
-_CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed")
-def test_html_opens_in_a_browser(tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    page.write_text(report.render(nasty(), "html"), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [str(_CHROMIUM), *flags, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "&lt;script&gt;alert(1)" in done.stdout
-    assert "<script" not in done.stdout
-
-
-def test_reports_need_neither_torch_nor_a_database() -> None:
-    code = (
-        "import sys, benchbox.report as r, benchbox.report.table, benchbox.report.console;"
-        "[r.render([], f) for f in r.FORMATS];"
-        "print(sorted({'torch', 'sqlalchemy', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_report import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
+from rows import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
 from benchbox.audit import Case, Stored, Subject, check
 from benchbox.audit.standing import standing

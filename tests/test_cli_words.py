@@ -1,0 +1,180 @@
+"""The words of the command line: help, settings, and that every mistake is one line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from commands import Said, refusal
+from typer.testing import CliRunner
+
+from benchbox.cli import build, main
+from benchbox.cli.options import artifacts_folder, names, scalar, settings
+from benchbox.errors import RequestError
+
+# ---- help -------------------------------------------------------------------------------------------------
+
+
+def commands(command: Any, path: str = "benchbox") -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, f"{path} {name}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(build())))
+
+
+def test_all_commands_are_there() -> None:
+    assert {path.removeprefix("benchbox ") for path in COMMANDS} >= {
+        "run", "report", "list defenses", "list attacks", "list datasets", "list runs",
+        "show", "train", "new defense", "init", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_and_every_option_is_explained(path: str) -> None:
+    command = COMMANDS[path]
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{path} {parameter.name}"
+    page = CliRunner().invoke(build(), [*path.split()[1:], "--help"])
+    assert page.exit_code == 0
+    assert "Usage:" in page.output
+
+
+@pytest.mark.parametrize("path", ["run", "report", "train", "show", "doctor", "init", "list", "new defense"])
+def test_help_ends_with_examples(path: str) -> None:
+    assert "benchbox " in COMMANDS[f"benchbox {path}"].epilog
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["run", "--help"], ["list", "datasets"], ["report"], ["list", "runs"], ["--version"]],
+    ids=" ".join,
+)
+def test_light_commands_do_not_import_torch(workspace: Path, words: list[str]) -> None:
+    code = f"import sys; from benchbox.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Half a second on an idle machine; torch alone would take longer than this.
+    assert time.perf_counter() - start < 5
+
+
+def test_version(said: Said) -> None:
+    status, out, _ = said("--version")
+    assert status == 0
+    assert re.fullmatch(r"benchbox \d+\.\d+\.\d+\n", out)
+
+
+def test_no_words_are_a_cry_for_help(said: Said) -> None:
+    assert "Usage:" in said()[1]
+
+
+# ---- words ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5), ("1.5", 1.5), ("1e-3", 1e-3), ("true", True), ("null", None), ("[1, 2]", [1, 2]),
+        ("sample", "sample"), ('"5"', "5"), ("8/255", "8/255"),
+        ("2024-01-01", "2024-01-01"), ("1\nb = 2", "1\nb = 2"),
+    ],
+)  # fmt: skip
+def test_scalar(text: str, value: Any) -> None:
+    assert scalar(text) == value
+    assert type(scalar(text)) is type(value)
+
+
+def test_settings_are_grouped_by_plug_in() -> None:
+    found = settings(["pssr.epochs=5", "pssr.threshold=sample", "my/own.py:Mine.alpha=1.5"])
+    assert found == {"pssr": {"epochs": 5, "threshold": "sample"}, "my/own.py:Mine": {"alpha": 1.5}}
+
+
+@pytest.mark.parametrize("text", ["epochs=5", "pssr.epochs", "=5", ".epochs=5", "pssr.=5", ""])
+def test_a_malformed_setting_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match=r"write --set pssr\.epochs=5"):
+        settings([text])
+
+
+def test_names_are_split_and_kept_once() -> None:
+    assert names(["none, pssr", "pssr", ""]) == ("none", "pssr")
+
+
+def test_weights_lie_beside_the_store() -> None:
+    assert artifacts_folder("results/benchbox.sqlite") == Path("results/artifacts")
+    assert artifacts_folder("sqlite:////tmp/x/y.sqlite") == Path("/tmp/x/artifacts")
+    assert artifacts_folder("postgresql://host/name") == Path("results/artifacts")
+
+
+# ---- mistakes -----------------------------------------------------------------------------------------------
+
+RUN = ("run", "--defense", "none", "--dataset", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "--defense", "psssr", "--dataset", "tiny"), "unknown defence 'psssr'; did you mean pssr"),
+        ((*RUN, "--attacks", "pgdd"), "unknown attack 'pgdd'; did you mean pgd"),
+        (("run", "--defense", "none", "--dataset", "minst"), "unknown data set 'minst'; did you mean mnist"),
+        ((*RUN, "--set", "none.epohcs=5"), "unknown recipe field of none 'epohcs'; did you mean epochs"),
+        ((*RUN, "--set", "nnoe.epochs=5"), "unknown plug-in in --set 'nnoe'"),
+        ((*RUN, "--set", "none.epochs=many"), "none.epochs = 'many' does not fit"),
+        ((*RUN, "--set", "pgd.steps=many"), "pgd.steps = 'many' does not fit"),
+        ((*RUN, "--set", "pgd.stepps=5"), "unknown setting of attack pgd 'stepps'; did you mean steps"),
+        ((*RUN, "--set", "epochs=5"), "write --set pssr.epochs=5"),
+        ((*RUN, "--epsilon", "wide"), "epsilon 'wide' is no number; write it as 0.3 or 8/255"),
+        ((*RUN, "--epsilon=-1"), "epsilon must be a finite number of at least 0"),
+        ((*RUN, "--epsilon", "8/0"), "epsilon '8/0' is no number"),
+        ((*RUN, "--norm", "l3"), "norm = 'l3' does not fit"),
+        ((*RUN, "--access", "greybox"), "unknown access 'greybox'; did you mean gray-box"),
+        ((*RUN, "--device", "abacus"), "device 'abacus' is not available here"),
+        ((*RUN, "--samples", "21"), "asked for 21 test images of tiny, which has 20"),
+        ((*RUN, "--samples", "many"), "--samples"),
+        ((*RUN, "--seeds", "0,x"), "seeds.1 = 'x' does not fit"),
+        ((*RUN, "--batch-size", "0"), "--batch-size"),
+        ((*RUN, "--store", "nodb://x/y"), "nodb"),
+        ((*RUN, "--sampels", "3"), "--sampels"),
+        (("run", "--dataset", "tiny"), "no defenses are named; give --defense"),
+        (("run", "--grid", "no.toml"), "cannot read the grid file no.toml"),
+        (("rnu",), "rnu"),
+        (("report",), "there is no store results/benchbox.sqlite; make it with `benchbox run`"),
+        (("report", "--format", "docx"), "unknown format 'docx'"),
+        (("report", "--standalone"), "--standalone is for --format latex"),
+        (("list", "runs"), "there is no store"),
+        (("new", "defense", "x", "--kind", "purfier"), "did you mean purifier"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_line_with_its_remedy(said: Said, words: tuple[str, ...], message: str) -> None:
+    assert message in refusal(said(*words))
+
+
+def test_an_error_s_line_breaks_are_taken_out(monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
+    from benchbox import gridfile
+
+    def fail(path: Path) -> None:
+        raise RequestError("two\nlines")
+
+    monkeypatch.setattr(gridfile, "read", fail)
+    assert refusal(said("run", "--grid", "x")) == "two lines"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
+    from benchbox import gridfile
+
+    def fail(path: Path) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gridfile, "read", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "--grid", "x"])
