@@ -115,7 +115,13 @@ def test_what_is_withdrawn_has_no_rank_and_what_is_masked_has_one_and_a_mark() -
     remarks = table.build(cells(), audits=audits())[0].remarks
     assert any(remark.startswith("masked, B1: B1 saw") for remark in remarks)
     assert not any("B6 saw" in remark for remark in remarks)
-    assert "good: set by white-box pgd" in remarks
+
+
+def test_a_purifier_is_told_what_sets_its_number() -> None:
+    pure = cells()[3:]
+    (found,) = table.build(pure, audits={pure[0].cell.artifact: record()})
+    assert "pure: set by white-box pgd." in found.remarks
+    assert str(found.rows[0].set_by) == "white-box pgd"  # gray-box and bpda leave as much, and know less
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

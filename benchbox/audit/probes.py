@@ -224,11 +224,11 @@ def passes(defense: Defense, effort: Effort) -> Passes:
     models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
     eot, losses = effort.eot if defense.randomized else 1, len(LOSSES)
     pgd = losses * effort.steps
-    below = sum(rung < 1 for rung in RUNGS)
     doubled = min(effort.doubled / max(effort.samples, 1), 1)
     planted = min(effort.binarisation / max(effort.samples, 1), 1)
     robust = pgd * (models * effort.restarts + len(RUNGS) + len(UNBOUNDED) + doubled * 4 * effort.restarts)
-    weak: float = pgd * below + models * losses * 2
+    # Four steps for each attack: through every model, at every radius, and three for the doubling.
+    weak: float = 4 * (models * losses + len(RUNGS) + len(UNBOUNDED) + 3)
     if defense.randomized:
         # Nothing is let go within a run, and the draws are examined by four more runs.
         weak = pgd * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 4)
@@ -237,4 +237,4 @@ def passes(defense: Defense, effort: Effort) -> Passes:
     alone = planted * (binarisation.INNER + binarisation.RANDOM) + gradients.NOISE_DRAWS + 50
     # Random points end early where they come nowhere near an error.
     standing = min(effort.random_points, chance.SETTLING) + effort.queries
-    return Passes(round(eot * (weak + hunt)), round(eot * (robust + hunt)), round(alone), standing)
+    return Passes(round(eot * (weak + hunt / 4)), round(eot * (robust + hunt)), round(alone), standing)

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from benchbox import paired, stats
 from benchbox.audit.evidence import Stored, worst_case
 from benchbox.domain import Access, Evidence
-
-#: Of attacks that leave equally much, the one that knows most is named.
-_KNOWLEDGE = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER, Access.IMPORTED)
+from benchbox.report.labels import KNOWLEDGE
 
 
 def standing(stored: Stored) -> dict[str, Any]:
@@ -51,18 +49,18 @@ def route(evidence: Evidence) -> str:
 
 
 def _routes(cells: Sequence[Evidence]) -> list[str]:
-    first = {route(c): _KNOWLEDGE.index(c.cell.access) for c in cells}
+    first = {route(c): KNOWLEDGE.index(c.cell.access) for c in cells}
     return sorted(first, key=lambda name: (first[name], name))
 
 
 def _distinct(cells: Sequence[Evidence]) -> list[Evidence]:
     """One cell for each set of crafted images: the exact stand-in shares those of the white-box attack."""
-    ordered = sorted(cells, key=lambda c: _KNOWLEDGE.index(c.cell.access))
+    ordered = sorted(cells, key=lambda c: KNOWLEDGE.index(c.cell.access))
     return list({c.cell.craft_key: c for c in reversed(ordered)}.values())
 
 
 def _strength(evidence: Evidence) -> tuple[float, int, str]:
-    return _left(evidence), _KNOWLEDGE.index(evidence.cell.access), evidence.cell.attack.name
+    return _left(evidence), KNOWLEDGE.index(evidence.cell.access), evidence.cell.attack.name
 
 
 def _left(evidence: Evidence) -> float:

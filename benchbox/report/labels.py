@@ -17,6 +17,8 @@ ACCESSES: tuple[Access, ...] = (
     Access.BPDA,
     Access.IMPORTED,
 )
+#: Of attacks that leave equally much, the one that knows most is named.
+KNOWLEDGE = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER, Access.IMPORTED)
 #: The order papers print attacks in; attacks that are not listed follow in alphabetical order.
 ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mim", "pgd", "aa", "cw", "apgd-ce", "apgd-t", "fab-t", "square")
 _DIGEST = re.compile("[0-9a-f]{64}")

@@ -100,7 +100,8 @@ def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
             "still be far too high."
         )
     for row in rows:
-        yield from (f"{row.label}: {said}" for said in row.badge.remarks)
+        if row.purifier:
+            yield from (f"{row.label}: {said}." for said in row.badge.remarks)
         if row.invalid or row.badge.masked:
             yield from (
                 f"{row.label}, {id}: {row.badge.sentences[id]}."

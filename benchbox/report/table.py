@@ -145,7 +145,9 @@ class _Builder:
             clean=_with_paper(_clean(evidence, finished), evidence[0], name),
             robust=union(arrays) if arrays else None,
             shares=stats.worst_case(arrays) if arrays else None,
-            set_by=min(scores, key=lambda c: (scores[c].percent, str(c)), default=None),
+            set_by=min(
+                scores, key=lambda c: (scores[c].percent, labels.KNOWLEDGE.index(c.access), c.attack), default=None
+            ),
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
