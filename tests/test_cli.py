@@ -195,12 +195,15 @@ def test_an_interrupted_run_says_what_is_stored_and_continues(said: Said, worksp
         cwd=workspace, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[1/2]"):
-            break
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        for line in process.stderr:
+            if line.startswith("[1/2]"):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == "benchbox: interrupted: 1 of 2 cells are stored; the same command continues from there\n"
 
