@@ -257,7 +257,8 @@ def _unique(case: Case, kind: Kind, what: str, warn_above: float, fail_above: fl
         said = f"{k} of {n} samples fall to {what} alone, {tried} withstood every gradient ({panel.origin})"
         hard, share = _resisting(panel, only)
         if k and share < 1:
-            said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts and every target too"
+            said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
+            said += " and every target too"
         if share * k / n > fail_above and hard >= limit.FEW:
             found.append(fail(said, list(only), only=k, n=n))
         elif k / n > warn_above:
