@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,10 @@ from digits import held_out
 
 from benchbox import Draws
 from benchbox.ascent import ascend, margin
-from benchbox.audit import Effort, chance
+from benchbox.audit import Case, Effort, Stored, Subject, chance, check
 from benchbox.audit.attacks import Target, gradient
 from benchbox.audit.climb import climb
-from benchbox.audit.probes import passes
+from benchbox.audit.probes import passes, pursue
 from benchbox.view import View
 
 
@@ -95,3 +97,30 @@ def test_the_price_is_lower_for_what_falls_at_once() -> None:
     assert needed.weak < needed.robust
     assert needed.standing == 2000
     assert passes(Wrapped(), Effort(steps=50)).robust < needed.robust
+
+
+@pytest.mark.parametrize(
+    ("pursued", "fell", "verdict"),
+    [
+        (None, [], "FAIL"),  # nobody tried again
+        ([5, 6, 7], [], "FAIL"),  # all of them withstand more starts
+        ([5, 6, 7], [5, 6, 7], "WARN"),  # the attack was too weak: B7 judges that
+        ([5], [5], "WARN"),
+        ([5, 6, 7], [5], "FAIL"),
+        ([5, 6, 7], [5, 6], "WARN"),  # a single one may be chance
+    ],
+)
+def test_gradients_are_masked_only_if_more_starts_do_not_help(pursued, fell, verdict) -> None:
+    from test_audit import _panel, probed
+
+    panel = _panel(pgd=[0], square=[5, 6, 7])
+    if pursued is not None:
+        panel = replace(panel, pursued=np.isin(np.arange(10), pursued)).with_pursuit(np.isin(np.arange(10), fell))
+    case = Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), replace(probed(Wrapped), panel=panel))
+    assert check("B1")(case).verdict == verdict
+
+
+def test_pursuit_reaches_what_one_start_does_not() -> None:
+    assert pursue(target(Wrapped())).mean() > 0.9
+    # A random start may fall by itself; gradients of zero add nothing to it.
+    assert pursue(target(Quantized())).mean() < 0.6

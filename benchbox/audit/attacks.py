@@ -110,7 +110,7 @@ def gradient(
         target: The defence and its images.
         forward: The model to differentiate.
         name: Of the run; also names its random stream.
-        loss: A name in `LOSSES`.
+        loss: A name in `LOSSES`, or "target 3": towards the third class after the true one.
         through: What the model is called.
         threat: Another ball than the target's.
         steps: Another number of steps than the effort's.
@@ -141,7 +141,7 @@ def gradient(
     length = threat.epsilon * (1.0 if one_step else min(REACH / steps, 1.0))
     try:
         if one_step or target.defense.randomized or not (let_go and target.steady):
-            reached = _ascend(view, target, threat, start, steps, length, LOSSES[loss], keep_last=one_step)
+            reached = _ascend(view, target, threat, start, steps, length, _objective(loss), keep_last=one_step)
         else:
             deployed = None if through == "deployed" else target.defense
             reached = climb(
@@ -151,7 +151,7 @@ def gradient(
                 start=start,
                 steps=steps,
                 step_size=length,
-                loss=LOSSES[loss],
+                loss=_objective(loss),
                 deployed=deployed,
             )
     except RuntimeError as error:
@@ -160,6 +160,19 @@ def gradient(
         # No gradient, no step: the attack leaves the images where they were.
         reached = Climb(target.x, view.first_success >= 0, torch.zeros(0, len(target.y)))
     return Found(_run(target, kind, name, reached, through), reached.x, reached.trace.cpu())
+
+
+def _objective(name: str) -> Loss:
+    if name in LOSSES:
+        return LOSSES[name]
+    offset = int(name.removeprefix("target "))
+
+    def towards(logits: Tensor, y: Tensor) -> Tensor:
+        other = (y + offset) % logits.shape[1]
+        chosen: Tensor = logits.gather(1, other[:, None])[:, 0] - logits.gather(1, y[:, None])[:, 0]
+        return chosen
+
+    return towards
 
 
 def _idle(target: Target, kind: Kind, name: str, through: str) -> Found:

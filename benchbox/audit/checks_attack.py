@@ -116,7 +116,7 @@ def silent(case: Case) -> Judgement | None:
     "B11",
     "gradient fidelity",
     needs="finite differences of the margin along random directions",
-    formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3",
+    formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one",
     threshold="> 0.05 where plain autograd is said to be exact: WARN; > 0.5: FAIL",
     sentence="the gradient that is called exact does not match finite differences",
     source="[P], after Carlini et al. 2019",

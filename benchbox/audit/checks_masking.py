@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchbox.audit import thresholds as limit
 from benchbox.audit.checks_integrity import NONE_CORRECT, NOT_PROBED
@@ -254,7 +255,11 @@ def _unique(case: Case, kind: Kind, what: str, warn_above: float, fail_above: fl
         n, k = max(len(panel.indices), 1), len(only)
         tried = int((panel.correct & ~panel.broken(*WHITE_BOX)).sum())
         said = f"{k} of {n} samples fall to {what} alone, {tried} withstood every gradient ({panel.origin})"
-        if k / n > fail_above and k >= limit.FEW:
+        hard, share = _resisting(panel, only)
+        if k and share < 1:
+            said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
+            said += " and every target too"
+        if share * k / n > fail_above and hard >= limit.FEW:
             found.append(fail(said, list(only), only=k, n=n))
         elif k / n > warn_above:
             found.append(warn(said, list(only), only=k, n=n))
@@ -267,6 +272,19 @@ def _unique(case: Case, kind: Kind, what: str, warn_above: float, fail_above: fl
     return (
         worst(found) if found else incomplete(f"no attack of this kind was run ({kind}) beside a gradient attack")
     )
+
+
+def _resisting(panel: Panel, only: NDArray[np.int64]) -> tuple[int, float]:
+    """How many of some samples withstand gradients from many more starts, and what share of those it was tried on.
+
+    Samples it was not tried on count as the others came out; all withstand where it was not tried at all.
+    """
+    chosen = np.isin(panel.indices, only)
+    tried = chosen & panel.pursued if panel.pursued is not None else np.zeros_like(chosen)
+    if not tried.any():
+        return int(chosen.sum()), 1.0
+    hard = tried & ~panel.broken("pursuit")
+    return int(hard.sum()), float(hard.sum() / tried.sum())
 
 
 def _few_steps(case: Case) -> str:

@@ -13,10 +13,12 @@ import torch
 from benchbox import device, provenance
 from benchbox.artifacts import Training
 from benchbox.audit import audit, summary
-from benchbox.audit.evidence import Probes, Rescored, Stored, Subject, finished
+from benchbox.audit.attacks import Target
+from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, finished, from_store
 from benchbox.audit.measurements import Effort
-from benchbox.audit.probes import Passes, passes, probe
+from benchbox.audit.probes import Passes, passes, probe, pursue
 from benchbox.audit.standing import standing
+from benchbox.audit.thresholds import SUSPECTS
 from benchbox.audit.verdict import Finding
 from benchbox.data import Dataset
 from benchbox.defense import Defense
@@ -133,7 +135,7 @@ def conduct(
     probes = probe(ready.defense, x, y, indices, ready.threat, ready.effort, report=report)
     report("stored images")
     stored = _stored(ready, store)
-    stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished))
+    stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
     record = {**_record(ready, findings, probes), "standing": standing(stored)}
     store.attach(ready.training.digest, KIND, record)
@@ -156,6 +158,20 @@ def _stored(ready: Ready, store: Store) -> Stored:
         others=tuple(e for e in every if e.cell.artifact != training.digest),
         purifiers=tuple(n for n in names if (store.recall(f"defense {n}") or {}).get("purifies")),
     )
+
+
+def _pursue(ready: Ready, stored: Stored) -> dict[int, bool]:
+    """PGD with many more starts on samples that only attacks without gradients broke in the store."""
+    if not stored.finished:
+        return {}
+    panel = from_store(stored)
+    suspects = panel.indices[panel.suspects][: int(SUSPECTS)]
+    if not len(suspects) or not panel.of(*WHITE_BOX):
+        return {}
+    indices = torch.from_numpy(suspects)
+    x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
+    fell = pursue(Target(ready.defense, x, y, Draws(indices.to(ready.device)), ready.threat, ready.effort))
+    return dict(zip(suspects.tolist(), fell.tolist(), strict=True))
 
 
 def _rescore_all(ready: Ready, store: Store, cells: Sequence[Evidence]) -> tuple[Rescored, ...]:

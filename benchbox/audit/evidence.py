@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ from benchbox import stats
 from benchbox.audit.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
 from benchbox.domain import Access, Evidence, ThreatModel
 
-#: How a run looks for its images. `ensemble` mixes gradients and scores, so it proves nothing about either.
-Kind = Literal["one-step", "iterative", "score", "random", "transfer", "ensemble", "none"]
+#: How a run looks for its images. `ensemble` mixes gradients and scores, so it proves nothing about either;
+#: `pursuit` is PGD with many more starts on samples that only other attacks broke.
+Kind = Literal["one-step", "iterative", "score", "random", "transfer", "ensemble", "pursuit", "none"]
 WHITE_BOX: tuple[Kind, ...] = ("one-step", "iterative")
 
 #: The families of attacks a complete evaluation draws on (Carlini et al. 2019), by attack.
@@ -96,6 +97,7 @@ class Panel:
         correct: (N,) whether the clean image is classified correctly.
         runs: The attacks.
         lacking: By kind, what is missing for a verdict of PASS.
+        pursued: (N,) the samples that PGD with many more starts was tried on; None if on none.
     """
 
     origin: str
@@ -103,6 +105,17 @@ class Panel:
     correct: Flags
     runs: tuple[Run, ...]
     lacking: Mapping[str, str] = field(default_factory=dict)
+    pursued: Flags | None = None
+
+    @property
+    def suspects(self) -> Flags:
+        """(N,) broken by a score-based, random or transferred image, and by no gradient attack."""
+        return self.broken("score", "random", "transfer") & ~self.broken(*WHITE_BOX)
+
+    def with_pursuit(self, broken: Flags) -> Panel:
+        """With what PGD with many more starts broke of the pursued samples."""
+        run = Run("pursuit", "PGD with many more starts", broken, np.zeros(len(broken)), broken.copy())
+        return replace(self, runs=(*self.runs, run))
 
     def of(self, *kinds: Kind) -> tuple[Run, ...]:
         """The runs of some kinds."""
@@ -161,6 +174,8 @@ class Stored:
         rescored: What became of stored images when they were classified again.
         others: Cells of every other defence on the same data set inside the same ball.
         purifiers: Names of defences known to purify.
+        pursued: By position in the data set, of samples that only attacks without gradients broke in the store:
+            whether PGD with many more starts breaks them too.
     """
 
     subject: Subject
@@ -171,6 +186,7 @@ class Stored:
     rescored: tuple[Rescored, ...] = ()
     others: tuple[Evidence, ...] = ()
     purifiers: tuple[str, ...] = ()
+    pursued: Mapping[int, bool] = field(default_factory=dict)
 
     @cached_property
     def finished(self) -> tuple[Evidence, ...]:
@@ -236,7 +252,10 @@ def from_store(stored: Stored) -> Panel:
     order = np.argsort(cells[0].outcome.position)
     indices = np.array(cells[0].cell.samples.indices, np.int64)
     correct = cells[0].outcome.clean_correct[order] > 0.5
-    return Panel("store", indices, correct, tuple(_run(cell) for cell in cells))
+    runs = tuple(_run(cell) for cell in cells)
+    return Panel("store", indices, correct, runs, pursued=np.isin(indices, list(stored.pursued))).with_pursuit(
+        np.isin(indices, [i for i, fell in stored.pursued.items() if fell])
+    )
 
 
 def _run(evidence: Evidence) -> Run:

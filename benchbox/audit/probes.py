@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,11 @@ def probe(
     standing = correct & ~panel.broken(*WHITE_BOX)
     report("random points and score-based search")
     runs += [chance.squares(target, standing), chance.random_points(target, standing)]
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y)))
+    suspects = _first(panel.suspects, int(thresholds.SUSPECTS))
+    fell = np.zeros(len(suspects), bool)
+    fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
+    panel = replace(panel, pursued=suspects).with_pursuit(fell)
     model = target.models()[strongest]
     report("other radii")
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
@@ -83,7 +89,7 @@ def probe(
     planted, why = _binarisation(target, strongest, correct)
     return Probes(
         effort=effort,
-        panel=Panel("probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y))),
+        panel=panel,
         strongest=strongest,
         ladder=ladder,
         unbounded=unbounded,
@@ -119,6 +125,23 @@ def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
                 left &= ~found[-1].run.broken
         broken_through[name] = int((correct & ~left).sum())
     return found, max(broken_through, key=lambda name: broken_through[name])
+
+
+def pursue(target: Target) -> Flags:
+    """(N,) broken by PGD through any model, with many more starts, and towards each other class.
+
+    An honest robust model has samples that few starts reach and a search by scores does; masked gradients do not
+    get there however often they start.
+    """
+    flags: Flags = np.zeros(len(target.y), bool)
+    for name, forward in target.models().items():
+        flags = _both(
+            target, forward, name, f"pursuit {name}", starts=range(int(thresholds.RESTARTS)), broken=flags
+        )
+        for offset in range(1, min(target.defense.images.classes, int(thresholds.TARGETS) + 1)):
+            label, loss = f"pursuit {name} {offset}", f"target {offset}"
+            flags = flags | attacks.gradient(target, forward, label, loss, through=name, on=~flags).run.broken
+    return flags
 
 
 def _ladder(target: Target, model: Forward, through: str) -> dict[float, Flags]:

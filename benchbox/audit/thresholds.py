@@ -46,6 +46,8 @@ UNIQUE_FAIL = Threshold(0.01, "[P] five times AutoAttack's own tolerance")
 RANDOM_FAIL = Threshold(0.01, "[P] random points never beat a working gradient on 1 % of the samples")
 FEW = Threshold(2, "[P] a FAIL needs two samples: one in a hundred may be chance")
 RANDOM_POINTS = Threshold(10_000, "Carlini et al. 2019: 10,000 or more draws per example")
+SUSPECTS = Threshold(50, "[P] samples without gradient success that PGD is tried on again, with ten starts")
+TARGETS = Threshold(9, "AutoAttack: APGD-T aims at nine classes")
 OUT_OF_REACH = Threshold(
     8, "[P] standard deviations: a sample whose margins are that far off after 1,000 points gets no more"
 )
