@@ -8,6 +8,8 @@ with the batch size and with every sample that is dropped.
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -96,14 +98,17 @@ class _Square(SquareAttack):  # type: ignore[misc]
     def attack_single_run(self, x: Tensor, y: Tensor) -> Any:
         self.present = self.located(x)
         # Drawn from in a fixed order whoever is still there: a function of seed and call number alone.
-        self.shared = torch.Generator().manual_seed(self.seed)
+        self.shared = _uniform(self.seed)
         self.calls = 0
         return super().attack_single_run(x, y)
 
     def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The margin, twice; the library would compute a cross-entropy as well and throw it away."""
         self._follow(len(x))
-        averaged = torch.stack([-margin(self.view(x), y) for _ in range(self.view.eot)]).mean(0)
+        averaged = -margin(self.view(x), y)
+        for _ in range(self.view.eot - 1):
+            averaged = averaged - margin(self.view(x), y)
+        averaged = averaged / self.view.eot
         if self.view.randomized:
             # No sample leaves on the strength of a few draws; the loss alone decides what is kept.
             return averaged.clamp_min(torch.finfo(averaged.dtype).tiny), averaged
@@ -118,15 +123,21 @@ class _Square(SquareAttack):  # type: ignore[misc]
     def random_choice(self, shape: list[int]) -> Tensor:
         self.calls += 1
         if len(shape) < 4:
-            return torch.where(self._unit(shape) < 0.5, -1.0, 1.0)
+            signs = [math.copysign(1, next(self.shared) - 0.5) for _ in range(math.prod(shape))]
+            return torch.tensor(signs, device=self.device).view(shape)
         self._follow(shape[0])
         return torch.where(self.present.at("sign", self.calls).uniform(*shape[1:]) < 0.5, -1.0, 1.0)
 
-    def random_int(self, low: int = 0, high: int = 1, shape: tuple[int, ...] = (1,)) -> Tensor:
-        return (low + (high - low) * self._unit(shape)).long()
+    def random_int(self, low: int = 0, high: int = 1) -> int:
+        """A place on the image. The library makes a tensor of it, and has to read it back to slice with it."""
+        return int(low + (high - low) * next(self.shared))
 
-    def _unit(self, shape: list[int] | tuple[int, ...]) -> Tensor:
-        return torch.rand(shape, generator=self.shared).to(self.device)
+
+def _uniform(seed: int) -> Iterator[float]:
+    """Numbers in [0, 1) without end."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.rand(4096, generator=generator).tolist()
 
 
 def square(

@@ -40,6 +40,7 @@ class AA(Attack):
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
+    version = 2
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Clean images stay where nothing was found or nothing was to be done."""

@@ -35,6 +35,7 @@ class Square(Attack):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "mean of the per-draw losses"
+    version = 2
 
     queries: int = 5000
     p: float = 0.8

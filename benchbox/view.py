@@ -47,13 +47,13 @@ class View:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
-        rows = len(x)
+        rows = x.shape[0]
         logits = self.forward(x, self._fresh(rows) if self.randomized else self.draws)
         self._calls += 1
         self._count(0, rows)
         if logits.requires_grad:
-            logits.register_hook(lambda gradient: self._count(1, len(gradient)))
-        if rows == len(self.y):
+            logits.register_hook(lambda gradient: self._count(1, rows))
+        if rows == self.y.shape[0]:
             self._standing &= logits.detach().argmax(1) == self.y
             self._withstood += self._standing
         return logits
@@ -106,7 +106,7 @@ class View:
         return draws.at("view", self._calls)
 
     def _count(self, direction: int, rows: int) -> None:
-        if rows == len(self.y):
+        if rows == self.y.shape[0]:
             self.whole[direction] += 1
         else:
             self.partial[direction] += rows
