@@ -193,6 +193,8 @@ def test_an_interrupted_run_says_what_is_stored_and_continues(said: Said, worksp
     process = subprocess.Popen(
         [sys.executable, "-c", code, *slow], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         cwd=workspace, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     try:
