@@ -291,6 +291,11 @@ class Outcome:
         """(N,) share of scoring draws in which the adversarial image is classified correctly."""
         return np.asarray((self.adversarial == self.label[:, None]).mean(axis=1))
 
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes a sample, on average; 0 for no samples."""
+        return float((self.forwards + self.backwards).mean()) if len(self) else 0.0
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -39,6 +39,13 @@ def test_robust_accuracy_is_the_per_sample_worst_case() -> None:
     assert (found.set_by, found.over) == (Column(WHITE, "pgd"), 2)
 
 
+def test_among_equals_the_cheapest_attack_is_named() -> None:
+    dear = evidence("none", WHITE, "aa", 12)
+    dear = replace(dear, outcome=replace(dear.outcome, forwards=np.full(N, 7857.0)))
+    cheap = evidence("none", WHITE, "pgd", 12)
+    assert only([dear, cheap]).rows[0].set_by == Column(WHITE, "pgd")
+
+
 def test_no_defence_is_more_robust_than_it_is_accurate() -> None:
     found = only([evidence(right=100, clean=97)]).rows[0]
     assert found.robust is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rows import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
@@ -49,6 +50,15 @@ def test_the_attack_that_sets_the_number_is_named_with_the_gaps_to_the_weaker_on
     assert any(
         said.startswith("gray-box alone (pgd) would report 90.0 %: +78.0 points [") for said in found["said"]
     )
+
+
+def test_among_equals_the_cheapest_attack_sets_the_number() -> None:
+    case = stored()
+    dear = evidence("pure", WHITE, "aa", 12)
+    dear = replace(dear, outcome=replace(dear.outcome, forwards=np.full(100, 7857.0)))
+    found = standing(replace(case, cells=(dear, *case.cells)))
+    assert found["set_by"]["attack"] == "pgd"
+    assert found["ties"] == ["white-box aa"]
 
 
 @pytest.mark.parametrize(("bare", "word"), [(10, "not significant"), (2, "significant")])

@@ -59,8 +59,10 @@ def _distinct(cells: Sequence[Evidence]) -> list[Evidence]:
     return list({c.cell.craft_key: c for c in reversed(ordered)}.values())
 
 
-def _strength(evidence: Evidence) -> tuple[float, int, str]:
-    return _left(evidence), KNOWLEDGE.index(evidence.cell.access), evidence.cell.attack.name
+def _strength(evidence: Evidence) -> tuple[float, int, float, str]:
+    """Sorts what leaves least first; among equals what knows most, then the cheapest attack."""
+    access, attack = evidence.cell.access, evidence.cell.attack.name
+    return _left(evidence), KNOWLEDGE.index(access), evidence.outcome.passes, attack
 
 
 def _left(evidence: Evidence) -> float:

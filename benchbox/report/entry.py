@@ -131,6 +131,11 @@ class Entry:
             return "failed" if self.status == "failed" else "…"
         return {"same": f"= {self.score}", "partial": f"{self.score}…"}.get(self.status, str(self.score))
 
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes a sample, over all measurements."""
+        return sum(m.evidence.outcome.passes for m in self.measurements)
+
 
 def measure(evidence: Evidence) -> Measurement:
     """The number of one cell."""

@@ -38,7 +38,7 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
     yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
     yield (
         "Robust: per-sample worst case over the clean image and every finished attack under every access; "
-        "lowest: the single attack that gets furthest."
+        "lowest: the single attack that gets furthest, the cheapest of equals."
     )
     if any(entry.score and entry.score.draws > 1 for entry in entries):
         yield (

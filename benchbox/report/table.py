@@ -145,9 +145,7 @@ class _Builder:
             clean=_with_paper(_clean(evidence, finished), evidence[0], name),
             robust=union(arrays) if arrays else None,
             shares=stats.worst_case(arrays) if arrays else None,
-            set_by=min(
-                scores, key=lambda c: (scores[c].percent, labels.KNOWLEDGE.index(c.access), c.attack), default=None
-            ),
+            set_by=_lowest({c: own[c] for c in scores}),
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
@@ -216,6 +214,17 @@ def _withheld(measurement: Measurement) -> Measurement:
     if measurement.score is None:
         return measurement
     return replace(measurement, score=None, status="withheld", extra={})
+
+
+def _lowest(entries: Mapping[Column, Entry]) -> Column | None:
+    """The column that leaves least; among equals the one that knows most, then the cheapest attack."""
+
+    def strength(column: Column) -> tuple[float, int, float, str]:
+        entry = entries[column]
+        left = entry.score.percent if entry.score else 100.0
+        return left, labels.KNOWLEDGE.index(column.access), entry.passes, column.attack
+
+    return min(entries, key=strength, default=None)
 
 
 def _same_model(own: Mapping[Column, Entry], column: Column) -> Entry:
