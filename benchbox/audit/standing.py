@@ -108,10 +108,11 @@ def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
 
 def _said(found: dict[str, Any]) -> list[str]:
     robust, by, n = found["robust"], found["set_by"], found["n"]
-    ties = f", as do {', '.join(found['ties'])}" if found["ties"] else ""
+    names = ", ".join([f"{by['through']} {by['attack']}", *found["ties"]])
+    sets = "each set the number: each alone" if found["ties"] else "sets the number: it alone"
     said = [
         f"{robust['percent']:.1f} % [{robust['low']:.1f}, {robust['high']:.1f}] of {n} images are robust; "
-        f"{by['through']} {by['attack']} sets the number: it alone leaves {found['alone']:.1f} %{ties}"
+        f"{names} {sets} leaves {found['alone']:.1f} %"
     ]
     for other in found["weaker"]:
         if other["route"] != by["through"]:
