@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchbox import data, device, provenance
+from benchbox import data, device, precision, provenance
 from benchbox.artifacts import Artifacts, Training
 from benchbox.errors import StoreError
 from benchbox.plan import Plan, Planner, Request
@@ -38,6 +38,7 @@ class Settings:
         data_dir: Folder of data sets, if given.
         device: As torch names it; None for the best there is.
         batch_size: Images attacked at once; None for the device's usual.
+        precision: What is trained is trained in it; None for the device's usual.
         download: Whether data sets and the weights of model zoos may be fetched.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     data_dir: Path | None = None
     device: str | None = None
     batch_size: int | None = None
+    precision: str | None = None
     download: bool = True
 
 
@@ -128,11 +130,13 @@ class Session:
         self, dataset: str, report: Callable[..., None], record: dict[str, object] | None = None
     ) -> Workshop:
         """Where trained defences for a data set come from."""
+        where = device.choose(self.settings.device)
         return Workshop(
             Artifacts(self.settings.artifacts),
             self.defenses,
             self.dataset(dataset),
-            device.choose(self.settings.device),
+            where,
+            precision.choose(self.settings.precision, where),
             record,
             report,
         )

@@ -23,6 +23,7 @@ from benchbox.artifacts import load_tensors, save_tensors
 from benchbox.defense import Batch, Defense, Recipe
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
+from benchbox.precision import Precision, float32_outputs, reduced
 
 #: Images prepared at once.
 PREPARE_BATCH = 500
@@ -61,6 +62,7 @@ def fit(
     threat: ThreatModel,
     seed: int,
     device: torch.device,
+    precision: Precision = "float32",
     checkpoint: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[dict[str, float]]:
@@ -73,6 +75,7 @@ def fit(
         threat: The ball that training attacks keep to.
         seed: Initial weights are the caller's; this seeds order, augmentation, attacks and dropout.
         device: Where to train.
+        precision: Of the products in the networks; `benchbox.precision` says where it applies.
         checkpoint: File written after every epoch and read at the start, so that a killed training resumes.
         report: Called a few times a second at most by the loop's own rhythm.
 
@@ -81,7 +84,7 @@ def fit(
         `validation`.
     """
     defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    course = _Course(recipe, images, threat, seed, device, defense.validation)
+    course = _Course(recipe, images, threat, seed, device, precision, defense.validation)
     prepared = _prepare(defense, course, report)
     if prepared:
         defense.calibrate(prepared)
@@ -116,6 +119,7 @@ class _Course:
     threat: ThreatModel
     seed: int
     device: torch.device
+    precision: Precision
     validation: float = 0.0
 
     @property
@@ -175,7 +179,7 @@ def _epoch(
         for step, rows in enumerate(order.split(course.recipe.batch_size)):
             batch = course.batch(rows, prepared, epoch, step)
             _set_rate(optimizers, rate(course.recipe.schedule, batch.progress))
-            for name, value in _step(defense, batch, players, optimizers).items():
+            for name, value in _step(defense, course, batch, players, optimizers).items():
                 sums[name] = sums[name] + value if name in sums else value
             if step % REPORT_EVERY == REPORT_EVERY - 1 or step == course.steps - 1:
                 terms = {name: float(value) / (step + 1) for name, value in sums.items()}
@@ -186,11 +190,13 @@ def _epoch(
 
 def _step(
     defense: Defense,
+    course: _Course,
     batch: Batch,
     players: Mapping[str, list[nn.Parameter]],
     optimizers: Mapping[str, Optimizer],
 ) -> dict[str, Tensor]:
-    losses = defense.losses(batch)
+    with reduced(course.device, course.precision), float32_outputs(defense):
+        losses = defense.losses(batch)
     names = list(players)
     for i, name in enumerate(names):
         # Each player's loss moves its own parameters only, whatever else it flows through.
@@ -218,7 +224,9 @@ def _prepare(defense: Defense, course: _Course, report: Callable[[Progress], Non
     parts: dict[str, list[Tensor]] = {}
     n = len(course.images)
     for rows in torch.arange(n).split(PREPARE_BATCH):
-        for name, made in defense.prepare(course.plain_batch(rows, {}, "prepare")).items():
+        with reduced(course.device, course.precision), float32_outputs(defense):
+            all_made = defense.prepare(course.plain_batch(rows, {}, "prepare"))
+        for name, made in all_made.items():
             parts.setdefault(name, []).append(made.detach().cpu())
         if not parts:
             return {}

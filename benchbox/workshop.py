@@ -12,6 +12,7 @@ from benchbox import training
 from benchbox.artifacts import Artifacts, Training
 from benchbox.data import Dataset
 from benchbox.defense import Defense, Recipe
+from benchbox.precision import Precision
 from benchbox.pretrained import Pretrained
 from benchbox.training import Progress
 
@@ -27,6 +28,7 @@ class Workshop:
         defenses: The plug-ins.
         dataset: What defences are trained on.
         device: Where they run.
+        precision: What they are trained in.
         provenance: Recorded in the card of everything trained here.
         report: Called with the training and where it stands.
     """
@@ -37,6 +39,7 @@ class Workshop:
         defenses: Registry[Defense],
         dataset: Dataset,
         device: torch.device,
+        precision: Precision = "float32",
         provenance: dict[str, object] | None = None,
         report: Callable[[Training, Progress], None] = lambda training, progress: None,
     ) -> None:
@@ -44,6 +47,7 @@ class Workshop:
         self.defenses = defenses
         self.dataset = dataset
         self.device = device
+        self.precision = precision
         self.provenance = provenance or {}
         self.report = report
         self._ready: dict[str, Defense] = {}
@@ -98,11 +102,18 @@ class Workshop:
             threat=wanted.threat,
             seed=wanted.seed,
             device=self.device,
+            precision=self.precision,
             checkpoint=checkpoint,
             report=lambda progress: self.report(wanted, progress),
         )
         seconds = time.perf_counter() - start
-        card = {"seconds": seconds, "resumed": resumed, "losses": history, "provenance": self.provenance}
+        card = {
+            "seconds": seconds,
+            "precision": self.precision,
+            "resumed": resumed,
+            "losses": history,
+            "provenance": self.provenance,
+        }
         self.artifacts.save(wanted, defense, card)
 
 

@@ -220,9 +220,12 @@ class CARSO(Purifier):
         z = mean + (log_variance / 2).exp() * batch.draws.at("posterior").normal(self.recipe.latent)
         restored = self.decoder(torch.cat([z, code], 1))
         divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
+        # torch refuses this loss under mixed precision, lest its inputs come in half; these are in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            reconstruction = F.binary_cross_entropy(restored, batch.x, reduction="sum") / n
         return {
             "purifier": {
-                "reconstruction": F.binary_cross_entropy(restored, batch.x, reduction="sum") / n,
+                "reconstruction": reconstruction,
                 "divergence": beta(batch.progress) * divergence / n,
             }
         }

@@ -110,7 +110,8 @@ def penultimate(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = network(x)
     finally:
         handle.remove()
-    return seen[0], logits
+    # In float32 under mixed precision too: squares of features do not bear bfloat16.
+    return seen[0].float(), logits
 
 
 def distances(features: Tensor, centers: Tensor) -> Tensor:

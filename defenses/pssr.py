@@ -223,7 +223,8 @@ class PSSR(PixelSurgery):
         trivial = self.training_input(batch)
         code = self.extrapolator.encode(trivial)
         regenerated = [self.extrapolator.decode(code, batch.draws.at("dropout", i)) for i in range(recipe.passes)]
-        fake, x = torch.cat(regenerated), batch.x.repeat(recipe.passes, 1, 1, 1)
+        # In float32 under mixed precision too: the engine sees to the output of `forward`, and this is `decode`'s.
+        fake, x = torch.cat(regenerated).float(), batch.x.repeat(recipe.passes, 1, 1, 1)
         condition = trivial.repeat(recipe.passes, 1, 1, 1)
         logits = self.classifier(fake)
         real_score = self.discriminator(trivial, batch.x)

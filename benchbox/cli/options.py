@@ -76,6 +76,13 @@ NoDownload = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.  (default: a GPU if there is one)")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of training: float32, bfloat16.  (default: bfloat16 on a GPU that has it, else float32)",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -143,20 +150,22 @@ def session(
     data_dir: Path | None = None,
     device: str | None = None,
     batch_size: int | None = None,
+    precision: str | None = None,
     *,
     download: bool = True,
 ) -> Session:
     """The engine with the settings of the command line.
 
     Raises:
-        RequestError: The device is not there.
+        RequestError: The device is not there, or the precision is unknown.
     """
     from benchbox import device as devices
+    from benchbox import precision as precisions
     from benchbox.session import Session, Settings
 
     # Now, not after the data has been read.
-    devices.choose(device)
-    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, download)
+    precisions.choose(precision, devices.choose(device))
+    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download)
     return Session(*plugins(), chosen, announce=notice)
 
 

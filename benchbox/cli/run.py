@@ -79,6 +79,7 @@ def run(
             min=1, metavar="N", help="Images attacked at once; changes no result.  (default: the device's)"
         ),
     ] = None,
+    precision: options.Precision = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Attack defences, store what happened to each image, and print the table.
@@ -100,7 +101,7 @@ def run(
         "weights": weights,
     }
     asked = request(grid, given)
-    session = options.session(store, data_dir, device, batch_size, download=not no_download)
+    session = options.session(store, data_dir, device, batch_size, precision, download=not no_download)
     plans = [session.plan(one) for one in asked.requests()]
     if dry_run:
         _preview(session, plans)

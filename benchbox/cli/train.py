@@ -30,6 +30,7 @@ def train(
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
     device: options.Device = None,
+    precision: options.Precision = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Train defences and everything they build on, and print where their weights lie.
@@ -39,7 +40,7 @@ def train(
     """
     given = {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_, "weights": weights}
     asked = request(grid, given)
-    session = options.session(store, data_dir, device, download=not no_download)
+    session = options.session(store, data_dir, device, precision=precision, download=not no_download)
     from benchbox.artifacts import Artifacts
     from benchbox.cli.progress import describe_training, watcher
 

@@ -1,0 +1,57 @@
+"""Mixed precision while training: large products in bfloat16, everything between them in float32.
+
+Only training. What is attacked, scored or used to select an epoch is computed in float32, for a rounding error
+would be taken for robustness or for its absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from benchbox.errors import unknown
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def choose(name: str | None, device: torch.device) -> Precision:
+    """The precision asked for, or else bfloat16 on a GPU that has it, and float32 on everything else.
+
+    A CPU may have it too and then trains twice as fast; others emulate it slowly. So there it is asked for.
+
+    Raises:
+        RequestError: It is none that training knows.
+    """
+    if name is None:
+        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    for precision in get_args(Precision):
+        if name == precision:
+            return precision  # type: ignore[no-any-return]
+    raise unknown("precision", name, get_args(Precision))
+
+
+def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Where convolutions and matrix products take their inputs in this precision."""
+    # No cache of converted weights: one made under no_grad would be handed to the pass that needs gradients.
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+@contextmanager
+def float32_outputs(parent: nn.Module) -> Iterator[None]:
+    """Every network directly below hands out float32, so that losses, attacks and statistics stay in it."""
+    handles = [child.register_forward_hook(_as_float32) for child in parent.children()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _as_float32(module: nn.Module, inputs: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    return tuple(part.float() for part in output)
