@@ -93,6 +93,21 @@ class Artifacts:
         _write(self.path(training.digest).with_suffix(".json"), json.dumps(record, indent=1).encode())
         self.checkpoint(training.digest).unlink(missing_ok=True)
 
+    def card(self, key: str) -> dict[str, Any] | None:
+        """How the weights of a digest were trained; None if they are not here.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
+        if key not in self:
+            return None
+        try:
+            with safe_open(self.path(key), framework="pt") as file:
+                card: dict[str, Any] = json.loads(file.metadata()["card"])
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"cannot read {self.path(key)}: {error}; delete it to train again") from error
+        return card
+
     def load_into(self, key: str, module: nn.Module) -> dict[str, Any]:
         """Fill a module with the weights of a digest, strictly, and return the card.
 

@@ -106,6 +106,7 @@ class Session:
             with contextlib.suppress(StoreError):
                 store.finish_run(run, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
+        self._note_weights(plan, store)
         store.finish_run(run, "failed" if report.failed else "done")
         return report
 
@@ -119,6 +120,14 @@ class Session:
                 "randomized": self.defenses.get(name).cls.randomized,
             }
             store.remember(f"defense {name}", kind)
+
+    def _note_weights(self, plan: Plan, store: Store) -> None:
+        """Keep how the weights were trained: they lie outside the store, and numbers travel without them."""
+        artifacts = Artifacts(self.settings.artifacts)
+        for name in plan.trainings:
+            if card := artifacts.card(name):
+                # The last epoch says whether it converged; what led there stays with the weights.
+                store.put_artifact(name, card | {"losses": card["losses"][-1:]})
 
     def train(self, trainings: Sequence[Training], observer: Observer) -> None:
         """Train what is missing of some defences."""

@@ -32,7 +32,11 @@ def test_run_trains_attacks_stores_and_prints_then_answers_from_the_store(said: 
     assert again.startswith(table)
 
     report = said("report", "--format", "json")[1]
-    json.loads(report)
+    ((_, card),) = json.loads(report)["tables"][0]["weights"].items()
+    assert card["training"]["defense"]["name"] == "none"
+    assert card["precision"] == "float32"
+    assert card["seconds"] > 0
+    assert card["provenance"]["packages"]["torch"]
     key = re.search(r'"key": "([0-9a-f]{64})"', report)
     assert key is not None
     status, shown, _ = said("show", key[1][:12])

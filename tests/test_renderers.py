@@ -24,7 +24,7 @@ from rows import (
 )
 
 from benchbox import report
-from benchbox.domain import Cell, Evidence
+from benchbox.domain import Cell, Evidence, digest
 from benchbox.errors import RequestError
 from benchbox.report import latex
 from benchbox.report.records import Row
@@ -65,6 +65,20 @@ def test_json_holds_cells_and_provenance(both: list[Evidence]) -> None:
     for item in both:
         assert Cell.from_dict(cells[item.cell.key]["cell"]) == item.cell
         assert cells[item.cell.key]["commit"] == "abc123"
+
+
+def test_json_says_how_the_weights_were_trained(both: list[Evidence]) -> None:
+    base = {"defense": "none", "base": None}
+    target = both[0].cell.artifact
+    cards = {
+        target: {"training": {"base": base}, "seconds": 12.5},
+        digest(base): {"training": base, "seconds": 3.0},
+        "of another table": {"training": {"base": None}, "seconds": 1.0},
+    }
+    (found,) = json.loads(report.render(both, "json", cards=cards))["tables"]
+    assert found["weights"] == {name: cards[name] for name in (target, digest(base))}
+    (unknown,) = json.loads(report.render(both, "json"))["tables"]
+    assert unknown["weights"] == {}
 
 
 def test_json_keeps_a_number_whose_column_is_left_out(both: list[Evidence]) -> None:

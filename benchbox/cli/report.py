@@ -27,12 +27,13 @@ EXAMPLES = options.examples(
 
 
 class Kinds(TypedDict):
-    """Names of defences that purify, are never ranked, are randomised; audits by digest of the weights."""
+    """Names of defences that purify, are never ranked, are randomised; audits and cards by digest of weights."""
 
     purifiers: list[str]
     oracles: list[str]
     randomized: list[str]
     audits: dict[str, Mapping[str, Any]]
+    cards: dict[str, Mapping[str, Any]]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +88,7 @@ def report(
 
 
 def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
-    """What was noted of the defences when they were run, and their audits."""
+    """What was noted of the defences when they were run, their audits, and how all weights were trained."""
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
@@ -96,6 +97,7 @@ def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
         "oracles": [name for name, kind in noted.items() if not kind.get("deployable", True)],
         "randomized": [name for name, kind in noted.items() if kind.get("randomized")],
         "audits": {artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
+        "cards": store.artifacts(),
     }
 
 

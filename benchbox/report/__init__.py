@@ -39,6 +39,7 @@ def render(
     randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
+    cards: Mapping[str, Mapping[str, Any]] | None = None,
     standalone: bool = False,
 ) -> str:
     """Write a report.
@@ -51,6 +52,7 @@ def render(
         randomized: Names of defences known to be randomised; see `table.build`.
         against: Name, label or digest of the defence that every other is compared with.
         audits: Records of `benchbox audit` by digest of the weights.
+        cards: How weights were trained, by their digest; JSON alone shows them.
         standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
 
     Raises:
@@ -63,7 +65,13 @@ def render(
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
     tables = table.build(
-        evidence, purifiers=purifiers, oracles=oracles, randomized=randomized, against=against, audits=audits
+        evidence,
+        purifiers=purifiers,
+        oracles=oracles,
+        randomized=randomized,
+        against=against,
+        audits=audits,
+        cards=cards,
     )
     text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
     return text
@@ -77,12 +85,19 @@ def terminal(
     randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
+    cards: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.report import table
     from benchbox.report.console import render as renderable
 
     tables = table.build(
-        evidence, purifiers=purifiers, oracles=oracles, randomized=randomized, against=against, audits=audits
+        evidence,
+        purifiers=purifiers,
+        oracles=oracles,
+        randomized=randomized,
+        against=against,
+        audits=audits,
+        cards=cards,
     )
     return renderable(tables)

@@ -198,6 +198,7 @@ def _table(table: Table) -> dict[str, Any]:
         "notes": list(table.notes),
         "rows": [_row(row) for row in table.rows],
         "trainings": [one.as_dict() for one in repeated(table.rows)],
+        "weights": {name: dict(card) for name, card in table.cards.items()},
     }
 
 

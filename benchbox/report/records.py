@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 from benchbox.report.badge import NOT_AUDITED, Badge
@@ -163,6 +163,7 @@ class Table:
         rows: Best worst case first, then those that are unfinished, oracles last.
         remarks: What holds for the whole table, one sentence each.
         notes: What entries refer to by number, from 1.
+        cards: How the weights behind the rows were trained, by digest, as far as it is known.
         against: Label of the row the others are compared with, if any.
     """
 
@@ -172,6 +173,7 @@ class Table:
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
     notes: tuple[str, ...]
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     against: str = ""
 
     @property

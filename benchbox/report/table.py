@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchbox import stats
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
-from benchbox.report import control, labels, paper, ranking, trainings
+from benchbox.report import control, labels, paper, ranking, trainings, weights
 from benchbox.report.badge import badge
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
 from benchbox.report.records import Column, Row, Table
@@ -29,6 +29,7 @@ def build(
     randomized: Collection[str] = (),
     against: str | None = None,
     audits: Mapping[str, Mapping[str, Any]] | None = None,
+    cards: weights.Cards | None = None,
 ) -> list[Table]:
     """Arrange evidence as tables, one for each (data set, ball, sample list).
 
@@ -41,6 +42,7 @@ def build(
             draws is taken for one anyway.
         against: Name, label or digest of the defence that every other is compared with.
         audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
+        cards: How weights were trained, by their digest; each table keeps those of its cells and their bases.
 
     Raises:
         RequestError: No table has such a defence, or a table has several.
@@ -52,7 +54,8 @@ def build(
     order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
     dice = {e.cell.defense.name for e in evidence if e.cell.scoring_draws > 1 or e.cell.eot > 1}.union(randomized)
     tables = [
-        _Builder(groups[key], known.union(purifiers), oracles, dice, audits or {}).table(*key) for key in order
+        _Builder(groups[key], known.union(purifiers), oracles, dice, audits or {}, cards or {}).table(*key)
+        for key in order
     ]
     return tables if against is None else ranking.against(tables, against)
 
@@ -82,6 +85,7 @@ class _Builder:
     oracles: Collection[str]
     randomized: Collection[str]
     audits: Mapping[str, Mapping[str, Any]]
+    cards: weights.Cards
     notes: list[str] = field(default_factory=list)
 
     def table(self, samples: SampleList, threat: ThreatModel) -> Table:
@@ -94,8 +98,9 @@ class _Builder:
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         ranked = ranking.ranked(rows)
+        said = (*remarks(ranked), *trainings.said(ranked))
         return Table(
-            samples, threat, columns, ranked, (*remarks(ranked), *trainings.said(ranked)), tuple(self.notes)
+            samples, threat, columns, ranked, said, tuple(self.notes), weights.behind(self.evidence, self.cards)
         )
 
     def _columns(

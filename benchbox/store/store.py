@@ -191,6 +191,11 @@ class Store:
         """Keep what is known of a trained artifact: recipe, provenance, seconds. Replaces the last."""
         self._put(ARTIFACT, {"digest": digest}, {"card": dict(card)})
 
+    def artifacts(self) -> dict[str, Mapping[str, Any]]:
+        """The card of every trained artifact that is known here, by digest."""
+        with self._reading() as connection:
+            return {row.digest: row.card for row in connection.execute(select(ARTIFACT))}
+
     def artifact(self, digest: str) -> Mapping[str, Any] | None:
         """The card of a trained artifact, None if there is none."""
         card: Mapping[str, Any] | None = self._get(ARTIFACT, "card", digest=digest)

@@ -1,0 +1,28 @@
+"""How the weights behind a table were trained: recipe, seconds, precision, code and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchbox.domain import Evidence, digest
+
+Cards = Mapping[str, Mapping[str, Any]]
+
+
+def behind(evidence: Iterable[Evidence], cards: Cards) -> Cards:
+    """The cards of what these cells attacked and scored, and of the classifiers below it, by digest.
+
+    Args:
+        evidence: Cells; those whose weights came from a file have no card.
+        cards: What is known of trained weights, by digest.
+    """
+    names = {name for item in evidence for name in (item.cell.artifact, item.cell.view.artifact)}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name in sorted(names):
+        while name in cards and name not in found:
+            found[name] = cards[name]
+            base = cards[name]["training"]["base"]
+            # A training is named by the digest of its record, and holds that of its base.
+            name = digest(base) if base else ""
+    return found
