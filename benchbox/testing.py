@@ -32,6 +32,7 @@ from benchbox.defense import Batch, Defense, Purifier, Recipe
 from benchbox.domain import TOLERANCE, ImageSpec, Spec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import AttackError, DefenseError
+from benchbox.precision import Precision
 from benchbox.scoring import check_logits
 from benchbox.training import fit
 from benchbox.view import View
@@ -86,6 +87,7 @@ def check_training(
     threat: ThreatModel,
     classifier: nn.Module | None = None,
     seed: int = 0,
+    precision: Precision = "float32",
 ) -> Defense:
     """Training lowers the loss of the first player, stays finite, and leaves a frozen classifier as it was.
 
@@ -105,7 +107,9 @@ def check_training(
     frozen = _copied(defense.classifier) if classifier is not None else {}
     before = _first_player(defense, images, threat)
     with _untouched_randomness(f"training defence {name}", DefenseError):
-        history = fit(defense, recipe, images, threat=threat, seed=seed, device=torch.device("cpu"))
+        history = fit(
+            defense, recipe, images, threat=threat, seed=seed, device=torch.device("cpu"), precision=precision
+        )
     defense.eval().requires_grad_(False)
     for term, value in (pair for epoch in history for pair in epoch.items()):
         _require(bool(np.isfinite(value)), f"the loss {term} of defence {name} became {value}; lower its rate")
