@@ -1,4 +1,4 @@
-"""The recipes for natural images train on a CPU too: a step of each always, two epochs of real images on demand."""
+"""The recipes for natural images train on a CPU: a step of each always, two epochs of real images on demand."""
 
 from __future__ import annotations
 
