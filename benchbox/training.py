@@ -25,8 +25,8 @@ from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.precision import Precision, float32_outputs, reduced
 
-#: Images prepared at once.
-PREPARE_BATCH = 500
+#: Images prepared at once: what fits a CPU's cache, and what fills a GPU.
+PREPARE_BATCH = {"cpu": 125, "cuda": 500}
 #: Steps between two reports; reading the losses waits for the device.
 REPORT_EVERY = 10
 #: Shares of the training after which the schedules with steps divide the learning rate by 10.
@@ -126,6 +126,10 @@ class _Course:
     def steps(self) -> int:
         return math.ceil(len(self.rows) / self.recipe.batch_size)
 
+    @property
+    def prepared_at_once(self) -> int:
+        return PREPARE_BATCH.get(self.device.type, PREPARE_BATCH["cpu"])
+
     @cached_property
     def held_out(self) -> Tensor | None:
         """Rows that no step sees, at least one; None without validation."""
@@ -213,7 +217,7 @@ def _validate(defense: Defense, course: _Course, prepared: Mapping[str, Tensor])
     """Mean score of the held-out images."""
     assert course.held_out is not None
     defense.eval()
-    parts = course.held_out.split(PREPARE_BATCH)
+    parts = course.held_out.split(course.prepared_at_once)
     with torch.no_grad():
         scores = [defense.validate(course.plain_batch(rows, prepared, "validation")) for rows in parts]
     return float(torch.cat(scores).double().mean())
@@ -223,7 +227,7 @@ def _prepare(defense: Defense, course: _Course, report: Callable[[Progress], Non
     defense.eval()
     parts: dict[str, list[Tensor]] = {}
     n = len(course.images)
-    for rows in torch.arange(n).split(PREPARE_BATCH):
+    for rows in torch.arange(n).split(course.prepared_at_once):
         with reduced(course.device, course.precision), float32_outputs(defense):
             all_made = defense.prepare(course.plain_batch(rows, {}, "prepare"))
         for name, made in all_made.items():

@@ -80,7 +80,7 @@ class ARN(Purifier):
             "attack_step_size": 0.05,
         },
         # As MNIST; 1,437 images need more passes.
-        "digits": {"epochs": 40, "batch_size": 50},
+        "digits": {"epochs": 32, "batch_size": 50},
         # No CIFAR settings are published: MNIST's weights, half the width, ten steps of 2/255.
         "cifar": {
             "epochs": 60,

@@ -93,7 +93,7 @@ class AToP(Purifier):
             "width": 16,
         },
         # As MNIST; 1,437 images need more passes.
-        "digits": {"epochs": 24, "batch_size": 32},
+        "digits": {"epochs": 20, "batch_size": 32},
         # The authors' 300 epochs of 10,000 images are 60 of 50,000; larger batches for a GPU. Flips and crops: the
         # authors flip only, the engine offers both or none.
         "cifar": {

@@ -54,7 +54,7 @@ class PGDAT(Classifier):
             "warm_up": 0.3,
         },
         # As MNIST; small enough for more passes.
-        "digits": {"epochs": 60, "batch_size": 64},
+        "digits": {"epochs": 40, "batch_size": 64},
         # cifar10_challenge: SGD 0.1, batches of 128, 10 steps of 2/255; 80,000 steps there, 30 epochs of
         # one-cycle here (Rice et al. 2020 find the best robust accuracy long before the end).
         "cifar": {
