@@ -154,6 +154,10 @@ class Defense(nn.Module, ABC):
         """One (x, draws) -> logits for each name in `stand_ins`. The forward pass of each must be exact."""
         return {}
 
+    def cost(self) -> tuple[int, int]:
+        """Forward and backward passes of the classifier that the prediction of one image takes at most."""
+        return 1, 0
+
     def reveal(self, x: Tensor, draws: Draws) -> None:
         """Be shown the clean images (N, C, H, W) before they are attacked, and the draws that name them.
 

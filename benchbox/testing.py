@@ -140,6 +140,7 @@ def check_forward(defense: Defense, x: Tensor) -> None:
     with _untouched_randomness(f"a call of defence {name}", DefenseError):
         logits = defense(x, draws).detach()
     check_logits(logits, len(x), defense.images.classes, name)
+    _check_cost(defense, x, draws)
     _check_randomness(defense, x, draws, logits)
     _check_purified(defense, x, draws)
     exact, precise = copy.deepcopy(defense).double(), x.double()
@@ -152,6 +153,32 @@ def check_forward(defense: Defense, x: Tensor) -> None:
         not bool(differing.any()),
         f"defence {name}: {int(differing.sum())} of {len(order)} logits change with the batch an image is in; "
         "use no statistics of the batch in evaluation mode, and draw from `draws`",
+    )
+
+
+def _check_cost(defense: Defense, x: Tensor, draws: Draws) -> None:
+    """A prediction takes no more passes of the classifier than it says."""
+    taken = [0, 0]
+
+    def forward(module: nn.Module, inputs: object, logits: Tensor) -> None:
+        taken[0] += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(backward)
+
+    def backward(gradient: Tensor) -> None:
+        taken[1] += len(gradient)
+
+    handle = defense.classifier.register_forward_hook(forward)
+    try:
+        with torch.no_grad():
+            defense(x, draws)
+    finally:
+        handle.remove()
+    per_image = (taken[0] / len(x), taken[1] / len(x))
+    _require(
+        all(one <= most for one, most in zip(per_image, defense.cost(), strict=True)),
+        f"a prediction of defence {defense.card.name} takes {per_image[0]:g} forward and {per_image[1]:g} "
+        f"backward passes of the classifier, and its cost() says {defense.cost()}",
     )
 
 

@@ -156,6 +156,10 @@ class CARSO(Purifier):
         """Aggregated logits (N, K), in one set of latents."""
         return self._judge(self.recall(x, draws or sample_draws(len(x), device=x.device)))
 
+    def cost(self) -> tuple[int, int]:
+        """One pass to record the classifier, one for each recalled image."""
+        return 1 + max(self.recipe.samples, 1), 0
+
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         """The first of the recalled images; the defence judges all of them."""
         return self.recall(x, draws)[:, 0]

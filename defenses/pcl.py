@@ -65,7 +65,9 @@ class PCL(Classifier):
             "schedule": "onecycle",
             "near_rate": 0.01,
         },
-        # As MNIST; 1,437 images need more passes.
+        # As MNIST; 1,437 images need more passes. Trained on 1,150 of them, the authors' SGD gets 11 % of the
+        # other 287 right, one class; Adam 96.5, 98.6 and 99.0 % with centres at a rate of 0.5 (theirs), 0.1 and
+        # 0.01. PGD-20 leaves none in any case.
         "digits": {"epochs": 60, "batch_size": 64},
         # The authors' rate of the second phase throughout; a decaying one gets there in fewer passes.
         "cifar": {**Classifier.recipes["cifar"], "epochs": 60, "schedule": "onecycle"},

@@ -123,6 +123,10 @@ class PixelSurgery(Purifier):
 
         return {"mask-constant": self.forward, "identity-removal": identity_removal}
 
+    def cost(self) -> tuple[int, int]:
+        """A forward and a backward pass for the saliency, a forward pass for the prediction."""
+        return 2, 1
+
     def remove(self, x: Tensor) -> Tensor:
         """The trivial component x · M_t (Eq. 4, 5, 7)."""
         gradient, factor = saliency(self.classifier, x)
@@ -281,6 +285,10 @@ class Regeneration(WithoutARD):
     def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
         """Plain autograd, and the identity through the purifier."""
         return {"autograd": self.forward, **Purifier.surrogates(self)}
+
+    def cost(self) -> tuple[int, int]:
+        """No saliency."""
+        return 1, 0
 
     def remove(self, x: Tensor) -> Tensor:
         """Nothing is removed."""

@@ -146,6 +146,11 @@ class HiddenGradient(Plain):
         return super().forward(straight_through(x, x.detach().square()))
 
 
+class Extravagant(Plain):
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return (super().forward(x) + super().forward(x.flip(0)).flip(0)) / 2
+
+
 class Forgets(Plain):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         if not hasattr(self, "offset"):
@@ -226,6 +231,7 @@ def test_the_kit_passes_what_keeps_its_contract(cls: type[Defense], dataset: Dat
         (NoDice, "says randomized = True"),
         (Probabilities, "returned probabilities"),
         (HiddenGradient, "disagrees with finite differences"),
+        (Extravagant, "takes 2 forward and 0 backward passes"),
         (NotExact, "exact stand-in identity of defence dims disagrees"),
         (Undeclared, "declares stand-ins"),
         (OtherForward, "differs from the defence"),
