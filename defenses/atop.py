@@ -8,10 +8,10 @@ the whole of it; the frozen classifier f classifies that. g is first trained to 
 have adversarial images classified correctly. Throughout, f sees images in [0, 1] and g images in [-1, 1].
 
 Departures: g starts from random weights, for DeepFill's weights from Places2 are not to be had here; it works at
-the images' own size instead of 256×256, in DeepFill's light form (`benchbox.nets.deepfill`: **no contextual
-attention**, fewer dilations, a shallower discriminator); each image of a batch has a mask of its own where the
-authors' code shares one; Adam has betas (0.9, 0.999), not (0.5, 0.999); generator and discriminator step at once.
-The diffusion purifier, for which the paper has no experiment, is left out.
+the images' own size instead of 256×256, with a DeepFill of that size (`benchbox.nets.deepfill`: contextual
+attention between single cells, fewer dilations, a shallower discriminator); each image of a batch has a mask of
+its own where the authors' code shares one; Adam has betas (0.9, 0.999), not (0.5, 0.999); generator and
+discriminator step at once. The diffusion purifier, for which the paper has no experiment, is left out.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class AToPRecipe(Recipe):
         craft_against: What training FGSM leads away from: the true `label`, as the authors do, from which g may
             learn to read the class off the perturbation (label leaking), or the classifier's own `prediction`.
         width: Channels of DeepFill at half the image size; a quarter of a token's length in the autoencoder.
+        attention: Whether DeepFill's refinement has its branch with contextual attention.
         depth: Blocks of the autoencoder's encoder.
     """
 
@@ -73,6 +74,7 @@ class AToPRecipe(Recipe):
     detach_gan: bool = False
     craft_against: Literal["label", "prediction"] = "label"
     width: int = Field(48, ge=4, multiple_of=4)
+    attention: bool = True
     depth: int = Field(6, ge=1)
 
 
@@ -91,6 +93,8 @@ class AToP(Purifier):
             "learning_rate": 1e-3,
             "schedule": "onecycle",
             "width": 16,
+            # Strokes are close by; there is no distant texture to copy.
+            "attention": False,
         },
         # As MNIST; 1,437 images need more passes.
         "digits": {"epochs": 20, "batch_size": 32},
@@ -125,7 +129,7 @@ class AToP(Purifier):
         self.generator: nn.Module
         self.discriminator: SNPatchGAN | None = None
         if recipe.purifier == "gan":
-            self.generator = DeepFill(channels, size, width=recipe.width)
+            self.generator = DeepFill(channels, size, width=recipe.width, attention=recipe.attention)
             # 64 of 48 in the authors' code.
             self.discriminator = SNPatchGAN(channels, size, width=4 * recipe.width // 3)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import digits
 import pytest
@@ -16,7 +17,7 @@ from benchbox.defense import Batch
 from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import RequestError
-from benchbox.nets.deepfill import DeepFill, GatedConv, SNPatchGAN
+from benchbox.nets.deepfill import DeepFill, GatedConv, SNPatchGAN, _with_neighbours, contextual_attention
 from benchbox.nets.mae import MaskedAutoencoder
 from benchbox.training import fit
 
@@ -263,3 +264,41 @@ def test_the_full_width_generator_fits_the_usual_images(size, channels):
     with torch.no_grad():
         coarse, refined = DeepFill(channels, size)(x, mask)
     assert coarse.shape == refined.shape == x.shape
+
+
+def test_attention_fills_a_missing_cell_from_its_twin():
+    torch.manual_seed(0)
+    half = torch.randn(1, 16, 5, 4)
+    maps, mask = torch.cat([half, half], 3), torch.zeros(1, 1, 20, 32)
+    mask[0, 0, 9, 21] = 1  # one pixel of the cell (2, 5), whose twin is (2, 1)
+    maps[..., 2, 5] *= 3  # a cosine does not mind
+    found = contextual_attention(maps, mask, scale=1000.0)
+    assert torch.allclose(found, torch.cat([half, half], 3), atol=1e-4)
+    assert not contextual_attention(maps, torch.ones_like(mask)).any()
+
+
+def test_likeness_of_neighbours_counts_as_in_the_paper():
+    h, w = 3, 4
+    s = torch.randn(2, h * w, h * w, dtype=torch.float64)
+    whole = s.view(2, h, w, h, w)
+    across, expected = torch.zeros_like(whole), torch.zeros_like(whole)
+    for r, c, i, j in itertools.product(range(h), range(w), range(h), range(w)):
+        for d in (-1, 0, 1):
+            if 0 <= c + d < w and 0 <= j + d < w:
+                across[:, r, c, i, j] += whole[:, r, c + d, i, j + d]
+    for r, c, i, j in itertools.product(range(h), range(w), range(h), range(w)):
+        for d in (-1, 0, 1):
+            if 0 <= r + d < h and 0 <= i + d < h:
+                expected[:, r, c, i, j] += across[:, r + d, c, i + d, j]
+    assert torch.allclose(_with_neighbours(s, h, w), expected.view_as(s))
+
+
+def test_the_second_branch_is_there_when_it_is_wanted():
+    plain, full = (DeepFill(3, 32, width=8, attention=wanted) for wanted in (False, True))
+    assert not any("atten" in name for name, _ in plain.named_parameters())
+    x, mask = torch.randn(2, 3, 32, 32, requires_grad=True), torch.zeros(2, 1, 32, 32)
+    mask[:, :, :4, :4] = 1
+    _, refined = full(x, mask)
+    (gradient,) = torch.autograd.grad(refined.sum(), full.refine.attentive[0].conv.weight)
+    assert gradient.isfinite().all()
+    assert gradient.any()

@@ -1,11 +1,11 @@
 """The generator and the discriminator of DeepFill v2, for small images (Yu et al. 2019, arXiv:1806.03589).
 
 Gated convolutions, a coarse and a refining stage, and a spectrally normalised PatchGAN, as AToP uses them.
-Three departures. **The refinement has no contextual attention**: the paper's images have 256 pixels a side,
-their smallest maps 64, and the attention copies 3×3 patches of those maps (halved once more) that miss no
-pixel; of 28 or 32 pixels the map it works on has 3 or 4 cells a side, and with a quarter of the image missing
-in random squares next to no such patch exists. The dilated branch is kept. Dilations that reach beyond the map
-are left out, for they would see nothing but padding: 7×7 maps keep 1, 2, 4, 1, 1 of 1, 2, 4, 8, 16, 1, 1. And the
+Three departures. **Contextual attention compares single cells**: the paper's images have 256 pixels a side,
+their smallest maps 64, and it compares 3×3 patches of those maps, halved once more, that miss no pixel. That is
+six cells of 64, hence not quite one of the 8 that an image of 32 pixels has; with a quarter of such an image
+missing in random squares, next to no larger patch misses nothing. Dilations that reach beyond the map are left
+out, for they would see nothing but padding: 7×7 maps keep 1, 2, 4, 1, 1 of 1, 2, 4, 8, 16, 1, 1. And the
 discriminator halves its input down to 4×4 cells, thus three times rather than six.
 """
 
@@ -57,12 +57,13 @@ class DeepFill(nn.Module):
         channels: Of the images.
         size: Their height and width, divisible by 4.
         width: Channels at half the size; half of them at full size, twice as many at a quarter.
+        attention: Whether the refinement has its second branch, with contextual attention.
 
     Raises:
         RequestError: The size cannot be halved twice.
     """
 
-    def __init__(self, channels: int, size: int, *, width: int = 48) -> None:
+    def __init__(self, channels: int, size: int, *, width: int = 48, attention: bool = True) -> None:
         super().__init__()
         if size < 4 or size % 4:
             raise RequestError(
@@ -71,7 +72,7 @@ class DeepFill(nn.Module):
             )
         dilations = [d for d in DILATIONS if d < max(size // 4, 2)]
         self.coarse = nn.Sequential(*_down(channels + 2, width, dilations), *_up(width, channels))
-        self.refine = nn.Sequential(*_down(channels, width, dilations), *_up(width, channels))
+        self.refine = Refinement(channels, width, dilations, attention=attention)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Complete images.
@@ -84,7 +85,69 @@ class DeepFill(nn.Module):
             The coarse and the refined image (N, C, H, W) in [-1, 1]; both are regenerated everywhere.
         """
         coarse: Tensor = self.coarse(torch.cat([x, torch.ones_like(mask), mask], 1))
-        return coarse, self.refine(coarse * mask + x * (1 - mask))
+        return coarse, self.refine(coarse * mask + x * (1 - mask), mask)
+
+
+class Refinement(nn.Module):
+    """The second stage: a dilated branch, beside it one with contextual attention, and the way up from both.
+
+    Args:
+        channels: Of the images.
+        width: As `DeepFill` has it.
+        dilations: Of the dilated branch.
+        attention: Whether there is a second branch.
+    """
+
+    def __init__(self, channels: int, width: int, dilations: list[int], *, attention: bool) -> None:
+        super().__init__()
+        self.dilated = nn.Sequential(*_down(channels, width, dilations))
+        self.attentive = nn.Sequential(*_down(channels, width, [])) if attention else None
+        self.attended = nn.Sequential(*(GatedConv(2 * width, 2 * width) for _ in range(2))) if attention else None
+        joined = [GatedConv(4 * width, 2 * width)] if attention else []
+        self.up = nn.Sequential(*joined, *_up(width, channels))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Coarsely completed images (N, C, H, W) and what was missing (N, 1, H, W) -> refined images."""
+        maps = self.dilated(x)
+        if self.attentive is not None and self.attended is not None:
+            found = contextual_attention(self.attentive(x), mask)
+            maps = torch.cat([maps, self.attended(found)], 1)
+        return self.up(maps)  # type: ignore[no-any-return]
+
+
+def contextual_attention(maps: Tensor, mask: Tensor, *, scale: float = 10.0) -> Tensor:
+    """Each cell as a mixture of the cells that miss no pixel, the more alike the more (Yu et al. 2018, Eq. 2).
+
+    Likeness is the cosine, and that of neighbours counts as well (Eq. 3): cells next to each other are taken
+    from cells next to each other.
+
+    Args:
+        maps: (N, C, h, w).
+        mask: (N, 1, H, W), 1 where pixels are missing.
+        scale: Of the softmax.
+
+    Returns:
+        (N, C, h, w); 0 for an image without a single cell that misses nothing.
+    """
+    n, _, h, w = maps.shape
+    known = F.adaptive_max_pool2d(mask, (h, w)).flatten(1) == 0
+    cells = maps.flatten(2)
+    direction = F.normalize(cells, dim=1)
+    likeness = _with_neighbours(direction.transpose(1, 2) @ direction, h, w)
+    weight = (scale * likeness).masked_fill(~known[:, None], -torch.inf).softmax(2)
+    weight = torch.where(known.any(1).view(n, 1, 1), weight, 0.0)
+    return (cells @ weight.transpose(1, 2)).view_as(maps)
+
+
+def _with_neighbours(likeness: Tensor, h: int, w: int) -> Tensor:
+    """Of all pairs of cells (N, h·w, h·w): the sum over both moved left and right, then up and down, by one."""
+    n = len(likeness)
+    diagonal = torch.eye(3, device=likeness.device, dtype=likeness.dtype).view(1, 1, 3, 3)
+    by_row = likeness.view(n, h, w, h, w).transpose(2, 3)  # (N, row, row', column, column')
+    across = F.conv2d(by_row.reshape(-1, 1, w, w), diagonal, padding=1).view(n, h, h, w, w)
+    by_column = across.permute(0, 3, 4, 1, 2)
+    along = F.conv2d(by_column.reshape(-1, 1, h, h), diagonal, padding=1).view(n, w, w, h, h)
+    return along.permute(0, 3, 1, 4, 2).reshape_as(likeness)
 
 
 class SNPatchGAN(nn.Module):
