@@ -7,7 +7,7 @@ would be taken for robustness or for its absence.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -36,8 +36,10 @@ def choose(name: str | None, device: torch.device) -> Precision:
 
 def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Where convolutions and matrix products take their inputs in this precision."""
+    if precision == "float32":
+        return nullcontext()
     # No cache of converted weights: one made under no_grad would be handed to the pass that needs gradients.
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 @contextmanager
