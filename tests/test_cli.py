@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -47,6 +49,15 @@ def test_run_trains_attacks_stores_and_prints_then_answers_from_the_store(said: 
     status, runs, _ = said("list", "runs")
     assert status == 0
     assert runs.count("done") == 2
+
+
+def test_the_draws_of_a_randomised_defence_are_the_users_to_choose(said: Said, workspace: Path) -> None:
+    words = ("run", "--defense", "randomized-resize-pad", "--attacks", "fgsm", *WHITE)
+    status, _, err = said(*words, "--eot", "3", "--scoring-draws", "4")
+    assert (status, err) == (0, "")
+    lines = csv.DictReader(io.StringIO(said("report", "--format", "csv")[1]))
+    (cell,) = (line for line in lines if line["measure"] == "cell")
+    assert (cell["eot"], cell["draws"], cell["n"]) == ("3", "4", "20")
 
 
 def test_several_data_sets_and_a_grid_file_give_one_table_each(said: Said, workspace: Path) -> None:

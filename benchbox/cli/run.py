@@ -58,6 +58,18 @@ def run(
     attack_seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of everything an attack draws.  (default: 0)")
     ] = None,
+    eot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Draws a gradient of a randomised defence is averaged over.  (default: 20)"
+        ),
+    ] = None,
+    scoring_draws: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Fresh draws that score each image of a randomised defence.  (default: 10)"
+        ),
+    ] = None,
     epsilon: Annotated[
         str | None,
         typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
@@ -95,6 +107,8 @@ def run(
         "samples": samples,
         "seeds": seeds,
         "attack_seed": attack_seed,
+        "eot": eot,
+        "scoring_draws": scoring_draws,
         "epsilon": epsilon,
         "norm": norm,
         "set": set_,
