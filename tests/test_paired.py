@@ -151,6 +151,14 @@ def test_who_is_not_significantly_worse_than_the_leader_shares_its_rank() -> Non
     assert ranks([]) == []
 
 
+def test_defences_are_ranked_on_what_both_went_through() -> None:
+    # The second was spared what cost the first most: it looks better, and is worse wherever both were tried.
+    whole, spared = shares(30), shares(60)
+    common = {(0, 1): (shares(80), spared), (1, 0): (spared, shares(80))}
+    assert ranks([whole, spared]) == [2, 1]
+    assert ranks([whole, spared], 0, lambda i, j: common.get((i, j), (whole, whole))) == [1, 2]
+
+
 def test_ties_stand_together_even_where_a_better_row_is_not_one() -> None:
     # b is ten samples behind the leader on a subset of its own; c one more, scattered: not significant.
     leader = shares(50)

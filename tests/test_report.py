@@ -141,6 +141,33 @@ def test_fewer_attacks_are_marked() -> None:
     assert any(remark.startswith("†") for remark in found.remarks)
 
 
+def test_nobody_rises_by_being_attacked_less() -> None:
+    items = [
+        evidence("whole", attack="pgd", right=80),
+        evidence("whole", attack="cw", right=30),
+        evidence("spared", attack="pgd", right=60),
+    ]
+    assert [(r.label, r.place, r.headline) for r in only(items).rows] == [
+        ("whole", "≈1", "30.0"),
+        ("spared", "(≈2)", "60.0†"),
+    ]
+
+
+def test_a_purifier_and_a_classifier_are_compared_under_the_same_access() -> None:
+    # What a classifier withstands white-box it withstands gray-box too: that is what the purifier is held to.
+    items = [
+        evidence("net", WHITE, "pgd", 70),
+        evidence("sponge", GRAY, "pgd", 90),
+        evidence("sponge", WHITE, "pgd", 80),
+        evidence("sponge", TRANSFER, "pgd", 20),
+    ]
+    found = only(items)
+    assert [(r.label, r.place, r.headline) for r in found.rows] == [
+        ("sponge", "≈1", "20.0"),
+        ("net", "(≈2)", "70.0†"),
+    ]
+
+
 def test_rows_that_share_a_name_say_how_they_differ() -> None:
     items = [
         evidence("pssr", attack="pgd", arguments={"alpha": 1.5, "epochs": 8}),

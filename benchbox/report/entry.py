@@ -189,6 +189,12 @@ def worst_arrays(finished: Sequence[Evidence], *, with_clean: bool = False) -> l
     return [*arrays, clean_correct(finished[0])] if with_clean and finished else arrays
 
 
+def survivors(entries: Sequence[Entry]) -> NDArray[np.float64]:
+    """(N,) share of draws in which each sample survives the clean image and the worst of some finished entries."""
+    evidence = [one.evidence for entry in entries for one in entry.measurements]
+    return stats.worst_case(worst_arrays(evidence, with_clean=True))
+
+
 def union(arrays: Sequence[NDArray[np.bool_]]) -> Score:
     """The score of (N, R) arrays of correctness whose rows are the same samples."""
     return score(stats.worst_case(arrays), max(array.shape[1] for array in arrays))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchbox import paired
 from benchbox.errors import RequestError
@@ -18,7 +19,8 @@ from benchbox.report.remarks import remarks
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows with their ranks, best first; rows that cannot be ranked last.
 
-    A row shares the rank of the best of its group unless it is significantly worse (`paired.ranks`).
+    A row shares the rank of the best of its group unless it is significantly worse (`paired.ranks`). Two rows are
+    compared on the attacks that both have finished, so that nobody rises by being attacked less.
     """
     able = [
         row
@@ -26,9 +28,23 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
         if row.shares is not None
         and not (row.oracle or row.unfinished or row.invalid or row.withheld or row.uncontrolled)
     ]
-    places = paired.ranks([row.shares for row in able if row.shares is not None], BOOTSTRAP_SEED)
+    places = paired.ranks(
+        [row.shares for row in able if row.shares is not None],
+        BOOTSTRAP_SEED,
+        lambda i, j: _on_common_attacks(able[i], able[j]),
+    )
     rank_of = dict(zip(map(id, able), places, strict=True))
     return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))
+
+
+def _on_common_attacks(one: Row, other: Row) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of both, per sample, over the attacks that both have finished; over its own, if they have none."""
+    assert one.shares is not None
+    assert other.shares is not None
+    common = one.finished & other.finished
+    if not common or not (one.missing or other.missing):
+        return one.shares, other.shares
+    return one.shares_under(common), other.shares_under(common)
 
 
 def against(tables: Sequence[Table], name: str) -> list[Table]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 from benchbox.report.badge import NOT_AUDITED, Badge
 from benchbox.report.control import Control
-from benchbox.report.entry import NOT_RUN, WITHHELD, Entry, Score
+from benchbox.report.entry import NOT_RUN, WITHHELD, Entry, Score, survivors
 from benchbox.report.labels import attack_place
 from benchbox.stats import PLACE
 
@@ -110,6 +110,15 @@ class Row:
         return [self.entries.get(column, Entry()) for column in columns]
 
     @property
+    def finished(self) -> frozenset[Column]:
+        """The columns of the table whose number counts, also where it was measured under another access."""
+        return frozenset(c for c, entry in self.entries.items() if entry.status in ("done", "same"))
+
+    def shares_under(self, columns: Collection[Column]) -> NDArray[np.float64]:
+        """(N,) share of draws in which each sample survives the clean image and the worst of some columns."""
+        return survivors([self.entries[column] for column in columns])
+
+    @property
     def unfinished(self) -> bool:
         """Whether an attack failed or was interrupted, so that the worst case is not known yet."""
         return any(entry.status in ("partial", "failed") for entry in self.entries.values())
@@ -148,8 +157,14 @@ class Row:
 
     @property
     def place(self) -> str:
-        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none."""
-        return "–" if self.rank is None else f"{'≈' if self.coarse else ''}{self.rank}"
+        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none.
+
+        In parentheses while attacks are missing: the next one may end it.
+        """
+        if self.rank is None:
+            return "–"
+        place = f"{'≈' if self.coarse else ''}{self.rank}"
+        return f"({place})" if self.missing else place
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
         yield "§: the null attack, the control of a randomised defence, is missing; not ranked."
     yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)
     if any(row.missing and row.robust for row in rows):
-        yield "†: attacks of this table are missing for this defence, so its worst case may be too high."
+        yield (
+            "†: attacks of this table are missing for this defence, so its worst case may be too high, and its "
+            "place is in parentheses. Ranks compare two defences on the attacks that both have finished."
+        )
     if len({row.rank for row in rows if row.rank}) < len([row for row in rows if row.rank]):
         yield (
             "Defences share a rank with the best of their group when they are not significantly worse on these "
