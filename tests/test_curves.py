@@ -47,6 +47,13 @@ def test_a_curve_has_a_row_for_each_value(
     assert f"{len(values)} cells done" in out
 
 
+def test_the_readings_are_all_four_combinations(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--grid", str(GRIDS / "pssr-readings.toml"), "--dataset", "tiny", "--dry-run"]) == 0
+    (plan,) = capsys.readouterr().out.split("to be trained first: ")[1:]
+    assert plan.count("pssr for tiny") == 4
+    assert plan.count("none for tiny") == 1
+
+
 def pssr(alpha: float) -> Spec:
     return Spec("pssr", {"alpha": alpha, "epochs": 9}, "1")
 
