@@ -104,6 +104,7 @@ class Session:
         except (KeyboardInterrupt, StoreError) as error:
             # A store that is full cannot be told of it either; the first error is the one to see.
             with contextlib.suppress(StoreError):
+                self._note_weights(plan, store)
                 store.finish_run(run, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         self._note_weights(plan, store)

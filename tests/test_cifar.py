@@ -58,6 +58,7 @@ def base(photographs: Images) -> nn.Module:
 
 
 @pytest.mark.slow  # two minutes to a quarter of an hour each
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif("BENCHBOX_DATA" not in os.environ, reason="BENCHBOX_DATA is not set")
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_epochs_of_photographs_lower_the_loss(name: str, photographs: Images, base: nn.Module) -> None:
