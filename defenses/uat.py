@@ -116,6 +116,8 @@ class RST(TRADES):
     recipe_type: ClassVar[type[Recipe]] = RSTRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **TRADES.recipes,
+        # The labeller's steps come on top of TRADES'; fewer epochs keep it within three minutes on two cores.
+        "digits": {**TRADES.recipes["digits"], "epochs": 30},
         # The authors': a cosine rate and weight decay 5e-4.
         "cifar": {**TRADES.recipes["cifar"], "weight_decay": 5e-4, "schedule": "cosine"},
     }
