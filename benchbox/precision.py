@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,9 @@ def choose(name: str | None, device: torch.device) -> Precision:
     """
     if name is None:
         return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    for precision in get_args(Precision):
-        if name == precision:
-            return precision  # type: ignore[no-any-return]
-    raise unknown("precision", name, get_args(Precision))
+    if name not in get_args(Precision):
+        raise unknown("precision", name, get_args(Precision))
+    return cast(Precision, name)
 
 
 def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchbox import data, device, precision, provenance
 from benchbox.artifacts import Artifacts, Training
-from benchbox.errors import StoreError
+from benchbox.errors import ArtifactError, StoreError
 from benchbox.plan import Plan, Planner, Request
 from benchbox.pretrained import Shelf
 from benchbox.runner import Observer, Report, Runner
@@ -30,7 +30,7 @@ BATCH_SIZE = {"cpu": 125, "cuda": 500}
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are and where they run; none of it changes a result.
+    """Where things are and where they run; of it `precision` alone changes a result, that of a training.
 
     Attributes:
         store: URL or path of the results.
@@ -126,9 +126,11 @@ class Session:
         """Keep how the weights were trained: they lie outside the store, and numbers travel without them."""
         artifacts = Artifacts(self.settings.artifacts)
         for name in plan.trainings:
-            if card := artifacts.card(name):
-                # The last epoch says whether it converged; what led there stays with the weights.
-                store.put_artifact(name, card | {"losses": card["losses"][-1:]})
+            # Whoever needs damaged weights says so; a table whose cells are all stored needs none.
+            with contextlib.suppress(ArtifactError):
+                if card := artifacts.card(name):
+                    # The last epoch says whether it converged; what led there stays with the weights.
+                    store.put_artifact(name, card | {"losses": card["losses"][-1:]})
 
     def train(self, trainings: Sequence[Training], observer: Observer) -> None:
         """Train what is missing of some defences."""

@@ -33,6 +33,12 @@ def test_run_trains_attacks_stores_and_prints_then_answers_from_the_store(said: 
     table = out.partition("2 cells done")[0]
     assert again.startswith(table)
 
+    (weights,) = (workspace / "results" / "artifacts").glob("*.safetensors")
+    weights.write_bytes(b"damaged")
+    status, whole, _ = said(*request)
+    assert status == 0
+    assert whole.startswith(table), "a table that is stored needs no weights"
+
     report = said("report", "--format", "json")[1]
     ((_, card),) = json.loads(report)["tables"][0]["weights"].items()
     assert card["training"]["defense"]["name"] == "none"
@@ -48,7 +54,7 @@ def test_run_trains_attacks_stores_and_prints_then_answers_from_the_store(said: 
 
     status, runs, _ = said("list", "runs")
     assert status == 0
-    assert runs.count("done") == 2
+    assert runs.count("done") == 3
 
 
 def test_the_draws_of_a_randomised_defence_are_the_users_to_choose(said: Said, workspace: Path) -> None:

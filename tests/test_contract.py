@@ -151,6 +151,14 @@ class Extravagant(Plain):
         return (super().forward(x) + super().forward(x.flip(0)).flip(0)) / 2
 
 
+class Peeks(Plain):
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.classifier(leaf).sum(), leaf)
+        return super().forward(x + 0 * gradient)
+
+
 class Forgets(Plain):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         if not hasattr(self, "offset"):
@@ -232,6 +240,7 @@ def test_the_kit_passes_what_keeps_its_contract(cls: type[Defense], dataset: Dat
         (Probabilities, "returned probabilities"),
         (HiddenGradient, "disagrees with finite differences"),
         (Extravagant, "takes 2 forward and 0 backward passes"),
+        (Peeks, "takes 2 forward and 1 backward passes"),
         (NotExact, "exact stand-in identity of defence dims disagrees"),
         (Undeclared, "declares stand-ins"),
         (OtherForward, "differs from the defence"),
