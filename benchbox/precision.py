@@ -39,7 +39,8 @@ def reduced(device: torch.device, precision: Precision) -> AbstractContextManage
     """Where convolutions and matrix products take their inputs in this precision."""
     if precision == "float32":
         return nullcontext()
-    # No cache of converted weights: one made under no_grad would be handed to the pass that needs gradients.
+    # No cache of converted weights: a step mixes passes with and without gradients, and nothing has to rely on the
+    # cache keeping them apart (in torch 2.15 it does).
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
