@@ -11,6 +11,7 @@ import numpy as np
 
 from benchbox.domain import Access, Cell, Evidence, Outcome, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.report import table
+from benchbox.report.known import NOTHING, Known
 from benchbox.report.records import Row, Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -82,8 +83,8 @@ def failed(item: Evidence, error: str) -> Evidence:
     return replace(unfinished(item, 0), status="failed", error=error)
 
 
-def only(items: list[Evidence], **options: Any) -> Table:
-    (found,) = table.build(items, **options)
+def only(items: list[Evidence], known: Known = NOTHING, *, against: str | None = None) -> Table:
+    (found,) = table.build(items, known, against=against)
     return found
 
 

@@ -218,6 +218,7 @@ def line(check) -> str:
 
 def test_an_audit_inside_another_ball_says_nothing_of_a_table():
     from benchbox.report import table
+    from benchbox.report.known import Known
 
     cells = _stored().cells
     (artifact,) = {cell.cell.artifact for cell in cells}
@@ -225,7 +226,7 @@ def test_an_audit_inside_another_ball_says_nothing_of_a_table():
     def badge(epsilon):
         told = {"counts": {}, "integrity": ["A2"], "masking": [], "attack": []}
         record = {"summary": told, "threat": {"norm": "linf", "epsilon": epsilon}}
-        (only,) = table.build(cells, audits={artifact: record})[0].rows
+        (only,) = table.build(cells, Known(audits={artifact: record}))[0].rows
         return only.rank, str(only.badge)
 
     assert badge(THREAT.epsilon) == (None, "withdrawn A2")

@@ -17,6 +17,7 @@ from rows import BPDA, CHROMIUM, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 from benchbox import report
 from benchbox.report import table
 from benchbox.report.badge import badge
+from benchbox.report.known import Known
 
 TEXT = ("terminal", "markdown", "html", "latex", "csv", "json")
 #: What each kind of finding makes of a badge.
@@ -65,9 +66,9 @@ def audits() -> dict[str, dict[str, Any]]:
 
 def shown(format: str, **options: Any) -> str:
     if format != "terminal":
-        return report.render(cells(), format, audits=audits(), **options)
+        return report.render(cells(), format, Known(audits=audits()), **options)
     console = Console(width=160, record=True, file=io.StringIO(), color_system=None)
-    console.print(report.terminal(cells(), audits=audits(), **options))
+    console.print(report.terminal(cells(), Known(audits=audits()), **options))
     return console.export_text()
 
 
@@ -106,20 +107,20 @@ def test_every_format_shows_every_badge(format: str, options: dict[str, str]) ->
 
 
 def test_what_is_withdrawn_has_no_rank_and_what_is_masked_has_one_and_a_mark() -> None:
-    rows = {row.label: row for row in table.build(cells(), audits=audits())[0].rows}
+    rows = {row.label: row for row in table.build(cells(), Known(audits=audits()))[0].rows}
     assert rows["broken"].rank is None
     assert rows["masked"].rank == 1
     assert rows["masked"].headline.endswith("‡")
     assert "‡" not in rows["good"].headline
     # The failing check's sentence is in the small print, and that of a warning is not.
-    remarks = table.build(cells(), audits=audits())[0].remarks
+    remarks = table.build(cells(), Known(audits=audits()))[0].remarks
     assert any(remark.startswith("masked, B1: B1 saw") for remark in remarks)
     assert not any("B6 saw" in remark for remark in remarks)
 
 
 def test_a_purifier_is_told_what_sets_its_number() -> None:
     pure = cells()[3:]
-    (found,) = table.build(pure, audits={pure[0].cell.artifact: record()})
+    (found,) = table.build(pure, Known(audits={pure[0].cell.artifact: record()}))
     assert "pure: set by white-box pgd." in found.remarks
     assert str(found.rows[0].set_by) == "white-box pgd"  # gray-box and bpda leave as much, and know less
 

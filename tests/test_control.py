@@ -18,6 +18,7 @@ from benchbox.compare import compare
 from benchbox.domain import Evidence
 from benchbox.draws import Draws
 from benchbox.report.control import LEVEL
+from benchbox.report.known import Known
 from benchbox.report.records import Column
 from benchbox.view import MEAN_GRADIENT
 
@@ -90,7 +91,7 @@ def test_a_missing_control_is_not_a_pass(items: list[Evidence], verdict: str, sa
 def test_one_draw_of_a_defence_that_is_known_to_be_randomised_needs_a_control_too() -> None:
     item = evidence("dice", GRAY, "pgd", 40)
     assert only([item]).rows[0].control is None
-    control = only([item], randomized={"dice"}).rows[0].control
+    control = only([item], Known(randomized={"dice"})).rows[0].control
     assert control is not None
     assert control.verdict == "not run"
 

@@ -27,6 +27,7 @@ from benchbox import report
 from benchbox.domain import Cell, Evidence, digest
 from benchbox.errors import RequestError
 from benchbox.report import latex
+from benchbox.report.known import Known
 from benchbox.report.records import Row
 
 NASTY = "<script>alert(1)</script> & 50%_$ #{x}~^\\|`*"
@@ -75,7 +76,7 @@ def test_json_says_how_the_weights_were_trained(both: list[Evidence]) -> None:
         digest(base): {"training": base, "seconds": 3.0},
         "of another table": {"training": {"base": None}, "seconds": 1.0},
     }
-    (found,) = json.loads(report.render(both, "json", cards=cards))["tables"]
+    (found,) = json.loads(report.render(both, "json", Known(cards=cards)))["tables"]
     assert found["weights"] == {name: cards[name] for name in (target, digest(base))}
     (unknown,) = json.loads(report.render(both, "json"))["tables"]
     assert unknown["weights"] == {}

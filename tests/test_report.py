@@ -25,6 +25,7 @@ from rows import (
 
 from benchbox.domain import Access, Evidence, Outcome, ThreatModel
 from benchbox.report import paper, table
+from benchbox.report.known import Known
 from benchbox.report.records import Column
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -111,14 +112,14 @@ def test_a_defence_without_purifier_shows_its_number_under_every_access(both: li
 
 def test_a_purifier_is_never_credited_with_an_access_nobody_ran(both: list[Evidence]) -> None:
     items = [*both, evidence("sponge", WHITE, "pgd", 5)]
-    known = row(only(items, purifiers={"sponge"}), "sponge")
+    known = row(only(items, Known(purifiers={"sponge"})), "sponge")
     assert known.entries[Column(GRAY, "pgd")].figure == "n/r"
     assert known.headline == "5.0†"
 
 
 def test_rows_are_ranked_by_the_worst_case_and_oracles_are_not() -> None:
     items = [evidence("a", right=10), evidence("b", right=90), evidence("c", right=10), evidence("god", right=99)]
-    found = only(items, oracles={"god"})
+    found = only(items, Known(oracles={"god"}))
     assert [(r.label, r.rank) for r in found.rows] == [("b", 1), ("a", 2), ("c", 2), ("god", None)]
 
 

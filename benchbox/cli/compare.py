@@ -8,7 +8,7 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import output
-from benchbox.cli.report import kinds_of
+from benchbox.cli.report import known_of
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _compared(store: str, datasets: tuple[str, ...], a: str, b: str, attacks: tu
 
     with Store.open(store, must_exist=True) as opened:
         evidence = [e for dataset in datasets or (None,) for e in opened.evidence(dataset=dataset)]
-        purifiers = kinds_of(evidence, opened)["purifiers"]
+        purifiers = known_of(evidence, opened).purifiers
     if not evidence:
         asked = f" of {', '.join(datasets)}" if datasets else ""
         raise RequestError(f"{store} holds nothing{asked}; fill it with `benchbox run`")

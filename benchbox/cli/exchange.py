@@ -98,7 +98,7 @@ def import_adversarials(
     What the attacker knew cannot be checked, so the tables show the access as imported.
     """
     from benchbox import exchange
-    from benchbox.cli.report import kinds_of
+    from benchbox.cli.report import known_of
     from benchbox.cli.run import request
 
     given = {
@@ -120,7 +120,7 @@ def import_adversarials(
     with Store.open(store) as opened:
         cells = score_file(session, opened, found, asked, origin or file.name)
         evidence = opened.evidence(keys=[cell.key for cell in cells])
-        output().print(report.terminal(evidence, **kinds_of(evidence, opened)))
+        output().print(report.terminal(evidence, known_of(evidence, opened)))
     for cell in cells:
         typer.echo(f"stored as cell {cell.key}")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
     from benchbox.domain import Evidence
+    from benchbox.report.known import Known
     from benchbox.store import Store
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
@@ -24,16 +25,6 @@ EXAMPLES = options.examples(
     "benchbox report --dataset mnist --defense none,pssr --format latex --output table.tex",
     "benchbox report --format html --against pssr",
 )
-
-
-class Kinds(TypedDict):
-    """Names of defences that purify, are never ranked, are randomised; audits and cards by digest of weights."""
-
-    purifiers: list[str]
-    oracles: list[str]
-    randomized: list[str]
-    audits: dict[str, Mapping[str, Any]]
-    cards: dict[str, Mapping[str, Any]]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,13 +63,13 @@ def report(
         raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
     if standalone and format_ != "latex":
         raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
-    evidence, kinds = _stored(store, options.names(dataset), options.names(defense))
+    evidence, known = _stored(store, options.names(dataset), options.names(defense))
     if format_ == "terminal" and to is None:
         from benchbox.report import terminal
 
-        output().print(terminal(evidence, against=against, **kinds))
+        output().print(terminal(evidence, known, against=against))
         return
-    text = _text(evidence, kinds, format_, standalone, against)
+    text = _text(evidence, known, format_, standalone, against)
     to = to or (PAGE if format_ == "html" else None)
     if to is None:
         typer.echo(text, nl=not text.endswith("\n"))
@@ -87,21 +78,23 @@ def report(
         typer.echo(str(to))
 
 
-def kinds_of(evidence: Sequence[Evidence], store: Store) -> Kinds:
+def known_of(evidence: Sequence[Evidence], store: Store) -> Known:
     """What was noted of the defences when they were run, their audits, and how all weights were trained."""
+    from benchbox.report.known import Known
+
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
-    return {
-        "purifiers": [name for name, kind in noted.items() if kind.get("purifies")],
-        "oracles": [name for name, kind in noted.items() if not kind.get("deployable", True)],
-        "randomized": [name for name, kind in noted.items() if kind.get("randomized")],
-        "audits": {artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
-        "cards": store.artifacts(),
-    }
+    return Known(
+        purifiers=[name for name, kind in noted.items() if kind.get("purifies")],
+        oracles=[name for name, kind in noted.items() if not kind.get("deployable", True)],
+        randomized=[name for name, kind in noted.items() if kind.get("randomized")],
+        audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
+        cards=store.artifacts(),
+    )
 
 
-def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) -> tuple[list[Evidence], Kinds]:
+def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) -> tuple[list[Evidence], Known]:
     """The cells of some data sets and defences; an empty tuple stands for all.
 
     Raises:
@@ -116,24 +109,24 @@ def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) ->
             for dataset in datasets or (None,)
             for cell in opened.evidence(dataset=dataset, defenses=defenses or None)
         ]
-        kinds = kinds_of(found, opened)
+        known = known_of(found, opened)
     if not found:
         asked = ", ".join(datasets + defenses)
         remedy = "`benchbox list runs` says what was run" if asked else "fill it with `benchbox run`"
         raise RequestError(f"{store} holds nothing{f' of {asked}' if asked else ''}; {remedy}")
-    return found, kinds
+    return found, known
 
 
-def _text(evidence: list[Evidence], kinds: Kinds, format_: str, standalone: bool, against: str | None) -> str:
+def _text(evidence: list[Evidence], known: Known, format_: str, standalone: bool, against: str | None) -> str:
     from benchbox import report as reports
 
     if format_ != "terminal":
-        return reports.render(evidence, format_, standalone=standalone, against=against, **kinds)
+        return reports.render(evidence, format_, known, standalone=standalone, against=against)
     from rich.console import Console
 
     # Into a file, so nobody is asked how wide the window is.
     console = Console(width=FILE_WIDTH, file=io.StringIO(), highlight=False)
-    console.print(reports.terminal(evidence, against=against, **kinds))
+    console.print(reports.terminal(evidence, known, against=against))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

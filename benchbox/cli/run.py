@@ -9,7 +9,7 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import complain, notice, output
-from benchbox.cli.report import kinds_of
+from benchbox.cli.report import known_of
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _run(session: Session, plans: list[Plan], quiet: bool) -> int:
         except KeyboardInterrupt:
             raise options.Interrupted(_stored(_states(plans, store))) from None
         evidence = store.evidence(keys=keys)
-        output().print(report.terminal(evidence, **kinds_of(evidence, store)))
+        output().print(report.terminal(evidence, known_of(evidence, store)))
     typer.echo(_summary(reports))
     for error in dict.fromkeys(error for one in reports for error in one.failed.values()):
         complain(error)

@@ -10,10 +10,11 @@ terminal(evidence)                 something `rich` can print
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from benchbox.errors import unknown
+from benchbox.report.known import NOTHING, Known
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,13 +34,9 @@ FORMATS = {
 def render(
     evidence: Sequence[Evidence],
     format: str,
+    known: Known = NOTHING,
     *,
-    purifiers: Collection[str] = (),
-    oracles: Collection[str] = (),
-    randomized: Collection[str] = (),
     against: str | None = None,
-    audits: Mapping[str, Mapping[str, Any]] | None = None,
-    cards: Mapping[str, Mapping[str, Any]] | None = None,
     standalone: bool = False,
 ) -> str:
     """Write a report.
@@ -47,12 +44,8 @@ def render(
     Args:
         evidence: What the store holds; finished cells and others.
         format: One of `FORMATS`.
-        purifiers: Names of defences known to purify; see `table.build`.
-        oracles: Names of defences that are never ranked.
-        randomized: Names of defences known to be randomised; see `table.build`.
+        known: What is known of the defences and their weights.
         against: Name, label or digest of the defence that every other is compared with.
-        audits: Records of `benchbox audit` by digest of the weights.
-        cards: How weights were trained, by their digest; JSON alone shows them.
         standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
 
     Raises:
@@ -64,40 +57,16 @@ def render(
 
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
-    tables = table.build(
-        evidence,
-        purifiers=purifiers,
-        oracles=oracles,
-        randomized=randomized,
-        against=against,
-        audits=audits,
-        cards=cards,
-    )
+    tables = table.build(evidence, known, against=against)
     text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
     return text
 
 
 def terminal(
-    evidence: Sequence[Evidence],
-    *,
-    purifiers: Collection[str] = (),
-    oracles: Collection[str] = (),
-    randomized: Collection[str] = (),
-    against: str | None = None,
-    audits: Mapping[str, Mapping[str, Any]] | None = None,
-    cards: Mapping[str, Mapping[str, Any]] | None = None,
+    evidence: Sequence[Evidence], known: Known = NOTHING, *, against: str | None = None
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.report import table
     from benchbox.report.console import render as renderable
 
-    tables = table.build(
-        evidence,
-        purifiers=purifiers,
-        oracles=oracles,
-        randomized=randomized,
-        against=against,
-        audits=audits,
-        cards=cards,
-    )
-    return renderable(tables)
+    return renderable(table.build(evidence, known, against=against))

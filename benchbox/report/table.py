@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 from benchbox.report import control, labels, paper, ranking, trainings, weights
 from benchbox.report.badge import badge
 from benchbox.report.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
+from benchbox.report.known import NOTHING, Known
 from benchbox.report.records import Column, Row, Table
 from benchbox.report.remarks import noted, remarks
 
@@ -21,42 +22,25 @@ ONE_MODEL = (Access.GRAY_BOX, Access.BPDA)
 Measured = Mapping[Column, Sequence[Measurement]]
 
 
-def build(
-    evidence: Sequence[Evidence],
-    *,
-    purifiers: Collection[str] = (),
-    oracles: Collection[str] = (),
-    randomized: Collection[str] = (),
-    against: str | None = None,
-    audits: Mapping[str, Mapping[str, Any]] | None = None,
-    cards: weights.Cards | None = None,
-) -> list[Table]:
+def build(evidence: Sequence[Evidence], known: Known = NOTHING, *, against: str | None = None) -> list[Table]:
     """Arrange evidence as tables, one for each (data set, ball, sample list).
 
     Args:
         evidence: Finished and unfinished cells, in any order.
-        purifiers: Names of defences known to purify. A defence with a gray-box or BPDA cell is taken for one
-            anyway; name those that may have been run under white-box access alone.
-        oracles: Names of defences that are never ranked.
-        randomized: Names of defences known to be randomised. A defence that was scored or attacked in several
-            draws is taken for one anyway.
+        known: What is known of the defences and their weights.
         against: Name, label or digest of the defence that every other is compared with.
-        audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
-        cards: How weights were trained, by their digest; each table keeps those of its cells and their bases.
 
     Raises:
         RequestError: No table has such a defence, or a table has several.
     """
-    known = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}
     groups: dict[tuple[SampleList, ThreatModel], list[Evidence]] = defaultdict(list)
     for item in evidence:
         groups[item.cell.samples, item.cell.threat].append(item)
     order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
-    dice = {e.cell.defense.name for e in evidence if e.cell.scoring_draws > 1 or e.cell.eot > 1}.union(randomized)
-    tables = [
-        _Builder(groups[key], known.union(purifiers), oracles, dice, audits or {}, cards or {}).table(*key)
-        for key in order
-    ]
+    purifiers = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}
+    dice = {e.cell.defense.name for e in evidence if e.cell.scoring_draws > 1 or e.cell.eot > 1}
+    known = replace(known, purifiers=purifiers.union(known.purifiers), randomized=dice.union(known.randomized))
+    tables = [_Builder(groups[key], known).table(*key) for key in order]
     return tables if against is None else ranking.against(tables, against)
 
 
@@ -81,11 +65,7 @@ class _Builder:
     """The rows of one table, while its notes are being numbered."""
 
     evidence: Sequence[Evidence]
-    purifiers: Collection[str]
-    oracles: Collection[str]
-    randomized: Collection[str]
-    audits: Mapping[str, Mapping[str, Any]]
-    cards: weights.Cards
+    known: Known
     notes: list[str] = field(default_factory=list)
 
     def table(self, samples: SampleList, threat: ThreatModel) -> Table:
@@ -99,9 +79,8 @@ class _Builder:
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         ranked = ranking.ranked(rows)
         said = (*remarks(ranked), *trainings.said(ranked))
-        return Table(
-            samples, threat, columns, ranked, said, tuple(self.notes), weights.behind(self.evidence, self.cards)
-        )
+        cards = weights.behind(self.evidence, self.known.cards)
+        return Table(samples, threat, columns, ranked, said, tuple(self.notes), cards)
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]
@@ -128,7 +107,8 @@ class _Builder:
         nulls = [measure(item) for item in sorted(evidence, key=_order) if control.is_null(item)]
         found = [m for ms in (*measured.values(), nulls) for m in ms]
         finished = sorted((m.evidence for m in found if m.status == "done"), key=_order)
-        held = control.hold(nulls, next(iter(finished), None), randomized=cell.defense.name in self.randomized)
+        randomized = cell.defense.name in self.known.randomized
+        held = control.hold(nulls, next(iter(finished), None), randomized=randomized)
         withheld = held is not None and held.verdict == "differs"
         if withheld:
             measured = {column: [_withheld(m) for m in ms] for column, ms in measured.items()}
@@ -146,7 +126,7 @@ class _Builder:
             training_seed=cell.training_seed,
             artifact=cell.artifact,
             purifier=purifier,
-            oracle=cell.defense.name in self.oracles,
+            oracle=cell.defense.name in self.known.oracles,
             clean=_with_paper(_clean(evidence, finished), evidence[0], name),
             robust=union(arrays) if arrays else None,
             shares=stats.worst_case(arrays) if arrays else None,
@@ -160,7 +140,7 @@ class _Builder:
 
     def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
         """The record of the audit of these weights inside this ball."""
-        record = self.audits.get(cell.artifact)
+        record = self.known.audits.get(cell.artifact)
         return record if record and ThreatModel(**record["threat"]) == cell.threat else None
 
     def _noted(self, entry: Entry, name: _Name, column: Column) -> Entry:
@@ -171,7 +151,7 @@ class _Builder:
         return replace(entry, notes=tuple(numbers))
 
     def _purifies(self, evidence: Evidence) -> bool:
-        return evidence.cell.defense.name in self.purifiers
+        return evidence.cell.defense.name in self.known.purifiers
 
 
 def _key(evidence: Evidence) -> _Key:
