@@ -69,6 +69,19 @@ def test_logits_of_one_image_ignore_the_others(name: str, spec: ImageSpec) -> No
     assert not torch.allclose(together[0], together[1])
 
 
+def test_lenet_is_advertorchs_though_it_pools_first() -> None:
+    network = nets.build("lenet5", GREY)
+    first, pool, relu, second, _, _, *rest = network.layers
+    advertorch = nn.Sequential(first, relu, pool, second, relu, pool, *rest)
+    ours, theirs = images(4, GREY).requires_grad_(), images(4, GREY).requires_grad_()
+    logits, expected = network(ours), advertorch(theirs)
+    assert torch.equal(logits, expected)
+    weights = list(network.parameters())
+    found = torch.autograd.grad(logits.square().sum(), [ours, *weights])
+    for got, wanted in zip(found, torch.autograd.grad(expected.square().sum(), [theirs, *weights]), strict=True):
+        assert torch.equal(got, wanted)
+
+
 @pytest.mark.parametrize("name", ["lenet5", "resnet18", "densenet121", "wrn-10-1"])
 def test_head_gives_the_logits(name: str) -> None:
     network = nets.build(name, GREY).eval()
