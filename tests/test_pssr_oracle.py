@@ -74,20 +74,6 @@ def test_deployed_surgery_has_no_eyes_for_clean_images() -> None:
     assert "reveal" not in vars(PixelSurgery)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    rng = np.random.default_rng(0)
-    y = np.arange(84) % 10
-    x = rng.integers(0, 60, (84, 28, 28)).astype(np.uint8)
-    for image, label in zip(x, y, strict=True):
-        image[2 * label : 2 * label + 3] += 150
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "tiny.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
-    monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_engine_shows_them_under_every_access_and_never_ranks_it(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
