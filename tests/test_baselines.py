@@ -71,13 +71,6 @@ def test_the_penalty_is_differentiable_in_the_weights_as_finite_differences_say(
     assert penalty() > 0
 
 
-@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.2, 0.5), (0.4, 1.0), (0.9, 1.0)])
-def test_the_penalty_grows_over_its_share_of_the_training(progress: float, share: float) -> None:
-    grown = build(GradReg, warm_up=0.4).losses(batch(progress=progress))["classifier"]["gradient"]
-    at_once = build(GradReg, warm_up=0.0).losses(batch(progress=progress))["classifier"]["gradient"]
-    assert grown.item() == pytest.approx(share * at_once.item())
-
-
 # -- prototypes
 
 
