@@ -77,7 +77,7 @@ def base(photographs: Images) -> nn.Module:
     return two_epochs("none", photographs, None)[0].classifier
 
 
-@pytest.mark.slow  # two to ten minutes each
+@pytest.mark.slow  # three or four minutes each on a busy core
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("BENCHBOX_DATA" not in os.environ, reason="BENCHBOX_DATA is not set")
 @pytest.mark.parametrize("name", TRAINED)

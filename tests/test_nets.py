@@ -71,8 +71,9 @@ def test_logits_of_one_image_ignore_the_others(name: str, spec: ImageSpec) -> No
 
 def test_lenet_is_advertorchs_though_it_pools_first() -> None:
     network = nets.build("lenet5", GREY)
-    first, pool, relu, second, _, _, *rest = network.layers
-    advertorch = nn.Sequential(first, relu, pool, second, relu, pool, *rest)
+    first, _, _, second, _, _, flatten, hidden, _, last = network.layers
+    features = (first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2))
+    advertorch = nn.Sequential(*features, flatten, hidden, nn.ReLU(), last)
     ours, theirs = images(4, GREY).requires_grad_(), images(4, GREY).requires_grad_()
     logits, expected = network(ours), advertorch(theirs)
     assert torch.equal(logits, expected)
