@@ -134,6 +134,13 @@ def test_unfinished_defences_are_not_ranked() -> None:
     ]
 
 
+def test_an_attack_that_stopped_where_nothing_was_left_to_break_costs_no_rank() -> None:
+    zero = [evidence("a", right=0), unfinished(evidence("a", attack="cw"), 40)]
+    found = only([*zero, evidence("b", right=90), evidence("b", attack="cw", right=90)])
+    assert [(r.label, r.rank, r.headline) for r in found.rows] == [("b", 1, "90.0"), ("a", 2, "0.0†")]
+    assert not any("is not ranked" in remark for remark in found.remarks)
+
+
 def test_fewer_attacks_are_marked() -> None:
     items = [evidence("a", attack="pgd"), evidence("a", attack="cw"), evidence("b", attack="pgd", right=60)]
     found = only(items)

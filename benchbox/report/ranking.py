@@ -26,7 +26,7 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
         row
         for row in rows
         if row.shares is not None
-        and not (row.oracle or row.unfinished or row.invalid or row.withheld or row.uncontrolled)
+        and not (row.oracle or row.undecided or row.invalid or row.withheld or row.uncontrolled)
     ]
     places = paired.ranks(
         [row.shares for row in able if row.shares is not None],

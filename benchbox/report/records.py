@@ -119,9 +119,10 @@ class Row:
         return survivors([self.entries[column] for column in columns])
 
     @property
-    def unfinished(self) -> bool:
-        """Whether an attack failed or was interrupted, so that the worst case is not known yet."""
-        return any(entry.status in ("partial", "failed") for entry in self.entries.values())
+    def undecided(self) -> bool:
+        """Whether an attack failed or was interrupted that may yet break a sample: where none is left, none can."""
+        left = self.shares is None or bool(self.shares.any())
+        return left and any(entry.status in ("partial", "failed") for entry in self.entries.values())
 
     @property
     def withheld(self) -> bool:

@@ -56,8 +56,8 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
         yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
     if any(entry.status == "partial" for entry in entries):
         yield "…: unfinished, shown as far as it is."
-    if any(row.unfinished for row in rows):
-        yield "A defence with an unfinished or failed attack is not ranked."
+    if any(row.undecided for row in rows):
+        yield "A defence with an unfinished or failed attack is not ranked, unless nothing is left to break."
     if any(row.uncontrolled and row.robust for row in rows):
         yield "§: the null attack, the control of a randomised defence, is missing; not ranked."
     yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)

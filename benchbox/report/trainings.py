@@ -53,7 +53,7 @@ def repeated(rows: Sequence[Row]) -> list[Trainings]:
     """The recipes that were trained more than once, in the order of their best row."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if row.shares is not None and not row.unfinished:
+        if row.shares is not None and not row.undecided:
             groups.setdefault(identity(row.defense), []).append(row)
     return [
         Trainings(_label(found[0]), tuple(sorted(found, key=lambda row: row.training_seed)))
