@@ -104,7 +104,6 @@ class CARSO(Purifier):
             "attack_steps": 10,
             "attack_step_size": 0.05,
         },
-        # As MNIST; small enough for more passes.
         # As MNIST; 1,437 images make few steps an epoch, and the loss is flat after 30.
         "digits": {"epochs": 30, "batch_size": 64},
         # A rate of 0.064 belongs to RAdam, Lookahead and batches of 5,120 on eight GPUs; batches of 256 and Adam's
