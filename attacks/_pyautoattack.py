@@ -23,6 +23,11 @@ from benchbox.ascent import margin
 
 from ._fence import fenced
 
+#: Takes the library's remarks, that a gradient is zero for one, which would else break into a terminal's progress.
+#: The audit measures what they warn of (B4).
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
+
 #: The library's names of the norms.
 NORM = {"linf": "Linf", "l2": "L2"}
 
@@ -63,8 +68,7 @@ class APGD(_OwnStart, APGDAttack):  # type: ignore[misc]
     """Auto-PGD (Croce & Hein 2020) on the cross-entropy, `ce`, or the difference of logits ratio, `dlr`."""
 
     def __init__(self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, loss: str) -> None:
-        logger = logging.getLogger(__name__)
-        super().__init__(model, loss=loss, eot_iter=model.eot, **_common(x, threat), logger=logger)
+        super().__init__(model, loss=loss, eot_iter=model.eot, **_common(x, threat), logger=_log)
         self.located = Located(x, draws)
 
 
@@ -72,8 +76,7 @@ class TargetedAPGD(_OwnStart, APGDAttack_targeted):  # type: ignore[misc]
     """Auto-PGD on the targeted DLR loss, towards each of the `targets` most likely other classes in turn."""
 
     def __init__(self, model: View, x: Tensor, threat: ThreatModel, draws: Draws, *, targets: int) -> None:
-        logger = logging.getLogger(__name__)
-        super().__init__(model, n_target_classes=targets, **_common(x, threat), logger=logger)
+        super().__init__(model, n_target_classes=targets, **_common(x, threat), logger=_log)
         self.located = Located(x, draws)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import digits
@@ -55,6 +56,17 @@ def test_price_of_a_sample_that_never_breaks() -> None:
         spent[name] = model.passes()
     assert spent == {"apgd-ce": (102, 101), "apgd-t": (919, 909), "fab-t": (1828, 900), "square": (5003, 0)}
     assert [sum(column) for column in zip(*spent.values(), strict=True)] == [7852, 1910]
+
+
+def test_the_library_does_not_write_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own, which would keep it from the terminal
+    y, draws = torch.zeros(2, dtype=torch.int64), sample_draws(2)
+    flat = View(lambda x, _: 0 * x.flatten(1) + torch.eye(25)[0], y, draws)
+    with torch.no_grad():
+        run("apgd-dlr", flat, draws.uniform(1, 5, 5), y, LINF, draws, 25)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("threat", [LINF, L2])

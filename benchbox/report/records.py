@@ -120,7 +120,7 @@ class Row:
 
     @property
     def undecided(self) -> bool:
-        """Whether an attack failed or was interrupted that may yet break a sample: where none is left, none can."""
+        """Whether an attack failed or was interrupted that may still break a sample, if one is left to break."""
         left = self.shares is None or bool(self.shares.any())
         return left and any(entry.status in ("partial", "failed") for entry in self.entries.values())
 
