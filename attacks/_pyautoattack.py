@@ -19,7 +19,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View
-from benchbox.ascent import margin
+from benchbox.contract.ascent import margin
 
 from ._fence import fenced
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View
-from benchbox.view import MEAN_GRADIENT
+from benchbox.contract.view import MEAN_GRADIENT
 
 from ._fence import fenced
 from ._pyautoattack import APGD, TargetedAPGD, square, targeted_fab

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
-from benchbox.view import MEAN_GRADIENT
+from benchbox.contract.view import MEAN_GRADIENT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from benchbox import Access, Card
-from benchbox.ascent import margin
+from benchbox.contract.ascent import margin
 
 from .pgd import PGD
 

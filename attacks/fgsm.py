@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
-from benchbox.view import MEAN_GRADIENT
+from benchbox.contract.view import MEAN_GRADIENT
 
 
 @dataclass(frozen=True, kw_only=True)

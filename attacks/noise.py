@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View
-from benchbox.ascent import margin
+from benchbox.contract.ascent import margin
 
 
 @dataclass(frozen=True, kw_only=True)

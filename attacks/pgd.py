@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
-from benchbox.ascent import cross_entropy
-from benchbox.view import MEAN_GRADIENT
+from benchbox.contract.ascent import cross_entropy
+from benchbox.contract.view import MEAN_GRADIENT
 
 from .noise import worst
 

@@ -10,48 +10,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchbox.ascent import ascend as ascend
-    from benchbox.attack import Attack as Attack
-    from benchbox.classifier import Classifier as Classifier
-    from benchbox.classifier import ClassifierRecipe as ClassifierRecipe
-    from benchbox.defense import Batch as Batch
-    from benchbox.defense import Defense as Defense
-    from benchbox.defense import Losses as Losses
-    from benchbox.defense import Optimizer as Optimizer
-    from benchbox.defense import Purifier as Purifier
-    from benchbox.defense import Recipe as Recipe
-    from benchbox.defense import Schedule as Schedule
+    from benchbox.contract.ascent import ascend as ascend
+    from benchbox.contract.attack import Attack as Attack
+    from benchbox.contract.classifier import Classifier as Classifier
+    from benchbox.contract.classifier import ClassifierRecipe as ClassifierRecipe
+    from benchbox.contract.defense import Batch as Batch
+    from benchbox.contract.defense import Defense as Defense
+    from benchbox.contract.defense import Losses as Losses
+    from benchbox.contract.defense import Optimizer as Optimizer
+    from benchbox.contract.defense import Purifier as Purifier
+    from benchbox.contract.defense import Recipe as Recipe
+    from benchbox.contract.defense import Schedule as Schedule
+    from benchbox.contract.pretrained import Pretrained as Pretrained
+    from benchbox.contract.pretrained import PretrainedRecipe as PretrainedRecipe
+    from benchbox.contract.view import View as View
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.errors import BenchboxError as BenchboxError
-    from benchbox.pretrained import Pretrained as Pretrained
-    from benchbox.pretrained import PretrainedRecipe as PretrainedRecipe
-    from benchbox.view import View as View
 
 _HOME = {
     "Access": "domain",
-    "Attack": "attack",
-    "Batch": "defense",
+    "Attack": "contract.attack",
+    "Batch": "contract.defense",
     "BenchboxError": "errors",
     "Card": "domain",
-    "Classifier": "classifier",
-    "ClassifierRecipe": "classifier",
-    "Defense": "defense",
+    "Classifier": "contract.classifier",
+    "ClassifierRecipe": "contract.classifier",
+    "Defense": "contract.defense",
     "Draws": "draws",
     "ImageSpec": "domain",
-    "Losses": "defense",
-    "Optimizer": "defense",
-    "Schedule": "defense",
-    "Pretrained": "pretrained",
-    "PretrainedRecipe": "pretrained",
-    "Purifier": "defense",
-    "Recipe": "defense",
+    "Losses": "contract.defense",
+    "Optimizer": "contract.defense",
+    "Schedule": "contract.defense",
+    "Pretrained": "contract.pretrained",
+    "PretrainedRecipe": "contract.pretrained",
+    "Purifier": "contract.defense",
+    "Recipe": "contract.defense",
     "ThreatModel": "domain",
-    "View": "view",
-    "ascend": "ascent",
+    "View": "contract.view",
+    "ascend": "contract.ascent",
 }
 
 __all__ = sorted(_HOME)

@@ -25,7 +25,7 @@ def collect(device: str, folder: Path | None = None) -> dict[str, Any]:
     """What is known of the code and the machine.
 
     Args:
-        device: As `benchbox.device.describe` names it.
+        device: As `benchbox.engine.device.describe` names it.
         folder: Whose git state is recorded; the current folder by default.
     """
     return {

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchbox.artifacts import Artifacts, Training
-from benchbox.attack import Attack
-from benchbox.data import Images
-from benchbox.defense import Batch, Defense, Purifier, Recipe
+from benchbox.contract.attack import Attack
+from benchbox.contract.defense import Batch, Defense, Purifier, Recipe
+from benchbox.contract.view import View
+from benchbox.data.dataset import Images
 from benchbox.domain import TOLERANCE, ImageSpec, Spec, ThreatModel
 from benchbox.draws import Draws, sample_draws
+from benchbox.engine.judge import check_logits
 from benchbox.errors import AttackError, DefenseError
-from benchbox.precision import Precision
-from benchbox.scoring import check_logits
-from benchbox.training import fit
-from benchbox.view import View
+from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.loop import fit
+from benchbox.training.precision import Precision
 
 #: Images the checks look at.
 PROBES = 24

@@ -14,9 +14,11 @@ import argparse
 
 import torch
 
-from benchbox import Draws, ThreatModel, View, data, registry
+from benchbox import Draws, ThreatModel, View
 from benchbox.cli.options import scalar
-from benchbox.training import fit
+from benchbox.contract import registry
+from benchbox.data.dataset import load
+from benchbox.training.loop import fit
 
 HELD_OUT = {"digits": 287}
 
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     asked = parser.parse_args()
     fields = {name: scalar(value) for name, _, value in (text.partition("=") for text in asked.settings)}
-    dataset = data.load(asked.dataset)
+    dataset = load(asked.dataset)
     last = HELD_OUT.get(asked.dataset, 1000)
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(1))
     train, held_out = dataset.train.rows(order[:-last][: asked.images]), dataset.train.rows(order[-last:])

@@ -28,15 +28,15 @@ import pyautoattack
 import torch
 import torchattacks
 
-from benchbox import registry
-from benchbox.attack import Attack
-from benchbox.defense import Defense
+from benchbox.contract import registry
+from benchbox.contract.attack import Attack
+from benchbox.contract.defense import Defense
+from benchbox.contract.view import View
 from benchbox.domain import Access, ThreatModel
 from benchbox.draws import Draws
-from benchbox.plan import Request
-from benchbox.session import Session, Settings
+from benchbox.engine.plan import Request
+from benchbox.engine.session import Session, Settings
 from benchbox.store import Store
-from benchbox.view import View
 
 BATCH = 125
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.ascent import cross_entropy, margin
+from benchbox.contract.ascent import cross_entropy, margin
 from benchbox.errors import RequestError
 
 #: Kernels of the five convolutions, of stride 2 and padding 1: 28 pixels become 14, 8, 4, 2, 1.

@@ -8,7 +8,7 @@ the whole of it; the frozen classifier f classifies that. g is first trained to 
 have adversarial images classified correctly. Throughout, f sees images in [0, 1] and g images in [-1, 1].
 
 Departures: g starts from random weights, for DeepFill's weights from Places2 are not to be had here; it works at
-the images' own size instead of 256×256, with a DeepFill of that size (`benchbox.nets.deepfill`: contextual
+the images' own size instead of 256×256, with a DeepFill of that size (`_deepfill.py`: contextual
 attention between single cells, fewer dilations, a shallower discriminator); each image of a batch has a mask of
 its own where the authors' code shares one; Adam has betas (0.9, 0.999), not (0.5, 0.999); generator and
 discriminator step at once. The diffusion purifier, for which the paper has no experiment, is left out.
@@ -32,8 +32,9 @@ from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, View, ascend
 from benchbox.errors import RequestError
-from benchbox.nets.deepfill import DeepFill, SNPatchGAN
-from benchbox.nets.mae import MaskedAutoencoder
+
+from ._deepfill import DeepFill, SNPatchGAN
+from ._mae import MaskedAutoencoder
 
 
 class AToPRecipe(Recipe):

@@ -25,11 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.defense import straight_through
+from benchbox.contract.defense import straight_through
 from benchbox.draws import sample_draws
 from benchbox.errors import RequestError
-from benchbox.nets.activations import inner_convolutions, outputs_of, weighted_layers
-from benchbox.nets.cvae import (
+
+from ._activations import inner_convolutions, outputs_of, weighted_layers
+from ._cvae import (
     ConvolutionalCompressor,
     ConvolutionalDecoder,
     DenseCompressor,

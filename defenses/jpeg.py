@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe
-from benchbox.defense import straight_through
+from benchbox.contract.defense import straight_through
 
 #: Table K.1 of ITU-T T.81: steps of the luminance coefficients at quality 50.
 LUMINANCE = (

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.defense import straight_through
-from benchbox.nets.pix2pix import PatchGAN, UNet
+from benchbox.contract.defense import straight_through
+
+from ._pix2pix import PatchGAN, UNet
 
 KINDS = ("benign", "fgsm", "pgd")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, Draws, ImageSpec, Recipe
-from benchbox.defense import straight_through
+from benchbox.contract.defense import straight_through
 from benchbox.errors import DefenseError
 
 from .pssr import PixelSurgery, SurgeryRecipe, saliency, trivial_mask

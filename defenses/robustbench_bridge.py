@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from benchbox import Card, ImageSpec, Pretrained, PretrainedRecipe, Recipe
+from benchbox.contract.pretrained import Shelf, announced, read
 from benchbox.errors import ArtifactError, RequestError, unknown
-from benchbox.pretrained import Shelf, announced, read
 
 #: Folder below the data folder; below it the library's own order, DATASET/THREAT/MODEL.pt.
 FOLDER = "robustbench"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from benchbox import Batch, Card, Draws, ImageSpec, Losses, Recipe, View, ascend, nets
-from benchbox.ascent import cross_entropy
+from benchbox.contract.ascent import cross_entropy
 
 from .pgd_at import PGDAT, PGDATRecipe
 from .trades import TRADES, TRADESRecipe, divergence

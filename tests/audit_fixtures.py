@@ -15,7 +15,7 @@ from broken_defenses import BROKEN, HONEST
 from test_audit import DOCS, EFFORT, findings, line
 
 from benchbox.audit import CHECKS
-from benchbox.audit.thresholds import table
+from benchbox.audit.checks.thresholds import table
 
 SIGN = {"FAIL": "**FAIL**", "WARN": "warn", "INCOMPLETE": "?", "PASS": "pass"}
 FAMILIES = {

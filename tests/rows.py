@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchbox.analysis import table
+from benchbox.analysis.known import NOTHING, Known
+from benchbox.analysis.records import Row, Table
 from benchbox.domain import Access, Cell, Evidence, Outcome, SampleList, Spec, ThreatModel, ViewSpec
-from benchbox.report import table
-from benchbox.report.known import NOTHING, Known
-from benchbox.report.records import Row, Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 N = 100

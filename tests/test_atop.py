@@ -8,18 +8,24 @@ import itertools
 import digits
 import pytest
 import torch
+from benchbox.plugins.defenses._deepfill import (
+    DeepFill,
+    GatedConv,
+    SNPatchGAN,
+    _with_neighbours,
+    contextual_attention,
+)
+from benchbox.plugins.defenses._mae import MaskedAutoencoder
 from benchbox.plugins.defenses.atop import AToP, AToPRecipe, missing_patches
 from torch import Tensor, nn
 
-from benchbox.artifacts import load_tensors, save_tensors
-from benchbox.data import Images
-from benchbox.defense import Batch
+from benchbox.contract.defense import Batch
+from benchbox.data.dataset import Images
 from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import RequestError
-from benchbox.nets.deepfill import DeepFill, GatedConv, SNPatchGAN, _with_neighbours, contextual_attention
-from benchbox.nets.mae import MaskedAutoencoder
-from benchbox.training import fit
+from benchbox.training.artifacts import load_tensors, save_tensors
+from benchbox.training.loop import fit
 
 SPEC, BALL = ImageSpec(1, 8, 10), ThreatModel("linf", 0.3)
 SMALL = {"patch": 2, "width": 8, "depth": 1}

@@ -25,8 +25,8 @@ from benchbox.plugins.attacks.torchattacks_bridge import Torchattacks
 from torch import Tensor, nn
 
 from benchbox import Attack, Card, Draws, ThreatModel, View
-from benchbox.ascent import cross_entropy, margin
-from benchbox.attack import Crafted
+from benchbox.contract.ascent import cross_entropy, margin
+from benchbox.contract.attack import Crafted
 from benchbox.draws import sample_draws
 from benchbox.errors import AttackError, RequestError
 

@@ -31,9 +31,9 @@ from evidence import CELL, outcome
 
 from benchbox.audit import CHECKS, Case, Effort, Stored, Subject, Verdict, audit, summary
 from benchbox.audit import check as by_id
+from benchbox.audit.checks.thresholds import table
 from benchbox.audit.evidence import Panel, Rescored, Run
-from benchbox.audit.probes import probe
-from benchbox.audit.thresholds import table
+from benchbox.audit.probes.probe import probe
 from benchbox.domain import Access, Evidence, SampleList, Spec, ViewSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -217,8 +217,8 @@ def line(check) -> str:
 
 
 def test_an_audit_inside_another_ball_says_nothing_of_a_table():
-    from benchbox.report import table
-    from benchbox.report.known import Known
+    from benchbox.analysis import table
+    from benchbox.analysis.known import Known
 
     cells = _stored().cells
     (artifact,) = {cell.cell.artifact for cell in cells}

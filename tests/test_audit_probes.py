@@ -11,12 +11,13 @@ from broken_defenses import THREAT, Quantized, Robust, Wrapped
 from digits import held_out
 
 from benchbox import Draws
-from benchbox.ascent import ascend, margin
-from benchbox.audit import Case, Effort, Stored, Subject, chance, check
-from benchbox.audit.attacks import Target, gradient
-from benchbox.audit.climb import climb
-from benchbox.audit.probes import passes, pursue
-from benchbox.view import View
+from benchbox.audit import Case, Effort, Stored, Subject, check
+from benchbox.audit.probes import random_search
+from benchbox.audit.probes.climb import climb
+from benchbox.audit.probes.probe import passes, pursue
+from benchbox.audit.probes.search import Target, gradient
+from benchbox.contract.ascent import ascend, margin
+from benchbox.contract.view import View
 
 
 def target(defense, n: int = 40, **effort: int) -> Target:
@@ -80,14 +81,14 @@ def test_random_points_end_where_an_error_is_out_of_reach() -> None:
     probe = target(Counting(), 4, random_points=5000)
     probe.y = torch.zeros(4, dtype=torch.int64)
     asked = 0
-    run = chance.random_points(probe, np.ones(4, bool))
+    run = random_search.random_points(probe, np.ones(4, bool))
     assert run.broken.tolist() == [True, False, False, False]
     # Three samples, a thousand points each; the first fell before.
     assert 3000 <= asked < 3200
 
 
 def test_points_close_to_an_error_are_tried_to_the_end() -> None:
-    settled = chance._settled(torch.tensor([[-1.0, -9.0, -1.0], [1.0 + 0.2**2, 81.0 + 1.0, 1.0]]))
+    settled = random_search._settled(torch.tensor([[-1.0, -9.0, -1.0], [1.0 + 0.2**2, 81.0 + 1.0, 1.0]]))
     # 5, 9 and infinitely many standard deviations from an error.
     assert settled.tolist() == [False, True, True]
 

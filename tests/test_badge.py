@@ -15,9 +15,9 @@ from rich.console import Console
 from rows import BPDA, CHROMIUM, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
 from benchbox import report
-from benchbox.report import table
-from benchbox.report.badge import badge
-from benchbox.report.known import Known
+from benchbox.analysis import table
+from benchbox.analysis.badge import badge
+from benchbox.analysis.known import Known
 
 TEXT = ("terminal", "markdown", "html", "latex", "csv", "json")
 #: What each kind of finding makes of a badge.

@@ -19,9 +19,9 @@ from benchbox.plugins.defenses.trades import divergence
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, Defense, Draws, ImageSpec, Losses, Recipe, ThreatModel
-from benchbox.data import Images
+from benchbox.data.dataset import Images
 from benchbox.draws import sample_draws
-from benchbox.training import fit, rate
+from benchbox.training.loop import fit, rate
 
 BALL = ThreatModel("linf", 0.1)
 SPEC = ImageSpec(1, 8, 3)

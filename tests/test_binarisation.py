@@ -10,8 +10,9 @@ from broken_defenses import SPEC, THREAT, DeclaredNoise, Detached, Wrapped
 from digits import classifier, held_out
 
 from benchbox import Card, Draws, Purifier, Recipe
-from benchbox.audit import Effort, binarisation
-from benchbox.audit.attacks import Target
+from benchbox.audit import Effort
+from benchbox.audit.probes import binarisation
+from benchbox.audit.probes.search import Target
 
 EFFORT = Effort(steps=20, restarts=2, binarisation=8, eot=2, scoring_draws=4)
 

@@ -9,19 +9,24 @@ from decimal import Decimal
 import digits
 import pytest
 import torch
+from benchbox.plugins.defenses._activations import inner_convolutions, outputs_of, weighted_layers
+from benchbox.plugins.defenses._cvae import (
+    ConvolutionalCompressor,
+    ConvolutionalDecoder,
+    DenseDecoder,
+    decoder_sizes,
+)
 from benchbox.plugins.defenses.carso import CARSO, QUARTERS, aggregate, balanced, beta
 from torch import Tensor, nn
 
 from benchbox import nets
-from benchbox.artifacts import load_tensors, save_tensors
-from benchbox.data import Images
-from benchbox.defense import Batch
+from benchbox.contract.defense import Batch
+from benchbox.data.dataset import Images
 from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import RequestError
-from benchbox.nets.activations import inner_convolutions, outputs_of, weighted_layers
-from benchbox.nets.cvae import ConvolutionalCompressor, ConvolutionalDecoder, DenseDecoder, decoder_sizes
-from benchbox.training import fit
+from benchbox.training.artifacts import load_tensors, save_tensors
+from benchbox.training.loop import fit
 
 SPEC, BALL = ImageSpec(1, 8, 10), ThreatModel("linf", 0.3)
 SMALL = {"compressor": "dense", "code": 24, "hidden": 24, "latent": 8, "attack_steps": 2, "attack_step_size": 0.15}

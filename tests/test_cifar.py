@@ -11,8 +11,8 @@ from test_contract import DEFENSES, TRAINED
 from torch import nn
 
 from benchbox import Defense, ImageSpec, ThreatModel, nets
-from benchbox.data import Images, load
-from benchbox.training import fit
+from benchbox.data.dataset import Images, load
+from benchbox.training.loop import fit
 
 BALL = ThreatModel("linf", 8 / 255)
 CIFAR = ImageSpec(3, 32, 10)

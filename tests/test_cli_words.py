@@ -163,7 +163,7 @@ def test_a_mistake_is_one_line_with_its_remedy(said: Said, words: tuple[str, ...
 
 
 def test_an_error_s_line_breaks_are_taken_out(monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
-    from benchbox import gridfile
+    from benchbox.engine import request as gridfile
 
     def fail(path: Path) -> None:
         raise RequestError("two\nlines")
@@ -173,7 +173,7 @@ def test_an_error_s_line_breaks_are_taken_out(monkeypatch: pytest.MonkeyPatch, s
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
-    from benchbox import gridfile
+    from benchbox.engine import request as gridfile
 
     def fail(path: Path) -> None:
         raise ZeroDivisionError

@@ -17,15 +17,15 @@ from rich.console import Console
 from rows import BPDA, GRAY, SAMPLES, WHITE, N, evidence, failed, first, only, outcome
 
 from benchbox import report
+from benchbox.analysis.compare import compare
+from benchbox.analysis.comparison import Pair
+from benchbox.analysis.difference import compare_runs
+from benchbox.analysis.pairs import holm, mcnemar
+from benchbox.analysis.welch import welch
 from benchbox.cli import main
-from benchbox.compare import compare
-from benchbox.comparison import Pair
-from benchbox.difference import compare_runs
 from benchbox.domain import Evidence, Spec, ThreatModel
 from benchbox.errors import RequestError
-from benchbox.paired import holm, mcnemar
 from benchbox.report import comparison
-from benchbox.seeds import welch
 from benchbox.store import Store
 
 
@@ -304,7 +304,8 @@ def test_a_changed_class_that_is_wrong_either_way_is_no_lost_flag() -> None:
 
 def test_comparing_needs_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, benchbox.compare, benchbox.difference, benchbox.report.comparison, benchbox.exchange;"
+        "import sys, benchbox.analysis.compare, benchbox.analysis.difference, benchbox.report.comparison;"
+        "import benchbox.engine.exchange;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'sqlalchemy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

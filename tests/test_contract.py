@@ -25,12 +25,12 @@ from benchbox import (
     Purifier,
     ThreatModel,
     View,
-    registry,
     testing,
 )
-from benchbox.catalogue import KNOWN
-from benchbox.data import Dataset, Images, load
-from benchbox.defense import straight_through
+from benchbox.contract import registry
+from benchbox.contract.defense import straight_through
+from benchbox.data.catalogue import KNOWN
+from benchbox.data.dataset import Dataset, Images, load
 from benchbox.errors import AttackError, DefenseError, RequestError
 
 BALL = ThreatModel("linf", 0.1)

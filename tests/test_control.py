@@ -13,14 +13,16 @@ import torch
 from rich.console import Console
 from rows import GRAY, WHITE, evidence, failed, only, row, unfinished
 
-from benchbox import Attack, ThreatModel, View, registry, report, stats
-from benchbox.compare import compare
+from benchbox import Attack, ThreatModel, View, report
+from benchbox.analysis import stats
+from benchbox.analysis.compare import compare
+from benchbox.analysis.control import LEVEL
+from benchbox.analysis.known import Known
+from benchbox.analysis.records import Column
+from benchbox.contract import registry
+from benchbox.contract.view import MEAN_GRADIENT
 from benchbox.domain import Evidence
 from benchbox.draws import Draws
-from benchbox.report.control import LEVEL
-from benchbox.report.known import Known
-from benchbox.report.records import Column
-from benchbox.view import MEAN_GRADIENT
 
 ATTACKS = registry.attacks()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbox import gridfile
+from benchbox.analysis.labels import distinctions, identity
 from benchbox.cli import main
 from benchbox.domain import Spec
-from benchbox.report.labels import distinctions, identity
+from benchbox.engine import request as gridfile
 
 GRIDS = Path(__file__).parent.parent / "docs" / "grids"
 

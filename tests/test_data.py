@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchbox import catalogue, data, published
-from benchbox.data import Images
+from benchbox.data import catalogue, sources
+from benchbox.data.dataset import Dataset, Images, data_folder, load, sample_list
 from benchbox.domain import SampleList
 from benchbox.errors import DataError, RequestError
 
@@ -24,8 +24,8 @@ needs_real_data = pytest.mark.skipif("BENCHBOX_DATA" not in os.environ, reason="
 
 
 @pytest.fixture(scope="module")
-def digits() -> data.Dataset:
-    return data.load("digits", Path("/nonexistent"))
+def digits() -> Dataset:
+    return load("digits", Path("/nonexistent"))
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
@@ -42,17 +42,17 @@ def save(folder: Path, name: str = "own", **changes: Any) -> Path:
 
 
 def test_catalogue_needs_no_torch() -> None:
-    code = "import benchbox.catalogue as c, sys; print(len(c.KNOWN), *({'torch', 'numpy'} & {*sys.modules}))"
+    code = "import benchbox.data.catalogue as c, sys; print(len(c.KNOWN), *({'torch', 'numpy'} & {*sys.modules}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["7"]
     assert all("\n" not in entry.summary for entry in catalogue.KNOWN.values())
 
 
 def test_every_known_name_has_a_source() -> None:
-    assert {"digits", *published.SOURCES} == set(catalogue.KNOWN)
+    assert {"digits", *sources.SOURCES} == set(catalogue.KNOWN)
 
 
-def test_digits(digits: data.Dataset) -> None:
+def test_digits(digits: Dataset) -> None:
     assert digits.train.x.shape == (1437, 1, 28, 28)
     assert digits.test.x.shape == (360, 1, 28, 28)
     assert digits.train.x.dtype == torch.uint8
@@ -65,7 +65,7 @@ def test_digits(digits: data.Dataset) -> None:
     assert digits.test.digest.startswith("a6fb60619300")
 
 
-def test_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
+def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
     from sklearn.datasets import load_digits
 
     # 28 = 3.5 × 8, so the blocks of 7 pixels average two by two pixels of the original, up to interpolation.
@@ -75,13 +75,13 @@ def test_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
     assert int(digits.train.x.max()) == 255
 
 
-def test_training_and_test_images_are_disjoint(digits: data.Dataset) -> None:
+def test_training_and_test_images_are_disjoint(digits: Dataset) -> None:
     train = {row.numpy().tobytes() for row in digits.train.x}
     assert not any(row.numpy().tobytes() in train for row in digits.test.x)
 
 
 def test_statistics_are_those_of_the_training_set(tmp_path: Path) -> None:
-    dataset = data.load("own", save(tmp_path).parent)
+    dataset = load("own", save(tmp_path).parent)
     x = arrays()["x_train"] / 255
     assert dataset.spec.mean == pytest.approx(tuple(x.mean((0, 1, 2))), abs=1e-12)
     assert dataset.spec.std == pytest.approx(tuple(x.std((0, 1, 2))), abs=1e-12)
@@ -90,7 +90,7 @@ def test_statistics_are_those_of_the_training_set(tmp_path: Path) -> None:
 def test_a_constant_channel_has_a_positive_deviation(tmp_path: Path) -> None:
     x = arrays()["x_train"].copy()
     x[..., 1] = 7
-    dataset = data.load("own", save(tmp_path, x_train=x).parent)
+    dataset = load("own", save(tmp_path, x_train=x).parent)
     assert dataset.spec.std[1] == 1 / 255
 
 
@@ -115,40 +115,40 @@ def test_digest_sees_pixels_labels_and_shape_but_not_memory_layout() -> None:
     assert len({digest, *(images.digest for images in different)}) == 4
 
 
-def test_sample_list_is_the_first_n(digits: data.Dataset) -> None:
-    samples = data.sample_list(digits, 5)
+def test_sample_list_is_the_first_n(digits: Dataset) -> None:
+    samples = sample_list(digits, 5)
     assert (samples.dataset, samples.split, samples.indices) == ("digits", "test", (0, 1, 2, 3, 4))
     assert samples.digest == digits.test.rows([0, 1, 2, 3, 4]).digest
-    assert samples.digest != data.sample_list(digits, 6).digest
+    assert samples.digest != sample_list(digits, 6).digest
     assert SampleList.from_dict(samples.as_dict()) == samples
-    assert len(data.sample_list(digits)) == 360
-    assert data.sample_list(digits, 5, "train").digest == digits.train.rows(slice(5)).digest
+    assert len(sample_list(digits)) == 360
+    assert sample_list(digits, 5, "train").digest == digits.train.rows(slice(5)).digest
 
 
 def test_sample_list_defaults_to_1000_or_what_there_is(tmp_path: Path) -> None:
-    assert len(data.sample_list(data.load("own", save(tmp_path).parent))) == 6
+    assert len(sample_list(load("own", save(tmp_path).parent))) == 6
     x = np.random.default_rng(0).integers(0, 256, (1200, 4, 4)).astype(np.uint8)
     y = np.arange(1200) % 2
     save(tmp_path, "many", x_train=x, y_train=y, x_test=x, y_test=y)
-    assert len(data.sample_list(data.load("many", tmp_path))) == 1000
+    assert len(sample_list(load("many", tmp_path))) == 1000
 
 
-def test_sample_list_refuses_what_is_not_there(digits: data.Dataset) -> None:
+def test_sample_list_refuses_what_is_not_there(digits: Dataset) -> None:
     with pytest.raises(DataError, match="asked for 361 test images of digits, which has 360"):
-        data.sample_list(digits, 361)
+        sample_list(digits, 361)
     with pytest.raises(DataError, match="asked for 0"):
-        data.sample_list(digits, 0)
+        sample_list(digits, 0)
     with pytest.raises(RequestError, match="unknown split 'tset'; did you mean test"):
-        data.sample_list(digits, 1, "tset")
+        sample_list(digits, 1, "tset")
 
 
 def test_npz_colour_and_grey(tmp_path: Path) -> None:
-    colour = data.load("own", save(tmp_path).parent)
+    colour = load("own", save(tmp_path).parent)
     assert colour.train.x.shape == (12, 3, 8, 8)
     assert colour.train.x[5, 2, 1, 7] == arrays()["x_train"][5, 1, 7, 2]
     assert (colour.family, colour.epsilon, colour.spec.classes) == ("cifar", 8 / 255, 3)
     x = arrays()["x_train"][..., 0]
-    grey = data.load(
+    grey = load(
         "grey",
         save(tmp_path, "grey", x_train=x, x_test=x[:6], y_train=arrays()["y_train"].astype(np.uint8)).parent,
     )
@@ -161,7 +161,7 @@ def test_npz_wins_over_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     x = np.zeros((4, 28, 28), np.uint8)
     save(tmp_path, "mnist", x_train=x, x_test=x[:2], y_train=np.array([1, 2, 3, 9]), y_test=np.array([0, 5]))
     monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path))
-    dataset = data.load("mnist")
+    dataset = load("mnist")
     assert (len(dataset.train), dataset.spec.classes, dataset.family) == (4, 10, "mnist")
 
 
@@ -190,7 +190,7 @@ def test_npz_wins_over_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_npz_is_checked(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = save(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as caught:
-        data.load("own", tmp_path)
+        load("own", tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -198,50 +198,50 @@ def test_npz_is_checked(tmp_path: Path, changes: dict[str, Any], message: str) -
 def test_npz_under_a_known_name_must_fit_it(tmp_path: Path) -> None:
     save(tmp_path, "cifar10")
     with pytest.raises(DataError, match=r"cifar10 has images \(C, H, W\) = \(3, 32, 32\), got \(3, 8, 8\)"):
-        data.load("cifar10", tmp_path)
+        load("cifar10", tmp_path)
     x = np.zeros((12, 28, 28), np.uint8)
     save(tmp_path, "mnist", x_train=x, x_test=x[:6], y_train=np.arange(12))
     with pytest.raises(DataError, match="y_train has labels 0 to 11, but the classes are 0 to 9"):
-        data.load("mnist", tmp_path)
+        load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off", pickle.dumps({"x_train": 0})])
 def test_npz_that_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read"):
-        data.load("own", tmp_path)
+        load("own", tmp_path)
 
 
 def test_npz_that_is_a_bare_array(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", np.zeros(3))
     (tmp_path / "own.npy").rename(tmp_path / "own.npz")
     with pytest.raises(DataError, match="cannot be read"):
-        data.load("own", tmp_path)
+        load("own", tmp_path)
 
 
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="unknown data set 'mnits'; did you mean mnist"):
-        data.load("mnits", tmp_path)
+        load("mnits", tmp_path)
     save(tmp_path, "street-signs")
     with pytest.raises(RequestError, match="did you mean street-signs"):
-        data.load("street-sign", tmp_path)
+        load("street-sign", tmp_path)
     with pytest.raises(RequestError, match=r"known: .*; or put your own images in .*qqq\.npz"):
-        data.load("qqq", tmp_path)
+        load("qqq", tmp_path)
 
 
 def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCHBOX_DATA", str(tmp_path / "named"))
-    assert data.data_folder(tmp_path) == tmp_path
-    assert data.data_folder() == tmp_path / "named"
+    assert data_folder(tmp_path) == tmp_path
+    assert data_folder() == tmp_path / "named"
     monkeypatch.delenv("BENCHBOX_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.data_folder() == tmp_path / ".cache" / "benchbox" / "data"
+    assert data_folder() == tmp_path / ".cache" / "benchbox" / "data"
 
 
-@pytest.mark.parametrize("name", sorted(published.SOURCES))
+@pytest.mark.parametrize("name", sorted(sources.SOURCES))
 def test_missing_files_without_download(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"nothing is downloaded.*place .* in .*--data-dir") as caught:
-        data.load(name, tmp_path, download=False)
+        load(name, tmp_path, download=False)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -254,7 +254,7 @@ def test_failed_download(
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     told: list[str] = []
     with pytest.raises(DataError, match=r"mnist could not be downloaded to .*refused.*MNIST/raw") as caught:
-        data.load("mnist", tmp_path, progress=told.append)
+        load("mnist", tmp_path, progress=told.append)
     assert "\n" not in str(caught.value)
     assert told == [f"downloading mnist to {tmp_path}"]
     assert capsys.readouterr().out == ""
@@ -268,7 +268,7 @@ def write_idx(path: Path, content: np.ndarray[Any, Any]) -> None:
 
 def shrink(monkeypatch: pytest.MonkeyPatch, name: str, train: int, test: int) -> None:
     small = {**catalogue.KNOWN, name: replace(catalogue.KNOWN[name], train=train, test=test)}
-    monkeypatch.setattr(data, "KNOWN", small)
+    monkeypatch.setattr("benchbox.data.dataset.KNOWN", small)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
@@ -278,9 +278,9 @@ def test_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, f
         write_idx(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", pixels[:n])
         write_idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(n))
     with pytest.raises(DataError, match="has 5 training images instead of 60000; delete"):
-        data.load(name, tmp_path)
+        load(name, tmp_path)
     shrink(monkeypatch, name, 5, 2)
-    dataset = data.load(name, tmp_path, download=False)
+    dataset = load(name, tmp_path, download=False)
     assert dataset.train.x[:, 0].tolist() == pixels.tolist()
     assert dataset.train.y.tolist() == [0, 1, 2, 3, 4]
     assert len(dataset.test) == 2
@@ -298,7 +298,7 @@ def test_cifar_is_turned_channels_first(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", stub)
     shrink(monkeypatch, name, 6, 2)
-    dataset = data.load(name, tmp_path)
+    dataset = load(name, tmp_path)
     assert dataset.train.x[4, 2, 30, 7] == pixels[4, 30, 7, 2]
     assert dataset.train.x.is_contiguous()
     assert dataset.train.y.tolist() == [3, 1, 4, 1, 5, 9]
@@ -315,7 +315,7 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Only the checksum is left out: these are not the published files.
     monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
     shrink(monkeypatch, "svhn", 3, 3)
-    dataset = data.load("svhn", tmp_path, download=False)
+    dataset = load("svhn", tmp_path, download=False)
     assert dataset.train.x[2, 1, 5, 6] == pixels[5, 6, 1, 2]
     assert dataset.train.y.tolist() == [0, 1, 9]
 
@@ -332,12 +332,12 @@ def test_imagenette_is_resized_cropped_and_shuffled(tmp_path: Path, monkeypatch:
                 image.paste(Image.new(image.mode, (220, 200), (60 * label,) * len(image.getbands())), (90, 0))
                 image.save(tmp_path / "imagenette2-160" / split / folder / f"{index}.jpeg", quality=100)
     shrink(monkeypatch, "imagenette", 12, 12)
-    dataset = data.load("imagenette", tmp_path, download=False)
+    dataset = load("imagenette", tmp_path, download=False)
     assert dataset.train.x.shape == (12, 3, 160, 160)
     levels = dataset.train.x.float().mean((1, 2, 3))
     assert levels.tolist() == pytest.approx((60.0 * dataset.train.y).tolist(), abs=2)
     assert dataset.train.y.tolist() != sorted(dataset.train.y.tolist())
-    assert dataset.digest == data.load("imagenette", tmp_path, download=False).digest
+    assert dataset.digest == load("imagenette", tmp_path, download=False).digest
 
 
 @needs_real_data
@@ -351,7 +351,7 @@ def test_imagenette_is_resized_cropped_and_shuffled(tmp_path: Path, monkeypatch:
 )
 def test_real_data(name: str, mean: tuple[float], std: tuple[float], labels: list[int]) -> None:
     try:
-        dataset = data.load(name, download=False)
+        dataset = load(name, download=False)
     except DataError as error:
         pytest.skip(str(error))
     # The statistics every training script has hard-coded, and the first ten test labels.

@@ -14,11 +14,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from benchbox import exchange
 from benchbox.cli import main
 from benchbox.domain import Access, Evidence, ImageSpec, SampleList, ThreatModel
+from benchbox.engine import exchange
+from benchbox.engine.exchange import AdversarialFile
 from benchbox.errors import DataError
-from benchbox.exchange import AdversarialFile
 from benchbox.store import Store
 
 DEFENSE = ["--defense", "none", "--dataset", "digits", "--samples", "40", "--set", "none.epochs=1"]
@@ -172,9 +172,9 @@ def test_images_in_eight_bits_and_another_order(said: Said, workspace: Path) -> 
 
 
 def digits(n: int) -> np.ndarray:
-    from benchbox import data
+    from benchbox.data.dataset import load
 
-    x: np.ndarray = data.load("digits").test.batch(slice(n))[0].numpy()
+    x: np.ndarray = load("digits").test.batch(slice(n))[0].numpy()
     return x
 
 

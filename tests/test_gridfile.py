@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchbox import gridfile
 from benchbox.domain import Access
+from benchbox.engine import request as gridfile
+from benchbox.engine.request import Grid
 from benchbox.errors import RequestError
-from benchbox.gridfile import Grid
 
 ABLATION = """
 defenses = ["none", "pssr"]
@@ -59,7 +59,7 @@ def test_options_replace_values_and_add_settings(ablation: Path) -> None:
 
 
 def test_nothing_given_is_the_request_s_own_defaults() -> None:
-    from benchbox.plan import Request
+    from benchbox.engine.plan import Request
 
     assert Grid(defenses=("none",)).requests() == [Request(("none",), "digits")]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from benchbox.plugins.defenses._pix2pix import PatchGAN, UNet
 from torch import Tensor, nn
 
 from benchbox import nets
@@ -14,7 +15,6 @@ from benchbox.domain import ImageSpec
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import RequestError
 from benchbox.nets.normalize import Normalize
-from benchbox.nets.pix2pix import PatchGAN, UNet
 
 GREY = ImageSpec(1, 28, 10, (0.1307,), (0.3081,))
 COLOUR = ImageSpec(3, 32, 10, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
@@ -203,7 +203,7 @@ def test_dropout_leaves_the_global_random_state_alone() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
-    from benchbox.nets.pix2pix import _drop
+    from benchbox.plugins.defenses._pix2pix import _drop
 
     dropped = _drop(torch.ones(50, 7, 11, 13), share, sample_draws(50))
     assert float((dropped == 0).float().mean()) == pytest.approx(share, abs=0.01)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from benchbox.analysis.pairs import bootstrap, detectable, holm, mcnemar, needed, ranks, sign_flip, significance
+from benchbox.analysis.welch import welch
 from benchbox.errors import DataError
-from benchbox.paired import bootstrap, detectable, holm, mcnemar, needed, ranks, sign_flip, significance
-from benchbox.seeds import welch
 
 N = 100
 

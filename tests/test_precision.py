@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from test_contract import BALL, DEFENSES, QUICK_DEFENSE, TRAINED
 from torch import nn
 
-from benchbox import nets, training
-from benchbox.data import Dataset, Images, load
+from benchbox import nets
+from benchbox.data.dataset import Dataset, Images, load
 from benchbox.errors import RequestError
-from benchbox.precision import choose, float32_outputs, reduced
-from benchbox.training import fit
+from benchbox.training.loop import fit
+from benchbox.training.precision import Precision, choose, float32_outputs, reduced
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_float32_trains_as_if_there_were_no_mixed_precision(images: Images, data
     cls = DEFENSES.get("none").cls
     recipe = cls.configure("mnist", "digits", epochs=1)
 
-    def trained(precision: training.Precision) -> torch.Tensor:
+    def trained(precision: Precision) -> torch.Tensor:
         torch.manual_seed(0)
         defense = cls(recipe, dataset.spec)
         fit(defense, recipe, images, threat=BALL, seed=0, device=CPU, precision=precision)

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchbox import registry
-from benchbox.artifacts import Training
 from benchbox.cli import main
-from benchbox.data import Dataset, load
+from benchbox.contract import registry
+from benchbox.contract.pretrained import Pretrained, Shelf, fill, read
+from benchbox.data.dataset import Dataset, load
+from benchbox.engine.plan import Planner, Request
 from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
-from benchbox.plan import Planner, Request
-from benchbox.pretrained import Pretrained, Shelf, fill, read
+from benchbox.training.artifacts import Training
 
 MODEL = """
 from torch import nn

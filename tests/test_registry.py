@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchbox import registry
+from benchbox.contract import registry
 from benchbox.errors import RequestError
 
 MINE = """
@@ -35,7 +35,10 @@ def write(workspace: Path, name: str, file: str = "mine.py") -> Path:
 
 
 def test_built_ins_are_listed_without_loading_them():
-    code = "import sys, benchbox.registry as r; print(r.defenses().names()); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, benchbox.contract.registry as r; print(r.defenses().names());"
+        "assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert "'pssr'" in done.stdout
 

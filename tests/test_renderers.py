@@ -24,11 +24,11 @@ from rows import (
 )
 
 from benchbox import report
+from benchbox.analysis.known import Known
+from benchbox.analysis.records import Row
 from benchbox.domain import Cell, Evidence, digest
 from benchbox.errors import RequestError
 from benchbox.report import latex
-from benchbox.report.known import Known
-from benchbox.report.records import Row
 
 NASTY = "<script>alert(1)</script> & 50%_$ #{x}~^\\|`*"
 
@@ -210,7 +210,7 @@ def test_html_opens_in_a_browser(tmp_path: Path) -> None:
 
 def test_reports_need_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, benchbox.report as r, benchbox.report.table, benchbox.report.console;"
+        "import sys, benchbox.report as r, benchbox.analysis.table, benchbox.report.terminal;"
         "[r.render([], f) for f in r.FORMATS];"
         "print(sorted({'torch', 'sqlalchemy', 'pandas'} & set(sys.modules)))"
     )

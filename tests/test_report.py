@@ -23,10 +23,10 @@ from rows import (
     unfinished,
 )
 
+from benchbox.analysis import paper, table
+from benchbox.analysis.known import Known
+from benchbox.analysis.records import Column
 from benchbox.domain import Access, Evidence, Outcome, ThreatModel
-from benchbox.report import paper, table
-from benchbox.report.known import Known
-from benchbox.report.records import Column
 
 # --- numbers -------------------------------------------------------------------------------------------------
 

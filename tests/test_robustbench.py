@@ -12,11 +12,11 @@ from benchbox.plugins.defenses import robustbench_bridge
 from benchbox.plugins.defenses.robustbench_bridge import RobustBench
 from torch import nn
 
-from benchbox import registry
 from benchbox.cli import main
+from benchbox.contract import registry
+from benchbox.contract.pretrained import Shelf
 from benchbox.domain import ImageSpec
 from benchbox.errors import ArtifactError, BenchboxError, RequestError
-from benchbox.pretrained import Shelf
 
 SPEC = ImageSpec(3, 32, 10)
 #: The zoo's smallest: a PreAct ResNet-18.

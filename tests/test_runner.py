@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbox import registry, transfer
+from benchbox.analysis import table
+from benchbox.contract import registry
+from benchbox.contract.view import MEAN_GRADIENT
 from benchbox.domain import NULL_ATTACK, Access
+from benchbox.engine import transfer
+from benchbox.engine.plan import Request
+from benchbox.engine.session import Session, Settings
 from benchbox.errors import StoreError
-from benchbox.plan import Request
-from benchbox.report import table
-from benchbox.session import Session, Settings
 from benchbox.store import Store
-from benchbox.view import MEAN_GRADIENT
 
 PLUGINS = '''
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from benchbox import stats
+from benchbox.analysis import stats
 from benchbox.errors import DataError
 
 

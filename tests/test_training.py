@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchbox.artifacts import load_tensors, save_tensors
-from benchbox.data import Images
-from benchbox.defense import Batch, Defense, Recipe
+from benchbox.contract.defense import Batch, Defense, Recipe
+from benchbox.data.dataset import Images
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.errors import ArtifactError
-from benchbox.training import crop_and_flip, fit, rate
+from benchbox.training.artifacts import load_tensors, save_tensors
+from benchbox.training.loop import crop_and_flip, fit, rate
 
 CPU, BALL = torch.device("cpu"), ThreatModel("linf", 0.1)
 

@@ -2,7 +2,7 @@
 
     findings = audit(stored, probes)
 
-`stored` is what the store holds of a defence, `probes` what `benchbox.audit.probes.probe` measured on it; a
+`stored` is what the store holds of a defence, `probes` what `benchbox.audit.probes.probe.probe` measured on it; a
 check without its evidence is INCOMPLETE, never PASS. Nothing here imports torch but the probes.
 """
 
@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchbox.audit import (
-    checks_attack,
-    checks_completeness,
-    checks_integrity,
-    checks_masking,
-    checks_statistics,
-)
+from benchbox.audit.checks import attack as checks_attack
+from benchbox.audit.checks import completeness as checks_completeness
+from benchbox.audit.checks import integrity as checks_integrity
+from benchbox.audit.checks import masking as checks_masking
+from benchbox.audit.checks import statistics as checks_statistics
 from benchbox.audit.evidence import Case, Probes, Stored, Subject
-from benchbox.audit.measurements import Effort
+from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.verdict import Check, Finding, Verdict
 
 #: Every check, A to D, in the order of their numbers.

@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchbox import device, provenance
-from benchbox.artifacts import Training
+from benchbox import provenance
 from benchbox.audit import audit, summary
-from benchbox.audit.attacks import Target
+from benchbox.audit.checks.thresholds import SUSPECTS
 from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, finished, from_store
-from benchbox.audit.measurements import Effort
-from benchbox.audit.probes import Passes, passes, probe, pursue
+from benchbox.audit.probes.measurements import Effort
+from benchbox.audit.probes.probe import Passes, passes, probe, pursue
+from benchbox.audit.probes.search import Target
 from benchbox.audit.standing import standing
-from benchbox.audit.thresholds import SUSPECTS
 from benchbox.audit.verdict import Finding
-from benchbox.data import Dataset
-from benchbox.defense import Defense
+from benchbox.contract.defense import Defense
+from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
-from benchbox.plan import Request
-from benchbox.scoring import score
-from benchbox.session import Session
+from benchbox.engine import device
+from benchbox.engine.judge import score
+from benchbox.engine.plan import Request
+from benchbox.engine.session import Session
 from benchbox.store import Store
+from benchbox.training.artifacts import Training
 
 #: What an audit is attached to its artifact as.
 KIND = "audit"

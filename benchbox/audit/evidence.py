@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox import stats
-from benchbox.audit.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
+from benchbox.analysis import stats
+from benchbox.audit.probes.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
 from benchbox.domain import Access, Evidence, ThreatModel
 
 #: How a run looks for its images. `ensemble` mixes gradients and scores, so it proves nothing about either;

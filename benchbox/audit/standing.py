@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox import paired, stats
+from benchbox.analysis import pairs, stats
+from benchbox.analysis.labels import KNOWLEDGE
 from benchbox.audit.evidence import Stored, worst_case
 from benchbox.domain import Access, Evidence
-from benchbox.report.labels import KNOWLEDGE
 
 
 def standing(stored: Stored) -> dict[str, Any]:
@@ -90,19 +90,19 @@ def _gain(stored: Stored, worst: NDArray[np.float64]) -> dict[str, Any] | None:
     if not stored.subject.purifies or not static:
         return None
     shares = worst_case(static)
-    verdict = paired.significance(worst, shares)
+    verdict = pairs.significance(worst, shares)
     found = _paired(worst, shares)
     return {
         **found,
         "over": static[0].cell.defense.name,
         "p": verdict.p,
         "test": verdict.test,
-        "significant": found["low"] > 0 and verdict.p < paired.ALPHA,
+        "significant": found["low"] > 0 and verdict.p < pairs.ALPHA,
     }
 
 
 def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
-    low, high = paired.bootstrap(a, b)
+    low, high = pairs.bootstrap(a, b)
     return {"difference": 100 * float((a - b).mean()), "low": 100 * low, "high": 100 * high}
 
 

@@ -80,7 +80,7 @@ def audit(
     (asked,) = request(None, given).requests()
     session = options.session(store, data_dir, device, download=not no_download)
     from benchbox.audit.conduct import conduct, cost, prepare
-    from benchbox.audit.measurements import Effort
+    from benchbox.audit.probes.measurements import Effort
     from benchbox.cli.progress import watcher
     from benchbox.store import Store
 

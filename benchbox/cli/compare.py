@@ -12,7 +12,7 @@ from benchbox.cli.report import known_of
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from benchbox.comparison import Comparison
+    from benchbox.analysis.comparison import Comparison
 
 FORMATS = ("terminal", "markdown", "json", "csv")
 EXAMPLES = options.examples(
@@ -62,7 +62,7 @@ def _compared(store: str, datasets: tuple[str, ...], a: str, b: str, attacks: tu
         StoreError: There is no store.
         RequestError: It does not hold what was asked for.
     """
-    from benchbox import compare as comparing
+    from benchbox.analysis import compare as comparing
     from benchbox.store import Store
 
     with Store.open(store, must_exist=True) as opened:

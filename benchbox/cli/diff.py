@@ -14,7 +14,7 @@ from benchbox.cli.console import output
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from benchbox.difference import CellDifference, Flags, RunDifference
+    from benchbox.analysis.difference import CellDifference, Flags, RunDifference
     from benchbox.domain import Cell, Evidence
 
 FORMATS = ("terminal", "json")
@@ -50,7 +50,7 @@ def diff(
     """
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
-    from benchbox.difference import compare_runs
+    from benchbox.analysis.difference import compare_runs
 
     found = compare_runs(_cells(store, run_a), _cells(other_store or store, run_b))
     if format_ == "json":

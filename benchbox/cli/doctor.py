@@ -85,7 +85,7 @@ def _installed(package: str) -> str | None:
 
 
 def _device(name: str | None) -> str:
-    from benchbox import device
+    from benchbox.engine import device
 
     chosen = device.choose(name)
     return f"{chosen} ({device.describe(chosen)})"
@@ -98,7 +98,7 @@ def _plugins() -> str:
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
     """By the files that are there; they are read and checked when they are used."""
-    from benchbox.catalogue import KNOWN
+    from benchbox.data.catalogue import KNOWN
 
     folder = options.data_folder(data_dir)
     own = [file.stem for file in sorted(folder.glob("*.npz"))]
@@ -116,7 +116,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 
 
 def _published(name: str, folder: Path) -> str:
-    from benchbox.published import SOURCES
+    from benchbox.data.sources import SOURCES
 
     # Also "train_32x32.mat and test_32x32.mat": all of them have to be there.
     patterns = [pattern.rstrip("/") for pattern in SOURCES[name].layout.split(" and ")]

@@ -49,7 +49,7 @@ def export(
 
     Keys of cells stand in `benchbox report --format json`.
     """
-    from benchbox import exchange
+    from benchbox.engine import exchange
 
     evidence, x = _stored(cell, store)
     content = exchange.export(evidence, x)
@@ -97,9 +97,9 @@ def import_adversarials(
     Every image of the sample list has to be there, inside the ball. The defence has to be trained already.
     What the attacker knew cannot be checked, so the tables show the access as imported.
     """
-    from benchbox import exchange
     from benchbox.cli.report import known_of
     from benchbox.cli.run import request
+    from benchbox.engine import exchange
 
     given = {
         "defenses": (defense,),
@@ -113,7 +113,7 @@ def import_adversarials(
     (asked,) = request(None, given).requests()
     found = exchange.read(file)
     from benchbox import report
-    from benchbox.imported import score_file
+    from benchbox.engine.imported import score_file
     from benchbox.store import Store
 
     session = options.session(store, data_dir, device)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from benchbox.registry import Plugin, Registry
+    from benchbox.contract.registry import Plugin, Registry
 
 EXAMPLES = options.examples(
     "benchbox list defenses",
@@ -70,7 +70,7 @@ def attacks() -> None:
 
 def datasets(data_dir: options.DataDir = None) -> None:
     """List the data sets known by name, and the files NAME.npz in the data folder."""
-    from benchbox.catalogue import KNOWN
+    from benchbox.data.catalogue import KNOWN
 
     table = _table("name", "what it is", "images", "classes", "training", "test")
     for entry in KNOWN.values():

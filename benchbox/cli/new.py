@@ -94,7 +94,7 @@ def init() -> None:
 
 
 def _check_free(name: str) -> None:
-    from benchbox import registry
+    from benchbox.contract import registry
 
     for claimed in (registry.defenses(), registry.attacks()):
         if name in claimed.names():

@@ -15,10 +15,10 @@ from benchbox.cli.console import notice
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
-    from benchbox.attack import Attack
-    from benchbox.defense import Defense
-    from benchbox.registry import Registry
-    from benchbox.session import Session
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense
+    from benchbox.contract.registry import Registry
+    from benchbox.engine.session import Session
 
 DEFAULT_STORE = "results/benchbox.sqlite"
 
@@ -140,7 +140,7 @@ def artifacts_folder(store: str) -> Path:
 
 def plugins() -> tuple[Registry[Defense], Registry[Attack]]:
     """The defences and attacks of this workspace."""
-    from benchbox import registry
+    from benchbox.contract import registry
 
     return registry.defenses(announce=notice), registry.attacks(announce=notice)
 
@@ -159,9 +159,9 @@ def session(
     Raises:
         RequestError: The device is not there, or the precision is unknown.
     """
-    from benchbox import device as devices
-    from benchbox import precision as precisions
-    from benchbox.session import Session, Settings
+    from benchbox.engine import device as devices
+    from benchbox.engine.session import Session, Settings
+    from benchbox.training import precision as precisions
 
     # Now, not after the data has been read.
     precisions.choose(precision, devices.choose(device))
@@ -176,7 +176,7 @@ def is_absent(store: str) -> bool:
 
 
 def data_folder(data_dir: Path | None) -> Path:
-    """Where data sets lie; as `benchbox.data.data_folder`, which loads torch."""
+    """Where data sets lie; as `benchbox.data.dataset.data_folder`, which loads torch."""
     if data_dir is not None:
         return data_dir.expanduser()
     named = os.environ.get("BENCHBOX_DATA")

@@ -14,9 +14,9 @@ from rich.text import Text
 from benchbox.cli.progress import describe_training
 
 if TYPE_CHECKING:
-    from benchbox.artifacts import Artifacts, Training
     from benchbox.domain import Cell
-    from benchbox.plan import Plan
+    from benchbox.engine.plan import Plan
+    from benchbox.training.artifacts import Artifacts, Training
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from benchbox.cli.console import errors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchbox.artifacts import Training
     from benchbox.domain import Cell
-    from benchbox.training import Progress
+    from benchbox.training.artifacts import Training
+    from benchbox.training.loop import Progress
 
 
 def watcher(cells: int, *, quiet: bool = False) -> Silent:

@@ -14,8 +14,8 @@ from benchbox.cli.console import FILE_WIDTH, output
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
+    from benchbox.analysis.known import Known
     from benchbox.domain import Evidence
-    from benchbox.report.known import Known
     from benchbox.store import Store
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
@@ -80,7 +80,7 @@ def report(
 
 def known_of(evidence: Sequence[Evidence], store: Store) -> Known:
     """What was noted of the defences when they were run, their audits, and how all weights were trained."""
-    from benchbox.report.known import Known
+    from benchbox.analysis.known import Known
 
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}

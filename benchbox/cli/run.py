@@ -14,10 +14,10 @@ from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
-    from benchbox.gridfile import Grid
-    from benchbox.plan import Plan
-    from benchbox.runner import Report
-    from benchbox.session import Session
+    from benchbox.engine.plan import Plan
+    from benchbox.engine.request import Grid
+    from benchbox.engine.runner import Report
+    from benchbox.engine.session import Session
     from benchbox.store import Store
 
 EXAMPLES = options.examples(
@@ -129,7 +129,7 @@ def request(file: Path | None, given: dict[str, Any]) -> Grid:
     Raises:
         RequestError: A value does not fit, or weights are given to several defences.
     """
-    from benchbox import gridfile
+    from benchbox.engine import request as gridfile
 
     base = gridfile.read(file) if file else gridfile.Grid()
     words = {key: options.names(value) if isinstance(value, list) else value for key, value in given.items()}
@@ -148,9 +148,9 @@ def request(file: Path | None, given: dict[str, Any]) -> Grid:
 
 
 def _preview(session: Session, plans: list[Plan]) -> None:
-    from benchbox.artifacts import Artifacts
     from benchbox.cli import preview
     from benchbox.store import Store
+    from benchbox.training.artifacts import Artifacts
 
     # Looking must not create a store.
     place = ":memory:" if options.is_absent(session.settings.store) else session.settings.store

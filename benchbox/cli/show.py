@@ -18,10 +18,10 @@ from benchbox.errors import RequestError, unknown
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from benchbox.attack import Attack
-    from benchbox.defense import Defense
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense
+    from benchbox.contract.registry import Plugin, Registry
     from benchbox.domain import Card, Evidence
-    from benchbox.registry import Plugin, Registry
 
 EXAMPLES = options.examples(
     "benchbox show pssr",
@@ -151,7 +151,7 @@ def _outcome(evidence: Evidence) -> dict[str, str]:
 
 def _draws(evidence: Evidence) -> dict[str, str]:
     """How a randomised defence was scored, and what its attacker averaged over."""
-    from benchbox.report.entry import measure
+    from benchbox.analysis.entry import measure
 
     cell, draws = evidence.cell, evidence.outcome.adversarial.shape[1]
     extra = measure(evidence).extra

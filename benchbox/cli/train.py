@@ -41,8 +41,8 @@ def train(
     given = {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_, "weights": weights}
     asked = request(grid, given)
     session = options.session(store, data_dir, device, precision=precision, download=not no_download)
-    from benchbox.artifacts import Artifacts
     from benchbox.cli.progress import describe_training, watcher
+    from benchbox.training.artifacts import Artifacts
 
     wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
     artifacts = Artifacts(session.settings.artifacts)

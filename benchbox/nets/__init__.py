@@ -5,7 +5,7 @@
     densenet121   DenseNet-121 with the CIFAR stem
     wrn-28-10     Wide ResNet, 28 layers, 10 times as wide; any wrn-DEPTH-WIDTH
 
-`pix2pix` has the generator and the discriminator for defences that rewrite images.
+Networks that one defence alone uses lie beside that defence.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from benchbox.analysis.known import NOTHING, Known
 from benchbox.errors import unknown
-from benchbox.report.known import NOTHING, Known
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,7 +53,7 @@ def render(
     """
     if format not in FORMATS:
         raise unknown("report format", format, FORMATS)
-    from benchbox.report import table
+    from benchbox.analysis import table
 
     module, _, function = FORMATS[format].partition(":")
     renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
@@ -66,7 +66,7 @@ def terminal(
     evidence: Sequence[Evidence], known: Known = NOTHING, *, against: str | None = None
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
-    from benchbox.report import table
-    from benchbox.report.console import render as renderable
+    from benchbox.analysis import table
+    from benchbox.report.terminal import render as renderable
 
     return renderable(table.build(evidence, known, against=against))

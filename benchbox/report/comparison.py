@@ -19,7 +19,7 @@ from rich.text import Text
 from benchbox.report.markdown import escape
 
 if TYPE_CHECKING:
-    from benchbox.comparison import Comparison, Pair, Side
+    from benchbox.analysis.comparison import Comparison, Pair, Side
 
 #: Indices printed where people read; JSON has all of them.
 SHOWN = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from benchbox.report.entry import Entry
-from benchbox.report.records import Row, Table
+from benchbox.analysis.entry import Entry
+from benchbox.analysis.records import Row, Table
 
 
 def render(tables: Sequence[Table]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from benchbox.report.records import Table
+from benchbox.analysis.records import Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -6,8 +6,8 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from benchbox.report.entry import Entry
-from benchbox.report.records import Row, Table
+from benchbox.analysis.entry import Entry
+from benchbox.analysis.records import Row, Table
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
 

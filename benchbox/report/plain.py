@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchbox.analysis.control import Control, as_record
+from benchbox.analysis.entry import WITHHELD, Entry, Measurement, Score, describe
+from benchbox.analysis.paper import Printed
+from benchbox.analysis.records import Row, Table, Versus
+from benchbox.analysis.trainings import repeated
 from benchbox.domain import NULL_ATTACK, Access, Spec
-from benchbox.report.control import Control, as_record
-from benchbox.report.entry import WITHHELD, Entry, Measurement, Score, describe
-from benchbox.report.paper import Printed
-from benchbox.report.records import Row, Table, Versus
-from benchbox.report.trainings import repeated
 
 #: Columns of the CSV. `measure` is clean, robust, null (the control, held against clean), attack (a number of the
 #: table) or cell (one of the cells that an attack's number unites: its stand-ins, seeds and draws).

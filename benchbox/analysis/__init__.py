@@ -1,0 +1,1 @@
+"""Evidence in, numbers out: worst cases, intervals, ranks, comparisons. No tensors, no database."""

@@ -1,0 +1,286 @@
+"""Two defences on the same images: every attack both have, the worst case over them, and who is better.
+
+Evidence in, records out; no database and no tensors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from benchbox.analysis import labels, pairs, stats, welch
+from benchbox.analysis.comparison import Comparison, Pair, Scope, Side
+from benchbox.analysis.control import Control, hold, is_null
+from benchbox.analysis.entry import measure, worst_arrays
+from benchbox.analysis.records import Column
+from benchbox.analysis.selection import Ground, listed, named, trainings
+from benchbox.analysis.table import ONE_MODEL
+from benchbox.domain import Access, Evidence
+from benchbox.errors import RequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    #: For each training, the (N, R) arrays of correctness that its worst case is over.
+    Arrays = Sequence[Sequence[NDArray[np.bool_]]]
+
+#: Seed of the bootstrap and of the sign flips, so that the same results give the same page.
+SEED = 0
+
+
+def compare(
+    evidence: Sequence[Evidence],
+    a: str,
+    b: str,
+    *,
+    attacks: Collection[str] = (),
+    purifiers: Collection[str] = (),
+) -> list[Comparison]:
+    """Compare two defences on every (sample list, ball) that both were scored on.
+
+    Args:
+        evidence: What the store holds, finished or not.
+        a: Name of the first defence, or the first characters of the digest of its weights.
+        b: Likewise of the second.
+        attacks: Names of the attacks to compare under; empty for all that both have.
+        purifiers: Names of defences known to purify; see `report.table.build`.
+
+    Raises:
+        RequestError: A name is unknown or stands for several recipes, both names are one defence, or the two
+            share no sample list or no finished result.
+    """
+    purify = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}.union(purifiers)
+    first, second = named(evidence, a), named(evidence, b)
+    grounds = [ground for ground in first if ground in second]
+    if not grounds:
+        raise RequestError(
+            f"{a} and {b} were never scored on the same images: {a} on {listed(first)}; {b} on {listed(second)}; "
+            "run one of them on the other's list"
+        )
+    found = []
+    for ground in grounds:
+        asked = [
+            _Asked(name, trainings(name, cells), cells, cells[0].cell.defense.name in purify, attacks)
+            for name, cells in ((a, first[ground]), (b, second[ground]))
+        ]
+        found.append(_Bench(asked[0], asked[1]).comparison(ground))
+    if not any(one.pairs for one in found):
+        raise RequestError(f"{a} and {b} have no finished result to compare yet; finish both with `benchbox run`")
+    return _adjusted(found)
+
+
+class _Training(NamedTuple):
+    """The finished cells of one training, all of them and by column."""
+
+    cells: Sequence[Evidence]
+    columns: dict[Column, list[Evidence]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One of the two defences, as it was asked for."""
+
+    name: str
+    trained: Mapping[int, str]
+    evidence: Sequence[Evidence]
+    purifier: bool
+    attacks: Collection[str]
+
+    @property
+    def chosen(self) -> list[Evidence]:
+        """Its attacked cells; those with the most scoring draws first also speak for the clean images."""
+        cells = [
+            e for e in self.evidence if not is_null(e) and (not self.attacks or e.cell.attack.name in self.attacks)
+        ]
+        return sorted(cells, key=_order)
+
+    def controls(self) -> Iterator[Control]:
+        """What the null attack says of each training."""
+        for artifact in self.trained.values():
+            own = sorted((e for e in self.evidence if e.cell.artifact == artifact), key=_order)
+            reference = next(filter(_finished, own), None)
+            randomized = any(e.cell.scoring_draws > 1 or e.cell.eot > 1 for e in own)
+            control = hold([measure(e) for e in own if is_null(e)], reference, randomized=randomized)
+            if control is not None:
+                yield control
+
+    def trainings(self, departs: Mapping[str, str]) -> list[_Training]:
+        """The finished cells, training by training; a column counts when every cell of it is finished."""
+        found = []
+        for artifact in self.trained.values():
+            columns: dict[Column, list[Evidence]] = defaultdict(list)
+            for item in (own := [e for e in self.chosen if e.cell.artifact == artifact]):
+                label = labels.labelled(item.cell.attack.name, departs[labels.identity(item.cell.attack)])
+                columns[Column(item.cell.access, label)].append(item)
+            done = {column: items for column, items in columns.items() if all(map(_finished, items))}
+            found.append(_Training([e for e in own if _finished(e)], done))
+        return found
+
+
+class _Bench:
+    """The two sides on one ground."""
+
+    def __init__(self, a: _Asked, b: _Asked) -> None:
+        if set(a.trained.values()) & set(b.trained.values()):
+            raise RequestError(f"{a.name} and {b.name} are the same trained defence; name two different ones")
+        departs = labels.departures([e.cell.attack for asked in (a, b) for e in asked.chosen])
+        self.asked = (a, b)
+        self.trained = (a.trainings(departs), b.trainings(departs))
+        for i, other in ((0, 1), (1, 0)):
+            if self.asked[other].purifier and not self.asked[i].purifier:
+                _same_model(self.trained[i], self._columns(other))
+        self.common = {column: self._attack_seeds(column) for column in self._columns(0) & self._columns(1)}
+        self.common = {c: self.common[c] for c in sorted(self.common, key=_place) if self.common[c]}
+
+    def comparison(self, ground: Ground) -> Comparison:
+        """Every comparison on this ground, not yet corrected for one another."""
+        indices = np.array(ground.samples.indices)
+        scored = all(one.cells for own in self.trained for one in own)
+        pairs = [_pair(*parts, indices) for parts in self._parts()] if scored else []
+        sides = [
+            Side(asked.name, asked.evidence[0].cell.defense, asked.trained, asked.purifier) for asked in self.asked
+        ]
+        common = tuple(self.common)
+        return Comparison(*ground, sides[0], sides[1], tuple(pairs), common, 0, tuple(self._notes()))
+
+    def _parts(self) -> Iterator[tuple[Scope, Column | None, Arrays, Arrays]]:
+        """What is compared with what."""
+        clean = [[worst_arrays(one.cells[:1], with_clean=True)[1:] for one in own] for own in self.trained]
+        yield "clean", None, clean[0], clean[1]
+        if not self.common:
+            return
+        union = [[_with_clean(_cells(one, self.common)) for one in own] for own in self.trained]
+        yield "common worst case", None, union[0], union[1]
+        if any(self._others(side) for side in (0, 1)):
+            every = [[_with_clean(one.cells) for one in own] for own in self.trained]
+            yield "own worst case", None, every[0], every[1]
+        for column, shared in self.common.items():
+            under = [[worst_arrays(_cells(one, {column: shared})) for one in own] for own in self.trained]
+            yield "attack", column, under[0], under[1]
+
+    def _columns(self, side: int) -> set[Column]:
+        """Those that every training of a side has."""
+        return set.intersection(*(set(one.columns) for one in self.trained[side]))
+
+    def _attack_seeds(self, column: Column) -> set[int]:
+        """Those that every training of both sides was attacked with: more restarts are a stronger attack."""
+        return set.intersection(
+            *({e.cell.attack_seed for e in one.columns[column]} for own in self.trained for one in own)
+        )
+
+    def _others(self, side: int) -> list[str]:
+        """Columns with finished cells that the other side has nothing to set against."""
+        found = []
+        for one in self.trained[side]:
+            used = {item.cell.key for item in _cells(one, self.common)}
+            found += [c for c, items in one.columns.items() if any(item.cell.key not in used for item in items)]
+        return list(map(str, sorted(set(found), key=_place)))
+
+    def _notes(self) -> Iterator[str]:
+        for side, asked in enumerate(self.asked):
+            yield from (f"{asked.name}: {one.sentence}" for one in asked.controls() if one.verdict != "agrees")
+            if count := sum(not _finished(item) for item in asked.chosen):
+                yield f"{asked.name}: {count} unfinished or failed cells are left out."
+            if others := self._others(side):
+                yield f"{asked.name} alone was attacked with {', '.join(others)}: in its own worst case only."
+        counts = [len(asked.trained) for asked in self.asked]
+        if min(counts) >= welch.ENOUGH:
+            yield (
+                f"{counts[0]} and {counts[1]} training seeds: the seed is the unit, and the test Welch's t, "
+                "except where all trainings of each side came out alike."
+            )
+        elif counts != [1, 1]:
+            yield (
+                f"{counts[0]} and {counts[1]} training seeds, fewer than {welch.ENOUGH} on a side: tested over "
+                "images, on the mean over the seeds; this says nothing of the spread between trainings."
+            )
+
+
+def _pair(scope: Scope, column: Column | None, a: Arrays, b: Arrays, indices: NDArray[np.int64]) -> Pair:
+    """One comparison, not yet corrected for the others."""
+    shares = [np.stack([stats.worst_case(arrays) for arrays in side]) for side in (a, b)]
+    first, second = (side.mean(axis=0) for side in shares)
+    accuracy = [tuple(map(float, side.mean(axis=1))) for side in shares]
+    discordance = float(((first - second) ** 2).mean())
+    right, other = first > 0.5, second > 0.5
+    verdict = pairs.significance(first, second, SEED)
+    pair = Pair(
+        scope=scope,
+        column=column,
+        a=accuracy[0],
+        b=accuracy[1],
+        difference=float((first - second).mean()),
+        interval=pairs.bootstrap(first, second, SEED),
+        p=verdict.p,
+        test=verdict.test,
+        unit="sample",
+        discordance=discordance,
+        detectable=pairs.detectable(len(first), discordance),
+        only_a=tuple(indices[right & ~other].tolist()),
+        only_b=tuple(indices[other & ~right].tolist()),
+    )
+    if min(map(len, accuracy)) < welch.ENOUGH:
+        return pair
+    spread = welch.welch(*accuracy)
+    # Trainings that all came out alike (clean accuracies do) leave the images as the only spread.
+    return replace(pair, **spread._asdict(), test="Welch's t", unit="training seed") if spread else pair
+
+
+def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    """With Holm's correction over every test of every comparison."""
+    tests = [pair.p for one in found for pair in one.pairs]
+    corrected = iter(pairs.holm(tests))
+    return [
+        replace(
+            one,
+            family=len(tests),
+            pairs=tuple(replace(pair, p_holm=next(corrected)) for pair in one.pairs),
+        )
+        for one in found
+    ]
+
+
+def _same_model(trained: Sequence[_Training], wanted: Collection[Column]) -> None:
+    """Let a defence without purifier answer for the accesses that are one model to its attacker.
+
+    Args:
+        trained: Its trainings, whose columns are added to.
+        wanted: The columns of a purifier.
+    """
+    for one in trained:
+        for column in wanted:
+            own = one.columns.get(Column(Access.WHITE_BOX, column.attack), [])
+            deployed = all(item.cell.view.artifact == item.cell.artifact for item in own)
+            if own and deployed and column.access in ONE_MODEL and column not in one.columns:
+                one.columns[column] = own
+
+
+def _order(evidence: Evidence) -> tuple[int, int, str]:
+    return -evidence.cell.scoring_draws, evidence.cell.attack_seed, evidence.cell.key
+
+
+def _cells(trained: _Training, columns: Mapping[Column, set[int]]) -> list[Evidence]:
+    """The cells of some columns, each once, with the attack seeds that count."""
+    found = (
+        item
+        for column, shared in columns.items()
+        for item in trained.columns[column]
+        if item.cell.attack_seed in shared
+    )
+    return list({item.cell.key: item for item in found}.values())
+
+
+def _with_clean(cells: Sequence[Evidence]) -> list[NDArray[np.bool_]]:
+    return worst_arrays(cells, with_clean=True)
+
+
+def _finished(evidence: Evidence) -> bool:
+    return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
+
+
+def _place(column: Column) -> tuple[int, tuple[int, str]]:
+    return labels.ACCESSES.index(column.access), labels.attack_place(column.attack)

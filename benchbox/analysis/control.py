@@ -1,0 +1,138 @@
+"""The control of a randomised defence: on images that nobody attacked it must be as accurate as it is clean.
+
+N. Carlini, A. Athalye, N. Papernot, et al. On Evaluating Adversarial Robustness. arXiv 1902.06705 (2019): as
+epsilon goes to 0, the robust accuracy goes to the clean one. A scoring that finds less, or more, measures
+something other than the attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchbox.analysis import pairs
+from benchbox.analysis.entry import (
+    BOOTSTRAP_SEED,
+    Measurement,
+    Score,
+    adversarial_correct,
+    clean_correct,
+    describe,
+    union,
+)
+from benchbox.domain import NULL_ATTACK, Evidence
+
+#: Two sets of draws that differ by chance alone fail the control this often: once in a thousand rows. At the usual
+#: 5 % every twentieth honest defence would be withheld.
+LEVEL = 0.999
+
+Verdict = Literal["agrees", "differs", "unfinished", "not run"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the null attack says of a row.
+
+    Attributes:
+        verdict: `agrees` is the only one that lets the row be ranked.
+        measurement: The null cell; None if there is none.
+        clean: The clean accuracy it is held against; None if there is nothing to hold against it.
+        difference: Null minus clean, in points.
+        low: Lower end of its 95 % interval, by a paired bootstrap over samples.
+        high: Upper end.
+        p: Of no difference.
+        test: What p comes from.
+    """
+
+    verdict: Verdict
+    measurement: Measurement | None = None
+    clean: Score | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    test: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What a reader has to know of it, to go after the name of the row."""
+        unsound = "so nothing shows that the scoring is sound; not ranked"
+        if self.measurement is None:
+            return f"the null attack was not run, {unsound}."
+        null = self.measurement.score
+        if null is None or self.clean is None:
+            error = " ".join(self.measurement.evidence.error.split())
+            return f"the null attack is not finished{f' ({error})' if error else ''}, {unsound}."
+        points, low, high = (
+            f"{round(v or 0.0, null.digits) + 0.0:+.{null.digits}f}"
+            for v in (self.difference, self.low, self.high)
+        )
+        found = (
+            f"{null} % with the null attack, which changes no image, against {self.clean} % clean: "
+            f"{points} points, 95 % interval [{low}, {high}], {self.test}, p = {self.p:.2g}"
+        )
+        if self.verdict == "agrees":
+            return f"null attack agrees with the clean accuracy: {found}."
+        return f"withheld: {found}. What is scored is not what is deployed; no number of this row counts."
+
+
+def hold(measurements: Sequence[Measurement], reference: Evidence | None, *, randomized: bool) -> Control | None:
+    """Hold the null attack of a row against its clean accuracy.
+
+    Equal means: on the same images, in other draws, the two differ by no more than chance explains. Swapping null
+    and clean draws on any image would then change nothing, so the sign-flip test is exact, whatever the number of
+    images; in other words, 0 lies in the 99.9 % interval that inverting the test gives. A deterministic defence
+    has no such excuse: one image on which its null cell differs from its own clean predictions is enough.
+
+    Args:
+        measurements: The null cells of the row, those with most scoring draws first; the first finished counts.
+        reference: The finished cell whose clean predictions the row prints.
+        randomized: Whether the defence is; only then is a missing control worth a word.
+
+    Returns:
+        None for a deterministic defence that nobody ran the null attack on.
+    """
+    finished = [m for m in measurements if m.status == "done"]
+    if not finished or reference is None:
+        if not randomized:
+            return None
+        return Control("unfinished", measurements[0]) if measurements else Control("not run")
+    null = adversarial_correct(finished[0].evidence)
+    clean = clean_correct(reference if randomized else finished[0].evidence)
+    shares = null.mean(axis=1), clean.mean(axis=1)
+    test = pairs.significance(*shares, BOOTSTRAP_SEED)
+    interval = pairs.bootstrap(*shares, BOOTSTRAP_SEED)
+    differs = test.p < 1 - LEVEL if randomized else bool((shares[0] != shares[1]).any())
+    return Control(
+        "differs" if differs else "agrees",
+        finished[0],
+        union([clean]),
+        100 * float((shares[0] - shares[1]).mean()),
+        100 * interval.low,
+        100 * interval.high,
+        test.p,
+        test.test,
+    )
+
+
+def is_null(evidence: Evidence) -> bool:
+    """Whether a cell is the control and no attack."""
+    return evidence.cell.attack.name == NULL_ATTACK
+
+
+def as_record(control: Control | None) -> dict[str, Any] | None:
+    """JSON form, without the cell."""
+    if control is None:
+        return None
+    return {
+        "verdict": control.verdict,
+        "score": describe(control.measurement.score if control.measurement else None),
+        "clean": describe(control.clean),
+        "difference": control.difference,
+        "low": control.low,
+        "high": control.high,
+        "p": control.p,
+        "test": control.test or None,
+        "says": control.sentence,
+    }

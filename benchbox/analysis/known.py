@@ -1,0 +1,33 @@
+"""What a report knows of its rows beside their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchbox.analysis.weights import Cards
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was noted of defences when they were run, and of their weights since.
+
+    Attributes:
+        purifiers: Names of defences known to purify. A defence with a gray-box or BPDA cell is taken for one
+            anyway; name those that may have been run under white-box access alone.
+        oracles: Names of defences that are never ranked.
+        randomized: Names of defences known to be randomised. A defence that was scored or attacked in several
+            draws is taken for one anyway.
+        audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
+        cards: How weights were trained, by their digest; each table keeps those of its cells and their bases.
+    """
+
+    purifiers: Collection[str] = ()
+    oracles: Collection[str] = ()
+    randomized: Collection[str] = ()
+    audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cards: Cards = field(default_factory=dict)
+
+
+NOTHING = Known()

@@ -1,0 +1,214 @@
+"""A table as data: what every renderer prints, and none of them computes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchbox.analysis.badge import NOT_AUDITED, Badge
+from benchbox.analysis.control import Control
+from benchbox.analysis.entry import NOT_RUN, WITHHELD, Entry, Score, survivors
+from benchbox.analysis.labels import attack_place
+from benchbox.analysis.stats import PLACE
+from benchbox.domain import Access, SampleList, Spec, ThreatModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Column(NamedTuple):
+    """An attack under an access."""
+
+    access: Access
+    attack: str
+
+    def __str__(self) -> str:
+        return f"{self.access} {self.attack}"
+
+
+@dataclass(frozen=True)
+class Versus:
+    """How a row's worst case differs from that of the row it is compared with; in points.
+
+    Attributes:
+        difference: This row's minus the other's.
+        low: Lower end of its 95 % interval, by a paired bootstrap over samples.
+        high: Upper end.
+        p: Adjusted by Holm over the rows of the table.
+        test: What p comes from.
+        significant: Whether p is below 5 %.
+        alike: Whether both were attacked in every column that one of them was attacked in.
+        digits: Decimals worth printing.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    significant: bool
+    alike: bool
+    digits: int
+
+    @property
+    def interval(self) -> str:
+        """As in "[-5.1, -1.4]"."""
+        return f"[{self.low:+.{self.digits}f}, {self.high:+.{self.digits}f}]"
+
+    def __str__(self) -> str:
+        marks = ("*" if self.significant else "") + ("" if self.alike else "†")
+        return f"{self.difference:+.{self.digits}f}{marks}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained defence.
+
+    Attributes:
+        label: Name, and how the recipe departs from the usual one.
+        defense: The recipe.
+        training_seed: Of its training.
+        artifact: Digest of the trained defence.
+        purifier: Whether the attacker's accesses are different models.
+        oracle: Knows what no defence can know; never ranked.
+        clean: Accuracy on the images as they are.
+        robust: Per-sample worst case over the clean image and every finished attack; None if none finished.
+        set_by: The finished column with the lowest accuracy.
+        over: How many columns the worst case is over.
+        missing: Columns of the table that are not finished for this row.
+        entries: By column.
+        rank: From 1, shared with those that are not significantly better; None for an oracle and for a row
+            whose worst case is not known yet.
+        shares: (N,) share of draws in which each sample survives the worst case; None if none finished.
+        versus: The comparison with the row that was asked for.
+        badge: What the audit of these weights inside this ball found.
+        control: What the null attack says; None for a deterministic defence that it was not run on.
+    """
+
+    label: str
+    defense: Spec
+    training_seed: int
+    artifact: str
+    purifier: bool
+    oracle: bool
+    clean: Entry
+    robust: Score | None
+    set_by: Column | None
+    over: int
+    missing: tuple[Column, ...]
+    entries: Mapping[Column, Entry]
+    rank: int | None = None
+    shares: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    versus: Versus | None = None
+    badge: Badge = NOT_AUDITED
+    control: Control | None = None
+
+    def under(self, columns: Iterable[Column]) -> list[Entry]:
+        """What stands in some columns; "not run" where nothing does."""
+        return [self.entries.get(column, Entry()) for column in columns]
+
+    @property
+    def finished(self) -> frozenset[Column]:
+        """The columns of the table whose number counts, also where it was measured under another access."""
+        return frozenset(c for c, entry in self.entries.items() if entry.status in ("done", "same"))
+
+    def shares_under(self, columns: Collection[Column]) -> NDArray[np.float64]:
+        """(N,) share of draws in which each sample survives the clean image and the worst of some columns."""
+        return survivors([self.entries[column] for column in columns])
+
+    @property
+    def undecided(self) -> bool:
+        """Whether an attack failed or was interrupted that may still break a sample, if one is left to break."""
+        left = self.shares is None or bool(self.shares.any())
+        return left and any(entry.status in ("partial", "failed") for entry in self.entries.values())
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the null attack shows that the scoring is wrong; then no number of the row counts."""
+        return self.control is not None and self.control.verdict == "differs"
+
+    @property
+    def uncontrolled(self) -> bool:
+        """Whether the null attack has yet to show that the scoring is right; then the row has no rank."""
+        return self.control is not None and self.control.verdict in ("not run", "unfinished")
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the audit found that the number is not what it says; then it has no rank."""
+        return self.badge.invalid
+
+    @property
+    def headline(self) -> str:
+        """The worst case with its marks.
+
+        † when attacks of this table are missing, § when the null attack is, ‡ when gradients are masked.
+        """
+        if self.withheld:
+            return WITHHELD
+        flags = {"†": bool(self.missing), "§": self.uncontrolled, "‡": self.badge.masked}
+        marks = "".join(mark for mark, flag in flags.items() if flag)
+        return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the interval is too wide for a place of its own: then the rank is that of a group (D1)."""
+        return self.robust is not None and (self.robust.high - self.robust.low) / 2 > 100 * PLACE
+
+    @property
+    def place(self) -> str:
+        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none.
+
+        In parentheses while attacks are missing: the next one may end it.
+        """
+        if self.rank is None:
+            return "–"
+        place = f"{'≈' if self.coarse else ''}{self.rank}"
+        return f"({place})" if self.missing else place
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every defence measured on one sample list within one ball.
+
+    Attributes:
+        samples: The images.
+        threat: The ball.
+        columns: In the order they are printed.
+        rows: Best worst case first, then those that are unfinished, oracles last.
+        remarks: What holds for the whole table, one sentence each.
+        notes: What entries refer to by number, from 1.
+        cards: How the weights behind the rows were trained, by digest, as far as it is known.
+        against: Label of the row the others are compared with, if any.
+    """
+
+    samples: SampleList
+    threat: ThreatModel
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    against: str = ""
+
+    @property
+    def title(self) -> str:
+        """Data set, ball and number of images."""
+        n = len(self.samples)
+        which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
+        return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """The accesses of the columns, in their order."""
+        return tuple(dict.fromkeys(column.access for column in self.columns))
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks of the columns, in the order papers print them."""
+        return tuple(sorted({column.attack for column in self.columns}, key=attack_place))
+
+    def under(self, access: Access) -> tuple[Column, ...]:
+        """The columns of one access."""
+        return tuple(column for column in self.columns if column.access is access)

@@ -1,0 +1,137 @@
+"""The small print: what the marks of a table mean, what failed, and where the paper contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchbox.analysis import paper
+from benchbox.analysis.entry import NOT_RUN, Entry
+from benchbox.analysis.records import Column, Row
+from benchbox.domain import Access
+
+
+def noted(entry: Entry, label: str, column: Column) -> Iterator[str]:
+    """Sentences about an entry that is not simply a finished number."""
+    for measurement in entry.measurements:
+        evidence = measurement.evidence
+        through = f" through {measurement.stand_in}" if measurement.stand_in else ""
+        where = f"{label}, {column}{through}"
+        if measurement.status == "failed":
+            yield f"{where}: failed: {' '.join(evidence.error.split()) or 'no message was stored'}."
+        elif measurement.status == "partial":
+            done, total = len(evidence.outcome), len(evidence.cell.samples)
+            yield f"{where}: {done} of {total} images so far; not in the worst case."
+    seeds = sorted({m.evidence.cell.attack_seed for m in entry.measurements})
+    if len(seeds) > 1:
+        yield f"{label}, {column}: worst case over attack seeds {', '.join(map(str, seeds))}."
+
+
+def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
+    """What holds for the whole table; only what it has need of.
+
+    Args:
+        rows: Of the table.
+        against: Label of the row the others are compared with, if any.
+    """
+    entries = [entry for row in rows for entry in (row.clean, *row.entries.values())]
+    columns = [column for row in rows for column in row.entries]
+    yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
+    yield (
+        "Robust: per-sample worst case over the clean image and every finished attack under every access; "
+        "lowest: the single attack that gets furthest, the cheapest of equals."
+    )
+    if any(entry.score and entry.score.draws > 1 for entry in entries):
+        yield (
+            "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is "
+            "chosen and scored on different draws; intervals by a bootstrap over samples. "
+            "All other intervals are Clopper–Pearson's."
+        )
+    else:
+        yield "Intervals are Clopper–Pearson's."
+    if any(column.access is Access.BPDA for column in columns):
+        yield "bpda: a sample falls if the attack breaks it through any of the defence's stand-ins."
+    if any(column.access is Access.IMPORTED for column in columns):
+        yield "imported: images made elsewhere and scored here; what their maker knew is not checked."
+    if any(entry.status == "same" for entry in entries):
+        yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
+    if any(entry.status == "partial" for entry in entries):
+        yield "…: unfinished, shown as far as it is."
+    if any(row.undecided for row in rows):
+        yield "A defence with an unfinished or failed attack is not ranked, unless nothing is left to break."
+    if any(row.uncontrolled and row.robust for row in rows):
+        yield "§: the null attack, the control of a randomised defence, is missing; not ranked."
+    yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)
+    if any(row.missing and row.robust for row in rows):
+        yield (
+            "†: attacks of this table are missing for this defence, so its worst case may be too high, and its "
+            "place is in parentheses. Ranks compare two defences on the attacks that both have finished."
+        )
+    if len({row.rank for row in rows if row.rank}) < len([row for row in rows if row.rank]):
+        yield (
+            "Defences share a rank with the best of their group when they are not significantly worse on these "
+            "images (exact McNemar, for shares of draws a sign-flip test; Holm, 5 %)."
+        )
+    if any(row.rank and row.coarse for row in rows):
+        yield (
+            "≈: the interval reaches more than a point to either side, so this is no place but a group, formed by "
+            "exact paired tests."
+        )
+    if against:
+        yield (
+            f"vs {against}: difference of the robust accuracies in points on the same images, with a paired "
+            "bootstrap's 95 % interval; *: significant at 5 % after Holm over the rows. Each is the worst case "
+            "over its own attacks (†: they are not the same); `benchbox compare` unites the common ones. "
+            "It says nothing of the spread between training seeds."
+        )
+    yield from _of_audits(rows)
+    yield f"{NOT_RUN}: not run."
+    if any(row.oracle for row in rows):
+        yield "Oracles know what no defence can know and are not ranked."
+    yield from _of_the_paper(rows, entries)
+
+
+def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
+    if all(row.badge.state == "not audited" for row in rows):
+        yield "audit: nobody has asked whether these numbers can be trusted; `benchbox audit` does."
+        return
+    yield "audit: the worst that `benchbox audit` found, with its checks; docs/evaluation.md explains them."
+    if any(row.invalid for row in rows):
+        yield "withdrawn: an integrity check failed, so the number is not what it says and is not ranked."
+    if any(row.badge.masked for row in rows):
+        yield (
+            "‡ masking: gradients are masked; ranked by the worst case per image over every attack, which may "
+            "still be far too high."
+        )
+    for row in rows:
+        if row.purifier:
+            yield from (f"{row.label}: {said}." for said in row.badge.remarks)
+        if row.invalid or row.badge.masked:
+            yield from (
+                f"{row.label}, {id}: {row.badge.sentences[id]}."
+                for id in row.badge.checks
+                if id in row.badge.sentences
+            )
+
+
+def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str]:
+    shown = list(dict.fromkeys(entry.paper for entry in entries if entry.paper is not None))
+    if not shown:
+        return
+    tables = ", ".join(str(table) for table in sorted({number.table for number in shown}))
+    yield (
+        f"In parentheses: what the PSSR paper ({paper.NAME}, Table {tables}) prints, "
+        "partly copied there from other papers; its networks, recipes and samples may differ from ours."
+    )
+    if any(
+        c.access is Access.GRAY_BOX and row.purifier and e.paper for row in rows for c, e in row.entries.items()
+    ):
+        yield (
+            "The paper calls Tables 1 and 4 white-box; for a purifier they can only be gray-box, "
+            "that is, crafted on the bare classifier."
+        )
+    for number in shown:
+        for other in paper.contradictions(number):
+            yield (
+                f"The paper contradicts itself on {number.row}, {number.dataset}, {number.column}: "
+                f"Table {number.table} prints {number}, Table {other.table} prints {other}."
+            )

@@ -1,0 +1,94 @@
+"""Several trainings of one recipe: then a training is the unit, not an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from benchbox.analysis import welch
+from benchbox.analysis.labels import identity, labelled
+from benchbox.analysis.pairs import ALPHA
+from benchbox.analysis.records import Row
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """One recipe, trained with several seeds.
+
+    Attributes:
+        label: Its name, and how it departs from the usual recipe.
+        rows: One a training; each is scored.
+    """
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def robust(self) -> list[float]:
+        """Robust accuracy of each, in percent."""
+        return [row.robust.percent for row in self.rows if row.robust]
+
+    def __str__(self) -> str:
+        values = self.robust
+        return (
+            f"{self.label} over {len(values)} training seeds: robust {fmean(values):.1f} on average, standard "
+            f"deviation {stdev(values):.1f}, lowest {min(values):.1f}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        values = self.robust
+        return {
+            "label": self.label,
+            "training_seeds": [row.training_seed for row in self.rows],
+            "mean": fmean(values),
+            "sd": stdev(values),
+            "min": min(values),
+        }
+
+
+def repeated(rows: Sequence[Row]) -> list[Trainings]:
+    """The recipes that were trained more than once, in the order of their best row."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.shares is not None and not row.undecided:
+            groups.setdefault(identity(row.defense), []).append(row)
+    return [
+        Trainings(_label(found[0]), tuple(sorted(found, key=lambda row: row.training_seed)))
+        for found in groups.values()
+        # Equal seeds are one recipe on several bases, which are no repetitions.
+        if len(found) > 1 and len({row.training_seed for row in found}) == len(found)
+    ]
+
+
+def said(rows: Sequence[Row], reference: Sequence[Row] = ()) -> Iterator[str]:
+    """A sentence on each such recipe, and on how it differs from the one the rows are compared with."""
+    groups = repeated(rows)
+    others = next((one for one in groups if one.rows[0] in reference), None)
+    for one in groups:
+        versus = _welch(one, others) if others is not None and one is not others else ""
+        yield f"{one}{versus}."
+
+
+def _welch(one: Trainings, other: Trainings) -> str:
+    if min(len(one.robust), len(other.robust)) < welch.ENOUGH:
+        return f"; fewer than {welch.ENOUGH} trainings on a side say nothing of the spread between trainings"
+    found = welch.welch(one.robust, other.robust)
+    if found is None:
+        return "; all trainings of each side came out alike"
+    low, high = found.interval
+    difference = fmean(one.robust) - fmean(other.robust)
+    verdict = "" if found.p < ALPHA else "not "
+    return (
+        f"; {difference:+.1f} points [{low:+.1f}, {high:+.1f}] to {other.label} with the training as the unit, "
+        f"{verdict}significant (Welch's t, p = {found.p:.2g})"
+    )
+
+
+def _label(row: Row) -> str:
+    """The row's label without what tells the trainings apart."""
+    _, _, inside = row.label.partition(" (")
+    kept = [part for part in inside.removesuffix(")").split(", ") if part and part != f"seed {row.training_seed}"]
+    return labelled(row.defense.name, *kept)

@@ -1,0 +1,1 @@
+"""The checks: what is read from the evidence."""

@@ -1,0 +1,259 @@
+"""B, second part: what fails because the attack is too weak, or is not what it seems."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchbox.analysis.pairs import mcnemar
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
+from benchbox.audit.evidence import WHITE_BOX, Case
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
+
+
+@check(
+    "B6",
+    "convergence",
+    needs="loss at every step of PGD",
+    formula="loss rescaled to [0, 1], running best, range over the last 10 steps",
+    threshold="> 0.05 on more than 10 % of the surviving samples: WARN",
+    sentence="the optimisation is incomplete: take more steps",
+    source="Pintor et al. 2022, I4",
+)
+def convergence(case: Case) -> Judgement | None:
+    """Of samples that withstood the attack: a broken one need not converge."""
+    probes = case.probes
+    if probes is None:
+        return incomplete(NOT_PROBED)
+    if not probes.panel.correct.any():
+        return incomplete(NONE_CORRECT)
+    survivors = probes.panel.correct & ~probes.panel.broken(*WHITE_BOX)
+    if not survivors.any():
+        return passed("no sample withstood the attack")
+    if len(probes.trace) < 2:
+        return incomplete("the attack left no trace of its loss")
+    best = np.maximum.accumulate(probes.trace[:, survivors], axis=0)
+    low, high = probes.trace[:, survivors].min(axis=0), best[-1]
+    scaled = (best - low) / np.where(high > low, high - low, 1.0)
+    tail = scaled[-int(limit.TAIL) :]
+    moving = (tail[-1] - tail[0]) > limit.TAIL_RANGE
+    share = float(moving.mean())
+    said = (
+        f"{int(moving.sum())} of {int(survivors.sum())} survivors still climb in the last {int(limit.TAIL)} steps"
+    )
+    ids = list(probes.panel.indices[survivors][moving])
+    return (
+        warn(said, ids, share=share) if share > limit.TAIL_SHARE else passed(said, _few_steps(case), share=share)
+    )
+
+
+@check(
+    "B7",
+    "doubling",
+    needs="the same attack with twice the steps, and with twice the starts",
+    formula="drop of robust accuracy; exact McNemar",
+    threshold="≥ 0.5 points or p < 0.05: WARN; ≥ 2 points and at least 2 samples: FAIL",
+    sentence="the attack has not converged: twice the effort breaks more",
+    source="Carlini et al. 2019",
+)
+def doubling(case: Case) -> Judgement | None:
+    """Below 1,000 samples a drop of half a point cannot be ruled out, so there is no PASS."""
+    probes = case.probes
+    if probes is None or not probes.doubled:
+        return incomplete(NOT_PROBED if probes is None else "no sample to double the attack on")
+    once, n = probes.doubled["once"], int(probes.subset.sum())
+    found = []
+    for what in ("steps", "restarts"):
+        twice = probes.doubled[what]
+        gained, lost = int((twice & ~once).sum()), int((once & ~twice).sum())
+        drop, p = (gained - lost) / n, mcnemar(gained, lost)
+        said = f"twice the {what}: {100 * drop:+.1f} points of attack success on {n} samples (p = {p:.2g})"
+        numbers = {f"{what}: drop": drop, f"{what}: p": p, "n": n}
+        ids = list(probes.panel.indices[twice & ~once])
+        if drop >= limit.DOUBLING_FAIL and gained - lost >= limit.FEW:
+            found.append(fail(said, ids, **numbers))
+        elif drop >= limit.DOUBLING_WARN or (drop > 0 and p < limit.SIGNIFICANT):
+            found.append(warn(said, ids, **numbers))
+        else:
+            lacking = f"{limit.DOUBLING_SAMPLES:.0f} samples are needed to see half a point"
+            nothing_left = bool(once[probes.subset].all())
+            found.append(
+                passed(said, lacking if n < limit.DOUBLING_SAMPLES and not nothing_left else "", **numbers)
+            )
+    return worst(found)
+
+
+@check(
+    "B8",
+    "silent success",
+    needs="first success of the attacked view, label of the returned image",
+    formula="survivors on which the attacked view erred earlier",
+    threshold="≥ 1: WARN",
+    sentence="the returned image is not the worst one found: score the best iterate",
+    source="Pintor et al. 2022, I3",
+)
+def silent(case: Case) -> Judgement | None:
+    """Only where the attacked view is the deployed defence, and deterministic: else a single draw may err."""
+    if case.subject.randomized:
+        return None
+    found = []
+    for panel in case.panels:
+        runs = [r for r in panel.of(*WHITE_BOX, "score", "random", "ensemble") if r.through == "deployed"]
+        if not runs or not panel.correct.any():
+            continue
+        silent_ = np.zeros(len(panel.indices), bool)
+        for run in runs:
+            silent_ |= run.seen & ~run.broken & panel.correct
+        covered = panel.broken("one-step", "iterative", "score", "random", "transfer", "ensemble")
+        ids = list(panel.indices[silent_])
+        alone = int((silent_ & ~covered).sum())
+        said = f"{len(ids)} samples, {alone} of them broken by nothing else ({panel.origin})"
+        found.append(warn(said, ids, silent=len(ids)) if ids else passed(said, silent=0))
+    return worst(found) if found else incomplete("no attack on the deployed defence itself had anything to break")
+
+
+@check(
+    "B11",
+    "gradient fidelity",
+    needs="finite differences of the margin along random directions",
+    formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one",
+    threshold="> 0.05 where plain autograd is said to be exact: WARN; > 0.5: FAIL",
+    sentence="the gradient that is called exact does not match finite differences",
+    source="[P], after Carlini et al. 2019",
+    masking=True,
+)
+def fidelity(case: Case) -> Judgement | None:
+    """Not by correlation: the directions that jump would dominate it."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    claimed = case.subject.exact is not None or not case.subject.stand_ins
+    slopes = case.probes.gradients
+    if "deployed" in slopes.refused:
+        return None if not claimed else fail("autograd gives no gradient at all")
+    if slopes.infidelity is None:
+        return incomplete("differences and gradients are both 0 in the median; B9 judges that", difference=0.0)
+    said = f"relative error {slopes.infidelity:.3g}"
+    if not claimed:
+        return passed(f"{said}; not called exact by the defence", ratio=slopes.infidelity)
+    if slopes.infidelity > limit.FIDELITY_FAIL:
+        return fail(said, ratio=slopes.infidelity)
+    if slopes.infidelity > limit.FIDELITY_WARN:
+        return warn(said, ratio=slopes.infidelity)
+    return passed(said, ratio=slopes.infidelity)
+
+
+@check(
+    "B14",
+    "binarisation test",
+    needs="penultimate features of the defended classifier, 64 samples",
+    formula="success on planted adversarial examples; success of 200 random points",
+    threshold="success < 0.95: FAIL; random > 0.05: INCOMPLETE, too easy",
+    sentence="the attack does not find adversarial examples that are known to exist",
+    source="Zimmermann et al. 2022",
+)
+def binarisation(case: Case) -> Judgement | None:
+    """A failure speaks against the attack, not against the defence."""
+    probes = case.probes
+    if probes is None:
+        return incomplete(NOT_PROBED)
+    test = probes.binarisation
+    if test is None:
+        return incomplete(f"not run: {probes.no_binarisation}")
+    if test.samples == 0:
+        return incomplete(f"no readout separates the planted point on any of {test.failed} samples")
+    said = (
+        f"{100 * test.success:.1f} % found, random points {100 * test.random:.1f} %, "
+        f"on {test.samples} samples with {test.points} inner points"
+    )
+    numbers = {"success": test.success, "random": test.random, "samples": test.samples, "points": test.points}
+    if test.success < limit.BINARISATION:
+        if test.samples < limit.BINARISATION_SAMPLES:
+            return warn(f"{said}; too few samples for a FAIL", test.missed, **numbers)
+        return fail(said, test.missed, **numbers)
+    lacking = ""
+    if test.random > limit.BINARISATION_EASY:
+        lacking = "random points solve it too, so it is too easy to tell"
+    elif test.samples < limit.BINARISATION_SAMPLES:
+        lacking = f"{limit.BINARISATION_SAMPLES:.0f} samples are needed"
+    return passed(said, lacking, **numbers)
+
+
+@check(
+    "B18",
+    "enough EOT draws",
+    needs="two independent EOT gradients; the attack with twice the draws",
+    formula="mean cosine; change of robust accuracy",
+    threshold="cosine < 0.5, or ≥ 0.5 points: WARN",
+    sentence="gradients are averaged over too few draws",
+    source="[P], after Athalye et al. 2018 and Gao et al. 2022",
+)
+def enough_draws(case: Case) -> Judgement | None:
+    """Does not apply to a deterministic defence."""
+    if not case.subject.randomized:
+        return None
+    draws = case.probes.randomness if case.probes else None
+    if draws is None:
+        return incomplete(NOT_PROBED)
+    drop = draws.single - draws.doubled
+    said = f"cosine {draws.cosine:.2f}; twice the draws: {-100 * drop:+.1f} points of robust accuracy"
+    if draws.cosine < limit.EOT_COSINE or drop >= limit.DOUBLING_WARN:
+        return warn(said, cosine=draws.cosine, drop=drop)
+    return passed(said, cosine=draws.cosine, drop=drop)
+
+
+@check(
+    "B19",
+    "fixed randomness",
+    needs="an attack on the defence with its draws known and held",
+    formula="accuracy with held draws − accuracy under EOT",
+    threshold="> 2 points: WARN",
+    sentence="the attack fails even without randomness, so randomness is not what defends",
+    source="Carlini et al. 2019; Liu et al. 2024 (arXiv 2404.14309)",
+)
+def frozen(case: Case) -> Judgement | None:
+    """Does not apply to a deterministic defence."""
+    if not case.subject.randomized:
+        return None
+    draws = case.probes.randomness if case.probes else None
+    if draws is None:
+        return incomplete(NOT_PROBED)
+    said = f"{100 * draws.frozen:.1f} % robust with held draws, {100 * draws.fresh:.1f} % under EOT"
+    bad = draws.frozen > draws.fresh + limit.FROZEN_GAP
+    return (
+        warn(said, frozen=draws.frozen, fresh=draws.fresh)
+        if bad
+        else passed(said, frozen=draws.frozen, fresh=draws.fresh)
+    )
+
+
+@check(
+    "B20",
+    "AutoAttack's flags",
+    needs="the same questions AutoAttack asks of a model",
+    formula="randomised, probabilities, zero gradients, dynamic, number of classes",
+    threshold="any: WARN",
+    sentence="AutoAttack would flag this model",
+    source="AutoAttack, checks.py and flags_doc.md",
+)
+def flags(case: Case) -> Judgement | None:
+    """Asked afresh, not read from a log. A defence that looks at its own saliency is dynamic by design."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    seen, slopes = case.probes.behaviour, case.probes.gradients
+    raised = {
+        "randomised": bool(seen.relabelled.any() or (seen.repeat_gap > limit.REPEAT_GAP).any())
+        or case.subject.randomized,
+        "probabilities": seen.probabilities,
+        "zero gradients": bool(slopes.zero["deployed"].any()),
+        "dynamic (computes gradients itself)": seen.dynamic,
+        "fewer than four classes": seen.classes < 4,
+    }
+    names = [name for name, up in raised.items() if up]
+    return warn(", ".join(names), flags=len(names)) if names else passed("no flag", flags=0)
+
+
+def _few_steps(case: Case) -> str:
+    return case.probes.panel.lacking.get("iterative", "") if case.probes else NOT_PROBED
+
+
+CHECKS = (convergence, doubling, silent, fidelity, binarisation, enough_draws, frozen, flags)

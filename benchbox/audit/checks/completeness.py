@@ -1,0 +1,219 @@
+"""C: was everything tried that an attacker would try? From the store alone."""
+
+from __future__ import annotations
+
+from benchbox.analysis import pairs
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.checks.integrity import NOTHING_STORED
+from benchbox.audit.evidence import Case, families, worst_case
+from benchbox.audit.verdict import Judgement, check, incomplete, passed, warn
+from benchbox.domain import Access
+
+#: A recipe with one of these fields trains on attacks, and they are FGSM or PGD.
+TRAINS_ON_ATTACKS = ("attack_steps", "attack_step_size")
+
+
+@check(
+    "C1",
+    "attack families",
+    needs="names and accesses of finished attacks",
+    formula="number of families; a score-based one, a transferred one, a gradient of the whole defence",
+    threshold="< 4, or one of the three missing: INCOMPLETE",
+    sentence="the attacks are too much alike",
+    source="Carlini et al. 2019",
+)
+def diversity(case: Case) -> Judgement | None:
+    """FGSM, BIM, MIM and PGD are one family."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    found = families(cells)
+    missing = [] if len(found) >= limit.FAMILIES else [f"only {len(found)} families"]
+    missing += [f"no {need} attack" for need in ("score-based", "transfer") if need not in found]
+    if not any(
+        c.cell.access in (Access.WHITE_BOX, Access.BPDA) and "grad" in " ".join(families([c])) for c in cells
+    ):
+        missing.append("no gradient attack on the whole defence")
+    said = ", ".join(sorted(found))
+    return incomplete(f"{', '.join(missing)}; there is {said}", families=len(found)) if missing else passed(said)
+
+
+@check(
+    "C2",
+    "adaptive variants",
+    needs="stand-ins of finished cells",
+    formula="every stand-in, a score-based attack, and images of the bare classifier",
+    threshold="any missing: INCOMPLETE",
+    sentence="the defence was not attacked adaptively",
+    source="Tramèr et al. 2020; Croce et al. 2022",
+)
+def adaptive(case: Case) -> Judgement | None:
+    """Does not apply to a defence without purifier."""
+    if not case.subject.purifies:
+        return None
+    cells = case.stored.finished
+    through = {c.cell.view.stand_in for c in cells if c.cell.access is Access.BPDA}
+    wanted = {name for name in case.subject.stand_ins if name != case.subject.exact}
+    missing = [f"stand-in {name}" for name in sorted(wanted - through)]
+    if "score-based" not in families(cells):
+        missing.append("a score-based attack")
+    if not any(c.cell.access is Access.GRAY_BOX for c in cells):
+        missing.append("images of the bare classifier (gray-box)")
+    if missing:
+        return incomplete(f"missing: {', '.join(missing)}", missing=len(missing))
+    return passed(f"{len(through)} stand-ins, a score-based attack and images of the bare classifier")
+
+
+@check(
+    "C3",
+    "gain over the bare classifier",
+    needs="cells of the bare classifier on the same samples",
+    formula="difference of the worst cases, paired, 95 % interval",
+    threshold="lower end ≤ 0: WARN",
+    sentence="no significant gain over the classifier without the defence",
+    source="Croce et al. 2022",
+)
+def gain(case: Case) -> Judgement | None:
+    """Does not apply to a defence that builds on no other classifier."""
+    if not case.subject.purifies:
+        return None
+    own, static = case.stored.finished, case.stored.comparable(case.stored.static)
+    if not own or not static:
+        return incomplete("the bare classifier and the defence need finished attacks on the same samples")
+    mine, theirs = worst_case(own), worst_case(static)
+    low, high = pairs.bootstrap(mine, theirs)
+    difference = float((mine - theirs).mean())
+    said = f"{100 * difference:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    numbers = {"gain": difference, "low": low, "high": high}
+    return warn(said, **numbers) if low <= 0 else passed(said, **numbers)
+
+
+@check(
+    "C4",
+    "ablation",
+    needs="the bare classifier and every defence declared as an ablation, on the same samples",
+    formula="paired differences of the worst cases, 95 % intervals",
+    threshold="any missing: INCOMPLETE",
+    sentence="nobody measured what each part of the defence contributes",
+    source="Carlini et al. 2019; Tramèr et al. 2020",
+)
+def ablation(case: Case) -> Judgement | None:
+    """Of the bare classifier always, and of every defence that this one declares as itself with parts left out."""
+    if not case.subject.purifies:
+        return None
+    stored = case.stored
+    if not stored.finished:
+        return incomplete(NOTHING_STORED)
+    parts = {"the bare classifier": stored.comparable(stored.static)}
+    for name in case.subject.ablations:
+        named = [c for c in stored.others if c.cell.defense.name == name]
+        parts[name] = stored.comparable([c for c in named if c.cell.training_seed == _seed(case)])
+    mine = worst_case(stored.finished)
+    said, numbers = [], {}
+    for name, cells in parts.items():
+        # A part that was trained several ways is as good as the best of them.
+        variants = [
+            [c for c in cells if c.cell.artifact == a] for a in dict.fromkeys(c.cell.artifact for c in cells)
+        ]
+        if not variants:
+            continue
+        theirs = max((worst_case(variant) for variant in variants), key=lambda shares: float(shares.mean()))
+        low, high = pairs.bootstrap(mine, theirs)
+        numbers[name] = float((mine - theirs).mean())
+        said.append(f"over {name} {100 * numbers[name]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
+    missing = [name for name in parts if name not in numbers]
+    if missing:
+        said.append(f"missing on these samples: {', '.join(missing)}")
+        return incomplete("; ".join(said), **numbers)
+    return passed("; ".join(said), **numbers)
+
+
+@check(
+    "C5",
+    "complementary attacks",
+    needs="flags of each finished attack",
+    formula="lowest accuracy under a single attack − worst case",
+    threshold="> 1 point: WARN",
+    sentence="attacks break different samples, so one more would lower the number",
+    source="Carlini et al. 2019",
+)
+def complementary(case: Case) -> Judgement | None:
+    """The published number is the worst case per sample, so nothing is wrong with it; it is not final either."""
+    cells = case.stored.finished
+    if len(cells) < 2:
+        return incomplete("at least two finished attacks are needed")
+    single = min(float(c.outcome.robust.mean()) for c in cells)
+    gap = single - float(worst_case(cells).mean())
+    said = f"{100 * gap:.1f} points below the best single attack, over {len(cells)} cells"
+    return warn(said, gap=gap) if gap > limit.COMPLEMENTARY else passed(said, gap=gap)
+
+
+@check(
+    "C6",
+    "training attack = evaluation attack",
+    needs="recipe, names of finished attacks",
+    formula="evaluation attacks within the family the defence trains on",
+    threshold="yes: WARN",
+    sentence="evaluated only with attacks of the kind it was trained on",
+    source="Carlini et al. 2019",
+)
+def other_attacks(case: Case) -> Judgement | None:
+    """Read off the recipe: fields of a training attack mean FGSM or PGD."""
+    if not any(name in case.subject.recipe for name in TRAINS_ON_ATTACKS):
+        return None
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    found = families(cells) - {"gradient of the cross-entropy", "transfer"}
+    return passed(f"also {', '.join(sorted(found))}") if found else warn("gradients of the cross-entropy alone")
+
+
+@check(
+    "C7",
+    "steps and restarts",
+    needs="settings of finished attacks",
+    formula="PGD with at least 100 steps, or AutoAttack; at least 10 restarts, or targeted APGD",
+    threshold="below: INCOMPLETE",
+    sentence="too few steps or starts",
+    source="Carlini et al. 2019; AutoAttack",
+)
+def floors(case: Case) -> Judgement | None:
+    """AutoAttack's members bring their own."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    names = {c.cell.attack.name for c in cells if c.cell.view.artifact == c.cell.artifact}
+    whole = [c.cell.attack.arguments for c in cells if c.cell.view.artifact == c.cell.artifact]
+    steps = max((int(a.get("steps", 0)) for a in whole), default=0)
+    restarts = max((int(a.get("restarts", 1)) for a in whole), default=0)
+    enough_steps = steps >= limit.STEPS or bool(names & {"aa", "apgd-ce", "apgd-t"})
+    enough_starts = restarts >= limit.RESTARTS or bool(names & {"aa", "apgd-t"})
+    ran = ", ".join(sorted(names)) or "nothing"
+    said = f"{steps} steps and {restarts} starts at most, {ran} on the defence itself"
+    return passed(said) if enough_steps and enough_starts else incomplete(said, steps=steps, restarts=restarts)
+
+
+@check(
+    "C8",
+    "black-box budget",
+    needs="settings of score-based attacks",
+    formula="queries",
+    threshold="< 5,000: INCOMPLETE",
+    sentence="the black-box attack had too few queries",
+    source="AutoAttack's Square",
+)
+def queries(case: Case) -> Judgement | None:
+    """AutoAttack includes 5,000."""
+    ran = [c.cell.attack for c in case.stored.finished if c.cell.attack.name in ("square", "aa")]
+    if not ran:
+        return incomplete("no score-based attack is finished")
+    most = max(5000 if a.name == "aa" else int(a.arguments.get("queries", 0)) for a in ran)
+    said = f"{most} queries"
+    return passed(said, queries=most) if most >= limit.SQUARE_QUERIES else incomplete(said, queries=most)
+
+
+def _seed(case: Case) -> int:
+    return case.stored.finished[0].cell.training_seed
+
+
+CHECKS = (diversity, adaptive, gain, ablation, complementary, other_attacks, floors, queries)

@@ -1,0 +1,327 @@
+"""A: is the number what it says it is? Any FAIL keeps a defence out of the ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchbox.analysis.stats import clopper_pearson
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.evidence import Case
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
+from benchbox.domain import Access
+
+NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
+NOT_PROBED = "the probes were not run"
+NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
+RESTLESS = "it does not even answer the same question twice the same way (A6), so nothing can be compared"
+
+
+@check(
+    "A1",
+    "budget",
+    needs="stored distances and images",
+    formula="max ‖x_adv − x‖ − ε; range of x_adv; NaN",
+    threshold="> 1e-6, outside [−1e-6, 1 + 1e-6], any NaN: FAIL",
+    sentence="adversarial examples outside the threat model",
+    source="AutoAttack's final print, enforced",
+)
+def budget(case: Case) -> Judgement | None:
+    """Distances as stored by the engine, and the images themselves where they were read again."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    excess = -np.inf
+    samples: list[int] = [i for one in case.stored.rescored for i in one.outside]
+    for evidence in cells:
+        threat, outcome = evidence.cell.threat, evidence.outcome
+        over = (outcome.linf if threat.norm == "linf" else outcome.l2) - threat.epsilon
+        excess = max(excess, float(over.max()))
+        bad = outcome.position[~(over <= limit.RANGE_SLACK)]
+        samples += [evidence.cell.samples.indices[p] for p in bad]
+    if samples:
+        return fail(f"{len(set(samples))} images, by up to {max(excess, 0):.2g}", sorted(set(samples)))
+    images = sum(one.asked for one in case.stored.rescored)
+    return passed(
+        f"{len(cells)} cells inside the ball by their distances, {images} images read again", excess=excess
+    )
+
+
+@check(
+    "A2",
+    "coverage",
+    needs="stored positions",
+    formula="every sample of the list exactly once",
+    threshold="any mismatch: FAIL",
+    sentence="samples are missing or counted twice",
+    source="DiffPure and CARSO evaluation code, which drop or pad batches",
+)
+def coverage(case: Case) -> Judgement | None:
+    """Of cells that call themselves done."""
+    done = [cell for cell in case.stored.cells if cell.status == "done"]
+    if not done:
+        return incomplete(NOTHING_STORED)
+    for evidence in done:
+        wanted = np.arange(len(evidence.cell.samples))
+        if not np.array_equal(np.sort(evidence.outcome.position), wanted):
+            got = len(np.unique(evidence.outcome.position))
+            return fail(f"{evidence.cell.attack.name} has {got} of {len(wanted)} samples", got=got, of=len(wanted))
+        if len(set(evidence.cell.samples.indices)) < len(wanted):
+            return fail(f"the sample list of {evidence.cell.attack.name} names an image twice")
+    open_ = len(case.stored.cells) - len(done)
+    return passed(f"{len(done)} cells have each sample once", f"{open_} cells are unfinished" if open_ else "")
+
+
+@check(
+    "A3",
+    "re-score",
+    needs="stored images, the defence loaded afresh",
+    formula="class of the stored image now = class stored",
+    threshold="any difference, of a deterministic defence: FAIL",
+    sentence="stored adversarial images are classified differently now",
+    source="RobustBench, which re-scores x_adv",
+)
+def rescore(case: Case) -> Judgement | None:
+    """The audit is a process of its own, so state left over from the attack is gone."""
+    if case.subject.randomized:
+        return None
+    found = case.stored.rescored
+    if not found:
+        return incomplete("no stored adversarial image was classified again")
+    differ = sorted({i for one in found for i in one.differ})
+    asked = sum(one.asked for one in found)
+    if differ:
+        return fail(f"{len(differ)} samples of {asked} images", differ, differ=len(differ), asked=asked)
+    return passed(f"{asked} images of {len(found)} cells keep their class", asked=asked)
+
+
+@check(
+    "A4",
+    "threat-model domain",
+    needs="shape of stored images",
+    formula="shape of the perturbation = shape of the data set's images",
+    threshold="differ: FAIL",
+    sentence="the perturbation was applied after resizing",
+    source="AToP's notebook, which attacks 256×256 copies of 32×32 images",
+)
+def domain(case: Case) -> Judgement | None:
+    """The engine itself compares shapes when an attack returns."""
+    shapes = {one.shape for one in case.stored.rescored}
+    if not shapes:
+        return incomplete("no stored adversarial image was read again")
+    wrong = shapes - {tuple(case.stored.shape)}
+    if wrong:
+        return fail(f"images of {sorted(wrong)[0]} in a data set of {case.stored.shape}")
+    return passed(f"images of {tuple(case.stored.shape)}, as in the data set")
+
+
+@check(
+    "A5",
+    "unbounded attack",
+    needs="probes with ε = 0.5 and ε = 1 (L∞)",
+    formula="accuracy on clean-correct samples",
+    threshold="ε = 1: > 0; ε = 0.5: above the largest class share's upper bound: FAIL",
+    sentence="gradients do not reach 0 % without a bound: the attack is broken or the gradients are masked",
+    source="Carlini et al. 2019; CARSO's run at ε = 0.95",
+    masking=True,
+)
+def unbounded(case: Case) -> Judgement | None:
+    """With the whole box to move in, every image of another class is in reach."""
+    probes = case.probes
+    if probes is None:
+        return incomplete(NOT_PROBED)
+    correct = probes.panel.correct
+    if not correct.any():
+        return incomplete(NONE_CORRECT)
+    left = {radius: correct & ~broken for radius, broken in probes.unbounded.items()}
+    n = int(correct.sum())
+    share = {radius: float(flags.sum()) / n for radius, flags in left.items()}
+    largest = int(np.bincount(probes.labels[correct]).max())
+    guess = clopper_pearson(largest, n).high
+    said = ", ".join(f"{100 * s:.1f} % left at ε = {r:g}" for r, s in sorted(share.items()))
+    if share[1.0] > 0 or share[0.5] > guess:
+        radius = 1.0 if share[1.0] > 0 else 0.5
+        return fail(said, list(probes.panel.indices[left[radius]]), full=share[1.0], half=share[0.5], guess=guess)
+    lacking = "" if n >= 100 else f"on {n} samples, not 100"
+    return passed(said, lacking, full=share[1.0], half=share[0.5])
+
+
+@check(
+    "A6",
+    "determinism",
+    needs="five calls on the same images, with the same draws",
+    formula="labels equal; L2 distance of normalised logits; parameters and buffers unchanged",
+    threshold="label change, > 1e-4, or changed state: FAIL",
+    sentence="the defence does not answer the same twice though it says so",
+    source="AutoAttack, check_randomized",
+)
+def determinism(case: Case) -> Judgement | None:
+    """A randomised defence takes all randomness from its draws, so with the same draws it is held to this too."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    seen = case.probes.behaviour
+    gap, relabelled = float(seen.repeat_gap.max()), int(seen.relabelled.sum())
+    ids = list(case.probes.panel.indices[seen.relabelled | (seen.repeat_gap > limit.REPEAT_GAP)])
+    how = [f"distance {gap:.2g}, {relabelled} labels change"]
+    if seen.first_differs:
+        how.append("the first call differs from all later ones")
+    if seen.state_changed:
+        how.append("its parameters or buffers change by being asked")
+    if relabelled or gap > limit.REPEAT_GAP or seen.state_changed:
+        kind = "with its draws held" if case.subject.randomized else "declare it randomised and score fresh draws"
+        return fail(f"{'; '.join(how)}; {kind}", ids, gap=gap, relabelled=relabelled, first=seen.first_differs)
+    return passed(f"five calls agree, distance {gap:.2g}", gap=gap)
+
+
+@check(
+    "A7",
+    "attack moved",
+    needs="displacement of gradient attacks",
+    formula="share of clean-correct samples that no attack broke and none moved by 0.01 ε",
+    threshold="> 0.5 %: FAIL",
+    sentence="the gradient attack did not move (zero or NaN gradient)",
+    source="torchattacks' MIFGSM, whose momentum freezes at the first zero gradient",
+)
+def moved(case: Case) -> Judgement | None:
+    """By single steps from the image itself: a random start moves without any gradient."""
+    found = []
+    for panel in case.panels:
+        runs = panel.of("one-step")
+        if not runs or not panel.correct.any():
+            continue
+        farthest = np.max([run.moved for run in runs], axis=0)
+        still = panel.correct & ~panel.broken("one-step", "iterative")
+        still &= farthest < limit.STILL * case.stored.threat.epsilon
+        share = still.sum() / panel.correct.sum()
+        said = f"{int(still.sum())} of {int(panel.correct.sum())} samples stay where they are ({panel.origin})"
+        found.append((share, said, panel.indices[still]))
+    if not found:
+        return incomplete("no single-step attack was run")
+    share, said, ids = max(found, key=lambda item: float(item[0]))
+    if share > limit.STILL_SHARE:
+        return fail(said, list(ids), share=float(share))
+    return passed(said, share=float(share))
+
+
+@check(
+    "A8",
+    "implementation identity",
+    needs="pass counts of stored AutoAttack cells",
+    formula="mean passes ≥ share of survivors × (7857 forward, 1910 backward)",
+    threshold="fewer: FAIL",
+    sentence="this is not AutoAttack",
+    source="torchattacks' AutoAttack, which has run 10 instead of 100 steps since its version 3.3",
+)
+def identity(case: Case) -> Judgement | None:
+    """Passes are stored as means of a batch, so the bound is what the survivors alone must have cost."""
+    ran = [c for c in case.stored.finished if c.cell.attack.name == "aa" and c.cell.eot == 1]
+    ran = [c for c in ran if c.cell.access is Access.WHITE_BOX]
+    if not ran or case.subject.randomized:
+        return None
+    if case.probes is not None and case.probes.behaviour.classes < 10:
+        return incomplete("with fewer than ten classes AutoAttack has fewer targets, and no known count")
+    for evidence in ran:
+        outcome = evidence.outcome
+        share = float(((outcome.first_success < 0) & (outcome.robust > 0.5)).mean())
+        forwards, backwards = float(outcome.forwards.mean()), float(outcome.backwards.mean())
+        said = f"{forwards:.0f} + {backwards:.0f} passes a sample with {100 * share:.1f} % survivors"
+        if forwards < share * limit.AA_FORWARDS - 1 or backwards < share * limit.AA_BACKWARDS - 1:
+            return fail(said, forwards=forwards, backwards=backwards, survivors=share)
+    return passed(said, forwards=forwards, backwards=backwards, survivors=share)
+
+
+@check(
+    "A9",
+    "clean accuracy",
+    needs="stored clean predictions, the defence loaded afresh",
+    formula="difference of the clean accuracies, on the same samples",
+    threshold="> 0.05 points: FAIL; other classes at the same accuracy: WARN",
+    sentence="weights or preprocessing differ from those that were scored",
+    source="RobustBench's reproduction test",
+)
+def clean(case: Case) -> Judgement | None:
+    """Now against what was stored with the attacks."""
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    evidence = case.stored.finished[0]
+    at = {index: row for row, index in enumerate(evidence.cell.samples.indices)}
+    panel = case.probes.panel
+    rows = [(i, at[int(index)]) for i, index in enumerate(panel.indices) if int(index) in at]
+    if not rows:
+        return incomplete("the probed samples are not among the stored ones")
+    order = np.argsort(evidence.outcome.position)
+    stored = evidence.outcome.clean_correct[order] > 0.5
+    now, then = panel.correct[[i for i, _ in rows]], stored[[j for _, j in rows]]
+    gap = abs(float(now.mean()) - float(then.mean()))
+    said = f"{100 * now.mean():.2f} % now, {100 * then.mean():.2f} % stored, on {len(rows)} samples"
+    differ = [int(panel.indices[i]) for (i, _), a, b in zip(rows, now, then, strict=True) if a != b]
+    if gap > limit.CLEAN_GAP and not case.subject.randomized:
+        return fail(said, differ, gap=gap)
+    if differ:
+        return warn(f"{said}; {len(differ)} samples changed sides", differ, gap=gap)
+    return passed(said, gap=gap)
+
+
+@check(
+    "A10",
+    "batch independence",
+    needs="the same images in other orders and batch sizes",
+    formula="labels; max |Δ logit| over the largest logit",
+    threshold="label change or > 1e-4: FAIL; a module in training mode: WARN",
+    sentence="a prediction depends on the images beside it",
+    source="saliency averaged over a batch; batch norm in training mode",
+)
+def batches(case: Case) -> Judgement | None:
+    """Reversed, in sevens, and one by one."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    seen = case.probes.behaviour
+    if _restless(case):
+        return incomplete(RESTLESS)
+    gap, relabelled = float(seen.batch_gap.max()), int(seen.batch_relabelled.sum())
+    said = f"{relabelled} labels change, logits by {gap:.2g} of the largest"
+    if relabelled or gap > limit.BATCH_GAP:
+        ids = case.probes.panel.indices[seen.batch_relabelled | (seen.batch_gap > limit.BATCH_GAP)]
+        return fail(said, list(ids), gap=gap, relabelled=relabelled)
+    if seen.training:
+        return warn(f"{said}, but a module is in training mode", gap=gap)
+    return passed(said, gap=gap)
+
+
+@check(
+    "A11",
+    "no memory of the images",
+    needs="the same images with inaudible noise (1e-6, and one grey level)",
+    formula="share of samples whose logits change by more than 0.1 of their spread",
+    threshold="> 5 %: WARN; > 50 %: FAIL",
+    sentence="the defence answers differently on the test images than right beside them",
+    source="[P]: a look-up of known images by a hash passes every other check",
+)
+def memory(case: Case) -> Judgement | None:
+    """No classifier of images sees a change of one part in a million; a table of their hashes does."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    if _restless(case):
+        return incomplete(RESTLESS)
+    jumps = case.probes.behaviour.jump > limit.JUMP
+    share = float(jumps.mean())
+    said = (
+        f"{100 * share:.1f} % of the samples jump, by up to {case.probes.behaviour.jump.max():.2g} of their spread"
+    )
+    ids = list(case.probes.panel.indices[jumps])
+    if share > limit.JUMP_FAIL:
+        return fail(said, ids, share=share)
+    if share > limit.JUMP_WARN:
+        return warn(said, ids, share=share)
+    return passed(said, share=share)
+
+
+def _restless(case: Case) -> bool:
+    """Whether answers change although nothing else does."""
+    assert case.probes is not None
+    seen = case.probes.behaviour
+    return bool(seen.relabelled.any() or (seen.repeat_gap > limit.REPEAT_GAP).any())
+
+
+CHECKS = (budget, coverage, rescore, domain, unbounded, determinism, moved, identity, clean, batches, memory)

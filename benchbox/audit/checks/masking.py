@@ -1,0 +1,294 @@
+"""B, first part: what fails because gradients are masked. Every per-sample check judges probes and store alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
+from benchbox.audit.evidence import WHITE_BOX, Case, Kind, Panel, union
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
+
+
+@check(
+    "B1",
+    "black-box beats white-box",
+    needs="per-sample flags of score-based and gradient attacks",
+    formula="samples that a score-based attack breaks and no gradient attack does, over N",
+    threshold="> 0.2 %: WARN; > 1 % and at least 2: FAIL",
+    sentence="a black-box search breaks what no gradient attack breaks, a sign of masked gradients",
+    source="Athalye et al. 2018; AutoAttack, check_square_sr, per sample",
+    masking=True,
+)
+def black_box(case: Case) -> Judgement | None:
+    """Per sample: averages hide it."""
+    return _unique(case, "score", "a score-based attack", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
+
+
+@check(
+    "B2",
+    "transfer beats white-box",
+    needs="per-sample flags of transferred images",
+    formula="as B1, with images crafted on the bare classifier or on a substitute",
+    threshold="> 0.2 %: WARN; > 1 % and at least 2: FAIL",
+    sentence="adversarial images of another model break what gradients of the defence do not",
+    source="Carlini et al. 2019",
+    masking=True,
+)
+def transfer(case: Case) -> Judgement | None:
+    """Does not apply where there is no other model to transfer from."""
+    if not any(panel.of("transfer") for panel in case.panels) and not case.subject.purifies:
+        return None
+    return _unique(case, "transfer", "a transferred image", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
+
+
+@check(
+    "B3",
+    "random points beat gradients",
+    needs="10,000 random points on each of 100 clean-correct samples",
+    formula="samples that a random point breaks and no gradient attack does",
+    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
+    sentence="random noise succeeds where gradients fail",
+    source="Carlini et al. 2019; Athalye et al. 2018",
+    masking=True,
+)
+def random(case: Case) -> Judgement | None:
+    """Only what gradients left standing is tried."""
+    return _unique(case, "random", "a random point", 0.0, limit.RANDOM_FAIL)
+
+
+@check(
+    "B4",
+    "one step beats many",
+    needs="flags of FGSM and of iterated attacks",
+    formula="accuracy under PGD − accuracy under FGSM; samples only FGSM breaks",
+    threshold="PGD weaker: FAIL; equal with samples left, or > 1 % of N by FGSM only: WARN",
+    sentence="the iterative attack is no stronger than a single step",
+    source="Athalye et al. 2018",
+    masking=True,
+)
+def one_step(case: Case) -> Judgement | None:
+    """Equal counts warn only: on a hundred samples a robust model may show them; B5 fails a stuck attack."""
+    found = [_one_step(panel) for panel in case.panels if panel.of("one-step") and panel.of("iterative")]
+    return worst(found) if found else incomplete("FGSM and an iterative attack are needed")
+
+
+def _one_step(panel: Panel) -> Judgement:
+    if not panel.correct.any():
+        return incomplete(f"{NONE_CORRECT} ({panel.origin})")
+    once, often = panel.broken("one-step"), panel.broken("iterative")
+    only = once & ~often
+    n = max(len(panel.indices), 1)
+    said = f"FGSM breaks {int(once.sum())}, PGD {int(often.sum())}, FGSM alone {int(only.sum())} ({panel.origin})"
+    numbers = {"fgsm": int(once.sum()), "pgd": int(often.sum()), "only": int(only.sum())}
+    if often.sum() < once.sum():
+        return fail(said, list(panel.indices[only]), **numbers)
+    if only.sum() / n > limit.ONE_STEP_WARN:
+        return warn(said, list(panel.indices[only]), **numbers)
+    unbroken = int((panel.correct & ~often).sum())
+    if unbroken and often.sum() == once.sum():
+        return warn(f"{said}: the steps after the first gain nothing", **numbers)
+    return passed(said, panel.lacking.get("iterative", ""), **numbers)
+
+
+@check(
+    "B5",
+    "monotone in the radius",
+    needs="the same attack at ε/4, ε/2, ε, 2ε, 4ε",
+    formula="samples broken at one radius and robust at a larger one; change along the ladder",
+    threshold="> 0.5 %: WARN; > 2 % and at least 2, or flat above 0: FAIL",
+    sentence="robust accuracy does not fall as the radius grows",
+    source="Athalye et al. 2018; Carlini et al. 2019",
+    masking=True,
+)
+def monotone(case: Case) -> Judgement | None:
+    """Flat means that nothing more breaks from a quarter of epsilon to four times as much."""
+    probes = case.probes
+    if probes is None:
+        return incomplete(NOT_PROBED)
+    if not probes.panel.correct.any():
+        return incomplete(NONE_CORRECT)
+    radii = sorted(probes.ladder)
+    rungs = [probes.ladder[r] & probes.panel.correct for r in radii]
+    earlier = np.zeros_like(rungs[0])
+    reverted = np.zeros_like(rungs[0])
+    for rung in rungs:
+        reverted |= earlier & ~rung
+        earlier |= rung
+    n = max(int(probes.panel.correct.sum()), 1)
+    curve = [1 - float(rung.sum()) / n for rung in rungs]
+    said = "robust " + " → ".join(f"{100 * c:.0f}" for c in curve) + f" %; {int(reverted.sum())} samples recover"
+    numbers = {f"robust at {r:g} ε": c for r, c in zip(radii, curve, strict=True)}
+    flat = curve[-1] > 0 and curve[0] - curve[-1] <= 0
+    share, ids = reverted.sum() / n, list(probes.panel.indices[reverted])
+    if flat or (share > limit.MONOTONE_FAIL and reverted.sum() >= limit.FEW):
+        return fail(said + ("; the curve is flat" if flat else ""), ids, **numbers)
+    if share > limit.MONOTONE_WARN:
+        return warn(said, ids, **numbers)
+    return passed(said, _few_steps(case), **numbers)
+
+
+@check(
+    "B9",
+    "gradient availability",
+    needs="gradients of both losses at the image and at a random point",
+    formula="autograd error, or Σ|g| = 0 for both losses, through each model",
+    threshold="any: WARN; > 5 % of the samples through every model: FAIL",
+    sentence="gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack",
+    source="AutoAttack, check_zero_gradients; Pintor et al. 2022, I1",
+    masking=True,
+)
+def available(case: Case) -> Judgement | None:
+    """A stand-in with gradients saves the evaluation, not the deployed defence's own gradients."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    slopes = case.probes.gradients
+    shares = {name: float(zero.mean()) for name, zero in slopes.zero.items()}
+    everywhere = np.logical_and.reduce(list(slopes.zero.values()))
+    said = ", ".join(f"{100 * share:.1f} % without gradient through {name}" for name, share in shares.items())
+    said += "".join(f"; autograd through {name}: {text}" for name, text in slopes.refused.items())
+    ids = list(case.probes.panel.indices[everywhere if everywhere.any() else slopes.zero["deployed"]])
+    numbers = {**shares, "zero pixels": slopes.zero_pixels}
+    if everywhere.mean() > limit.ZERO_FAIL:
+        return fail(said, ids, **numbers)
+    if any(shares.values()):
+        return warn(said, ids, **numbers)
+    return passed(said, **numbers)
+
+
+@check(
+    "B10",
+    "loss-landscape noise",
+    needs="100 random draws in ±4/255",
+    formula="mean of |ΔL| / |L| of the margin, clipped at 1",
+    threshold="> 0.1: WARN",
+    sentence="predictions are unstable under noise: average gradients over it",
+    source="Pintor et al. 2022, I2",
+)
+def stability(case: Case) -> Judgement | None:
+    """On clean-correct samples."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    correct = case.probes.panel.correct
+    if not correct.any():
+        return incomplete(NONE_CORRECT)
+    values = case.probes.gradients.unstable[correct]
+    mean = float(values.mean())
+    if mean > limit.UNSTABLE:
+        return warn(
+            f"{mean:.3f} on average", list(case.probes.panel.indices[correct][values > limit.UNSTABLE]), mean=mean
+        )
+    return passed(f"{mean:.3f} on average", mean=mean)
+
+
+@check(
+    "B12",
+    "stand-in failure",
+    needs="what the attacked model and the deployed defence said",
+    formula="share of samples broken on a stand-in that no attack through it breaks on the deployed defence",
+    threshold="> 20 %: WARN",
+    sentence="the stand-in's adversarial images do not carry over to the deployed defence",
+    source="Pintor et al. 2022, I5",
+    masking=True,
+)
+def carries(case: Case) -> Judgement | None:
+    """Does not apply without a stand-in."""
+    if not case.subject.stand_ins:
+        return None
+    worst_share, said, ids = -1.0, "", []
+    for panel in case.panels:
+        for through in dict.fromkeys(run.through for run in panel.of(*WHITE_BOX) if run.through != "deployed"):
+            runs = [run for run in panel.of(*WHITE_BOX) if run.through == through]
+            seen = np.logical_or.reduce([run.seen for run in runs]) & panel.correct
+            if not seen.any():
+                continue
+            lost = seen & ~union(runs, len(panel.indices))
+            share = float(lost.sum() / seen.sum())
+            if share > worst_share:
+                worst_share = share
+                said = f"{100 * share:.1f} % of {int(seen.sum())} through {through} ({panel.origin})"
+                ids = list(panel.indices[lost])
+    if worst_share < 0:
+        return incomplete("no attack through a stand-in broke anything")
+    return (
+        warn(said, ids, share=worst_share)
+        if worst_share > limit.TRANSFER_FAILURE
+        else passed(said, share=worst_share)
+    )
+
+
+@check(
+    "B16",
+    "scale of the logits",
+    needs="logits of the clean images",
+    formula="AutoAttack's rule for probabilities; log Σ exp = 0; share with softmax exactly 1 in float32",
+    threshold="fires, or > 5 %: WARN",
+    sentence="logits are not raw: the cross-entropy has no gradient; return logits and use a margin loss",
+    source="AutoAttack, check_range_output; Carlini & Wagner 2017 on distillation",
+    masking=True,
+)
+def scale(case: Case) -> Judgement | None:
+    """Probabilities behind a logarithm are what AutoAttack's rule misses."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    seen = case.probes.behaviour
+    share = float(seen.saturated.mean())
+    said = f"softmax is exactly 1 on {100 * share:.1f} %"
+    ids = list(case.probes.panel.indices[seen.saturated])
+    if seen.probabilities or seen.log_probabilities:
+        kind = "they are probabilities" if seen.probabilities else "they are logarithms of probabilities"
+        return warn(f"{kind}; {said}", ids, share=share)
+    return warn(said, ids, share=share) if share > limit.SATURATED else passed(said, share=share)
+
+
+def _unique(case: Case, kind: Kind, what: str, warn_above: float, fail_above: float) -> Judgement:
+    """Samples that only runs of a kind break, on each body of evidence."""
+    found = []
+    for panel in case.panels:
+        if not panel.of(kind) or not panel.of(*WHITE_BOX):
+            continue
+        if not panel.correct.any():
+            found.append(incomplete(f"{NONE_CORRECT} ({panel.origin})"))
+            continue
+        only = panel.only((kind,), WHITE_BOX)
+        n, k = max(len(panel.indices), 1), len(only)
+        tried = int((panel.correct & ~panel.broken(*WHITE_BOX)).sum())
+        said = f"{k} of {n} samples fall to {what} alone, {tried} withstood every gradient ({panel.origin})"
+        hard, share = _resisting(panel, only)
+        if k and share < 1:
+            said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
+            said += " and every target too"
+        if share * k / n > fail_above and hard >= limit.FEW:
+            found.append(fail(said, list(only), only=k, n=n))
+        elif k / n > warn_above:
+            found.append(warn(said, list(only), only=k, n=n))
+        else:
+            # Where gradients left nothing standing there is nothing another attack could find.
+            lacking = panel.lacking.get(kind, "") or panel.lacking.get("samples", "") if tried else ""
+            if panel.origin == "store" and kind == "random" and tried:
+                lacking = "the stored noise attack tries fewer points than the check asks for"
+            found.append(passed(said, lacking, only=k, n=n))
+    return (
+        worst(found) if found else incomplete(f"no attack of this kind was run ({kind}) beside a gradient attack")
+    )
+
+
+def _resisting(panel: Panel, only: NDArray[np.int64]) -> tuple[int, float]:
+    """How many of some samples withstand gradients from many more starts, and what share of those it was tried on.
+
+    Samples it was not tried on count as the others came out; all withstand where it was not tried at all.
+    """
+    chosen = np.isin(panel.indices, only)
+    tried = chosen & panel.pursued if panel.pursued is not None else np.zeros_like(chosen)
+    if not tried.any():
+        return int(chosen.sum()), 1.0
+    hard = tried & ~panel.broken("pursuit")
+    return int(hard.sum()), float(hard.sum() / tried.sum())
+
+
+def _few_steps(case: Case) -> str:
+    return case.probes.panel.lacking.get("iterative", "") if case.probes else NOT_PROBED
+
+
+CHECKS = (black_box, transfer, random, one_step, monotone, available, stability, carries, scale)

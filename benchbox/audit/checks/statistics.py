@@ -1,0 +1,214 @@
+"""D: do the numbers carry what is claimed? From the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchbox.analysis import stats
+from benchbox.analysis.compare import compare
+from benchbox.analysis.comparison import Pair
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.checks.integrity import NOTHING_STORED
+from benchbox.audit.evidence import Case, Stored
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
+from benchbox.domain import Access, Evidence
+
+
+@check(
+    "D1",
+    "sample size",
+    needs="n and the worst case",
+    formula="half-width of the Clopper–Pearson interval",
+    threshold="> 1 point: WARN, the rank is a group's (≈); > 3 points: INCOMPLETE",
+    sentence="too few samples for a place of its own",
+    source="[P]",
+)
+def size(case: Case) -> Judgement | None:
+    """Of the accuracy under the strongest single attack."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    n = len(cells[0].outcome)
+    robust = min(float(c.outcome.robust.mean()) for c in cells)
+    interval = stats.clopper_pearson(round(robust * n), n)
+    half = (interval.high - interval.low) / 2
+    said = f"± {100 * half:.1f} points on {n} samples"
+    if half > limit.HALF_WIDTH_FAIL:
+        return incomplete(said, half=half, n=n)
+    return warn(said, half=half, n=n) if half > limit.HALF_WIDTH_WARN else passed(said, half=half, n=n)
+
+
+@check(
+    "D2",
+    "claims about two defences",
+    needs="flags of the other defences in the store on the same samples",
+    formula="exact McNemar on the common worst case, Holm's correction over the defences",
+    threshold="p ≥ 0.05 for any: WARN, same rank",
+    sentence="not significantly better or worse than another defence",
+    source="Holm 1979; McNemar 1947",
+)
+def claim(case: Case) -> Judgement | None:
+    """Over the worst case that each pair has in common, as `benchbox compare` does; Holm over all pairs."""
+    compared = dict(_pairs(case.stored))
+    if not compared:
+        return incomplete("no other defence has finished one of these attacks on these samples")
+    adjusted = dict(zip(compared, pairs.holm([pair.p for pair in compared.values()]), strict=True))
+    said = {
+        name: f"{name} {100 * pair.difference:+.1f} points [{100 * pair.interval.low:+.1f}, "
+        f"{100 * pair.interval.high:+.1f}] (p = {adjusted[name]:.2g})"
+        for name, pair in compared.items()
+    }
+    alike = [text for name, text in said.items() if adjusted[name] >= limit.SIGNIFICANT]
+    if alike:
+        return warn(f"this − the other: {', '.join(alike)}", alike=len(alike), compared=len(compared))
+    return passed(f"differs from every other: {', '.join(said.values())}", alike=0, compared=len(compared))
+
+
+def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
+    """By the other defence's name, the comparison over the worst case both were put to."""
+    others: dict[str, list[Evidence]] = {}
+    for evidence in stored.comparable(stored.others):
+        others.setdefault(evidence.cell.artifact, []).append(evidence)
+    names = [cells[0].cell.defense.name for cells in others.values()]
+    for artifact, cells in others.items():
+        name = cells[0].cell.defense.name
+        both = [*stored.finished, *cells]
+        (found,) = compare(both, stored.subject.artifact, artifact, purifiers=stored.purifiers)
+        label = name if names.count(name) == 1 else f"{name} ({artifact[:8]})"
+        yield from ((label, pair) for pair in found.pairs if pair.scope == "common worst case")
+
+
+@check(
+    "D3",
+    "how attacks are united",
+    needs="per-sample flags",
+    formula="per-sample worst case, not the lowest of the means",
+    threshold="otherwise: WARN",
+    sentence="the number is no worst case per sample",
+    source="Carlini et al. 2019",
+)
+def aggregate(case: Case) -> Judgement | None:
+    """benchbox stores flags and unites them per sample, so only their absence can fail here."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    return passed(f"{len(cells)} cells united sample by sample")
+
+
+@check(
+    "D4",
+    "attack seeds",
+    needs="the same attack with at least three seeds",
+    formula="range of its accuracy over the seeds",
+    threshold="> 1 point: WARN; fewer seeds: INCOMPLETE",
+    sentence="the number depends on the attack's seed",
+    source="[P], after Madry's leaderboards, where restarts alone are worth 2.9 points",
+)
+def seeds(case: Case) -> Judgement | None:
+    """Cells that differ in nothing else."""
+    groups: dict[str, dict[int, float]] = {}
+    for evidence in case.stored.finished:
+        cell = evidence.cell
+        key = f"{cell.attack} {cell.access} {cell.view} {cell.eot}"
+        groups.setdefault(key, {})[cell.attack_seed] = float(evidence.outcome.robust.mean())
+    repeated = [by_seed for by_seed in groups.values() if len(by_seed) >= limit.SEEDS]
+    if not repeated:
+        return incomplete(f"no attack was run with {int(limit.SEEDS)} seeds; use --attack-seed")
+    spread = max(max(by_seed.values()) - min(by_seed.values()) for by_seed in repeated)
+    said = f"{100 * spread:.1f} points over the seeds of {len(repeated)} attacks"
+    return warn(said, spread=spread) if spread > limit.SEED_RANGE else passed(said, spread=spread)
+
+
+@check(
+    "D5",
+    "scoring of a randomised defence",
+    needs="predictions in R fresh draws",
+    formula="R; from them the expected accuracy, the majority vote and the worst of R",
+    threshold="R < 10: INCOMPLETE",
+    sentence="too few scoring draws",
+    source="[P], after ADP, where the statistic moves the number by 17 to 36 points (Croce et al. 2022)",
+)
+def scoring(case: Case) -> Judgement | None:
+    """Does not apply to a deterministic defence."""
+    if not case.subject.randomized:
+        return None
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    draws = min(c.cell.scoring_draws for c in case.stored.finished)
+    return (
+        passed(f"{draws} draws", draws=draws)
+        if draws >= limit.SCORING_DRAWS
+        else incomplete(f"{draws} draws", draws=draws)
+    )
+
+
+@check(
+    "D6",
+    "selection and scoring apart",
+    needs="draws by which the worst attack is chosen and scored",
+    formula="disjoint",
+    threshold="overlap: FAIL",
+    sentence="the worst attack is chosen by the draws that score it",
+    source="[P], after DiffBreak's warning",
+)
+def apart(case: Case) -> Judgement | None:
+    """Attack and scoring draw from streams of different names; the worst case needs two draws to keep apart."""
+    if not case.subject.randomized:
+        return None
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    draws = min(c.cell.scoring_draws for c in case.stored.finished)
+    said = f"{draws} scoring draws"
+    return (
+        passed(f"{said}, chosen on half of them and scored on the others")
+        if draws > 1
+        else fail(said, draws=draws)
+    )
+
+
+@check(
+    "D7",
+    "cost",
+    needs="pass counters",
+    formula="forward and backward passes a sample",
+    threshold="missing: INCOMPLETE",
+    sentence="nobody counted what the attacks cost",
+    source="[P], after AttackBench",
+)
+def cost(case: Case) -> Judgement | None:
+    """Counted by the view, whatever the attack says of itself."""
+    counted = [c for c in case.stored.finished if c.cell.access is not Access.IMPORTED]
+    cells = [c for c in counted if c.cell.attack.name != "null"]
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    silent = [c.cell.attack.name for c in cells if not c.outcome.forwards.any()]
+    if silent:
+        return incomplete(f"no pass was counted for {', '.join(sorted(set(silent)))}")
+    total = sum(float(np.mean(c.outcome.forwards + c.outcome.backwards)) for c in cells)
+    return passed(f"{total:.0f} passes a sample over {len(cells)} cells", passes=total)
+
+
+@check(
+    "D8",
+    "which samples",
+    needs="sample list",
+    formula="declared, with the digest of its images",
+    threshold="missing: INCOMPLETE",
+    sentence="nobody knows which samples the number is about",
+    source="[P]",
+)
+def subset(case: Case) -> Judgement | None:
+    """The list is part of every cell's key."""
+    cells = case.stored.finished
+    if not cells:
+        return incomplete(NOTHING_STORED)
+    samples = cells[0].cell.samples
+    if not samples.digest:
+        return incomplete("the sample list has no digest")
+    which = "the first" if samples.indices == tuple(range(len(samples))) else "a choice of"
+    return passed(f"{which} {len(samples)} {samples.split} images, digest {samples.digest[:12]}")
+
+
+CHECKS = (size, claim, aggregate, seeds, scoring, apart, cost, subset)

@@ -1,0 +1,1 @@
+"""The probes: what is asked of a defence itself."""

@@ -1,0 +1,156 @@
+"""The probes of gradients: are there any, are they right, and what do a defence's own draws do to them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchbox.audit.checks import thresholds
+from benchbox.audit.probes.measurements import Flags, Gradients, Randomness
+from benchbox.audit.probes.search import LOSSES, Target, gradient
+from benchbox.audit.probes.search import refused as autograd_refused
+from benchbox.contract.ascent import Loss, margin
+from benchbox.contract.view import Forward
+
+#: Half the distances of the finite differences.
+STEPS = (1e-3, 1e-4)
+#: Draws of the noise of indicator I2.
+NOISE_DRAWS = 100
+
+
+def examine(target: Target) -> Gradients:
+    """Gradients at the clean images and at random points of the ball, through every model."""
+    zero: dict[str, Flags] = {}
+    refused: dict[str, str] = {}
+    zero_pixels = 0.0
+    for name, forward in target.models().items():
+        try:
+            largest, share = _largest(target, forward)
+        except RuntimeError as error:
+            if not autograd_refused(error):
+                raise
+            refused[name], largest, share = " ".join(str(error).split())[:200], torch.zeros(len(target.y)), 1.0
+        zero[name] = (largest == 0).cpu().numpy()
+        if name == "deployed":
+            zero_pixels = share
+    infidelity, difference = (None, 0.0) if "deployed" in refused else _infidelity(target)
+    return Gradients(zero, refused, zero_pixels, _instability(target).numpy(), infidelity, difference)
+
+
+def _largest(target: Target, forward: Forward) -> tuple[Tensor, float]:
+    """(N,) sum of absolute gradients, larger of both losses, smaller of two points; share of zero pixels."""
+    start = target.threat.random_start(target.x, target.draws.at("audit", "gradient"))
+    sums, zeros = [], []
+    for x in (target.x, start):
+        each = []
+        for loss in LOSSES.values():
+            view = target.view(forward, "gradient", eot=1)
+            found, _, _ = view.gradient(x, partial(_of, loss, target.y))
+            each.append(found.abs().flatten(1).sum(1))
+            zeros.append(float((found == 0).float().mean()))
+        sums.append(torch.stack(each).amax(0))
+    return torch.stack(sums).amin(0), min(zeros)
+
+
+def _of(loss: Loss, y: Tensor, logits: Tensor) -> Tensor:
+    return loss(logits, y)
+
+
+def _infidelity(target: Target) -> tuple[float | None, float]:
+    """Median over directions of |FD - <g, d>| over the median of |FD|, of the margin; the lowest over `STEPS`.
+
+    A correlation would be dominated by the few directions that jump. A wrong gradient is wrong at every distance;
+    the kinks of a wide network, of which a longer difference crosses more, are not. At random points of the ball,
+    where attacks start: in the flat regions of an image max pooling has ties, and no gradient. They are drawn
+    into the box, so that no difference leaves it, and the draws of a randomised defence are held.
+    """
+    start = target.threat.random_start(target.x, target.draws.at("audit", "fidelity", "point"))
+    x = start * (1 - 4 * max(STEPS)) + 2 * max(STEPS)
+    held = target.draws.at("audit", "fidelity")
+
+    def loss(at: Tensor) -> Tensor:
+        return margin(target.defense(at, held), target.y)
+
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
+    found = [_error(target, loss, x, slope, step) for step in STEPS]
+    # Where nothing moves there is nothing to compare: that says no more than any step that sees something.
+    return min(found, key=lambda one: float("inf") if one[0] is None else one[0])
+
+
+def _error(
+    target: Target, loss: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor, step: float
+) -> tuple[float | None, float]:
+    """The relative error at one distance, and the median size of the differences; None if both are 0."""
+    errors, sizes = [], []
+    with torch.no_grad():
+        for i in range(target.effort.directions):
+            d = target.draws.at("audit", "direction", i).uniform(*x.shape[1:]).sub(0.5).sign()
+            difference = (loss(x + step * d) - loss(x - step * d)) / (2 * step)
+            errors.append((difference - (slope * d).flatten(1).sum(1)).abs())
+            sizes.append(difference.abs())
+    error, size = float(torch.cat(errors).median()), float(torch.cat(sizes).median())
+    return (error / size if size > 0 else None if error == 0 else float("inf")), size
+
+
+def _instability(target: Target) -> Tensor:
+    """(N,) indicator I2 on the margin: mean of |L(x) - L(x + u)| / |L(x)| over small noise, clipped at 1."""
+    radius = float(thresholds.UNSTABLE_RADIUS)
+    held = target.draws.at("audit", "unstable")
+    total = torch.zeros(len(target.y), device=target.y.device)
+    with torch.no_grad():
+        here = margin(target.defense(target.x, held), target.y)
+        scale = torch.where(here == 0, torch.ones_like(here), here.abs())
+        for i in range(NOISE_DRAWS):
+            noise = held.at("noise", i).uniform(*target.x.shape[1:], low=-radius, high=radius)
+            there = margin(target.defense(target.x + noise, held), target.y)
+            total += (here - there).abs() / scale
+    return (total / NOISE_DRAWS).clamp_max(1).double().cpu()
+
+
+def randomness(target: Target, forward: Forward, through: str, subset: Target) -> Randomness:
+    """What the draws of a randomised defence do to its attack; for B18 and B19.
+
+    Args:
+        target: All samples.
+        forward: The model to differentiate.
+        through: What it is called.
+        subset: The samples on which the EOT draws are doubled.
+    """
+    eot = target.effort.eot
+    x = target.threat.random_start(target.x, target.draws.at("audit", "eot"))
+    pair = [
+        target.view(forward, f"eot {i}").gradient(x, lambda logits: margin(logits, target.y))[0].flatten(1)
+        for i in (0, 1)
+    ]
+    cosine = float(F.cosine_similarity(pair[0], pair[1], dim=1).mean())
+    robust = [
+        1 - gradient(subset, forward, f"eot {n}", "margin", through=through, eot=n).run.broken.mean()
+        for n in (eot, 2 * eot)
+    ]
+    frozen = _held(subset, through)
+    return Randomness(cosine, float(robust[1]), float(robust[0]), frozen, float(robust[0]))
+
+
+def _held(target: Target, through: str) -> float:
+    """Accuracy of the defence with its draws known and held, under both losses and every start."""
+    held = target.draws.at("audit", "frozen")
+    right = torch.ones(len(target.y), dtype=torch.bool, device=target.y.device)
+    for loss in LOSSES:
+        for start in range(target.effort.restarts):
+            found = gradient(
+                target,
+                lambda x, draws: target.defense(x, held),
+                f"frozen {loss} {start}",
+                loss,
+                through=through,
+                eot=1,
+            )
+            with torch.no_grad():
+                right &= target.defense(found.x, held).argmax(1) == target.y
+    return float(right.float().mean())

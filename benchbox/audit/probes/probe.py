@@ -1,0 +1,264 @@
+"""Runs every probe on a trained defence, the cheapest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbox.audit.checks import thresholds
+from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
+from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search
+from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
+from benchbox.audit.probes.search import LOSSES, Found, Target
+from benchbox.contract.defense import Defense
+from benchbox.contract.view import Forward
+from benchbox.domain import ThreatModel
+from benchbox.draws import Draws
+from benchbox.errors import DefenseError, RequestError
+
+#: Rungs of the ladder of radii, in epsilon.
+RUNGS = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: L-infinity radii at which nothing of an image is left.
+UNBOUNDED = (0.5, 1.0)
+
+
+def probe(
+    defense: Defense,
+    x: Tensor,
+    y: Tensor,
+    indices: Tensor,
+    threat: ThreatModel,
+    effort: Effort | None = None,
+    *,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda what: None,
+) -> Probes:
+    """Probe a trained defence.
+
+    Args:
+        defense: In evaluation mode, its parameters frozen; not asked about these images before.
+        x: (N, C, H, W) float32 in [0, 1].
+        y: (N,) int64.
+        indices: (N,) int64, positions in the data set.
+        threat: The ball.
+        effort: How hard to try.
+        seed: Of every draw.
+        report: Told what begins.
+    """
+    begin = time.perf_counter()
+    effort = effort or Effort()
+    target = Target(defense, x, y, Draws(indices.to(x.device), seed), threat, effort)
+    report("asking")
+    answers = behaviour.ask(target)
+    target.steady = answers.steady
+    correct = ~target.wrong(x, "clean")
+    report("gradients")
+    slopes = gradients.examine(target)
+    report("attacks inside the ball")
+    found, strongest = _white_box(target, correct)
+    runs = [one.run for one in found]
+    if (other := search.transfer(target)) is not None:
+        runs.append(other)
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
+    standing = correct & ~panel.broken(*WHITE_BOX)
+    report("random points and score-based search")
+    runs += [random_search.squares(target, standing), random_search.random_points(target, standing)]
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y)))
+    suspects = _first(panel.suspects, int(thresholds.SUSPECTS))
+    fell = np.zeros(len(suspects), bool)
+    fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
+    panel = replace(panel, pursued=suspects).with_pursuit(fell)
+    model = target.models()[strongest]
+    report("other radii")
+    trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
+    subset = _first(correct, effort.doubled)
+    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
+    ladder = _ladder(target, model, strongest)
+    unbounded = {radius: search.unbounded(target, model, strongest, radius) for radius in UNBOUNDED}
+    report("twice the steps, twice the starts")
+    doubled = _doubled(chosen, model, strongest, subset)
+    draws = (
+        gradients.randomness(target, model, strongest, chosen) if defense.randomized and len(chosen.y) else None
+    )
+    report("planted adversarial examples")
+    planted, why = _binarisation(target, strongest, correct)
+    return Probes(
+        effort=effort,
+        panel=panel,
+        strongest=strongest,
+        ladder=ladder,
+        unbounded=unbounded,
+        subset=subset,
+        doubled=doubled,
+        trace=trace.numpy(),
+        behaviour=answers,
+        gradients=slopes,
+        randomness=draws,
+        binarisation=planted,
+        no_binarisation=why,
+        labels=y.cpu().numpy(),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
+    """FGSM and PGD through every model with both losses, and the model that broke most samples.
+
+    A sample that PGD broke through a model is not attacked through it again: only the union counts.
+    """
+    found: list[Found] = []
+    broken_through: dict[str, int] = {}
+    for name, forward in target.models().items():
+        for loss in LOSSES:
+            label = f"FGSM, {loss}, {name}"
+            found.append(search.gradient(target, forward, label, loss, through=name, one_step=True))
+        left = correct.copy()
+        for restart in range(target.effort.restarts):
+            for loss in LOSSES:
+                label = f"PGD-{target.effort.steps}, {loss}, {name}, start {restart}"
+                found.append(search.gradient(target, forward, label, loss, through=name, on=left))
+                left &= ~found[-1].run.broken
+        broken_through[name] = int((correct & ~left).sum())
+    return found, max(broken_through, key=lambda name: broken_through[name])
+
+
+def pursue(target: Target) -> Flags:
+    """(N,) broken by PGD through any model, with many more starts, and towards each other class.
+
+    An honest robust model has samples that few starts reach and a search by scores does; masked gradients do not
+    get there however often they start.
+    """
+    flags: Flags = np.zeros(len(target.y), bool)
+    for name, forward in target.models().items():
+        flags = _both(
+            target, forward, name, f"pursuit {name}", starts=range(int(thresholds.RESTARTS)), broken=flags
+        )
+        for offset in range(1, min(target.defense.images.classes, int(thresholds.TARGETS) + 1)):
+            label, loss = f"pursuit {name} {offset}", f"target {offset}"
+            flags = flags | search.gradient(target, forward, label, loss, through=name, on=~flags).run.broken
+    return flags
+
+
+def _ladder(target: Target, model: Forward, through: str) -> dict[float, Flags]:
+    return {
+        rung: _both(target, model, through, f"ladder {rung}", threat=target.threat.scaled(rung)) for rung in RUNGS
+    }
+
+
+def _both(
+    target: Target,
+    model: Forward,
+    through: str,
+    name: str,
+    *,
+    threat: ThreatModel | None = None,
+    steps: int | None = None,
+    starts: range = range(1),
+    broken: Flags | None = None,
+) -> Flags:
+    """(N,) broken by PGD with either loss from any start; what is `broken` already is not attacked."""
+    flags: Flags = np.zeros(len(target.y), bool) if broken is None else broken
+    for start in starts:
+        for loss in LOSSES:
+            # The start's name leaves out the number of steps: more steps begin where fewer did.
+            label = f"{name}, {loss}, {start}"
+            run = search.gradient(
+                target, model, label, loss, through=through, threat=threat, steps=steps, on=~flags
+            ).run
+            flags = flags | run.broken
+    return flags
+
+
+def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dict[str, Flags]:
+    steps, restarts = chosen.effort.steps, chosen.effort.restarts
+    if not len(chosen.y):
+        return {}
+    once = _both(chosen, model, through, "doubling", steps=steps, starts=range(restarts))
+    more = range(restarts, 2 * restarts)
+    found = {
+        "once": once,
+        "steps": _both(chosen, model, through, "doubling", steps=2 * steps, starts=range(restarts)),
+        # The first half of twice the starts is the usual attack.
+        "restarts": _both(chosen, model, through, "doubling", steps=steps, starts=more, broken=once),
+    }
+    spread: dict[str, Flags] = {name: np.zeros(len(subset), bool) for name in found}
+    for name, flags in found.items():
+        spread[name][subset] = flags
+    return spread
+
+
+def _binarisation(target: Target, strongest: str, correct: Flags) -> tuple[Binarisation | None, str]:
+    if target.effort.binarisation == 0:
+        return None, "it was left out"
+    rows = np.flatnonzero(correct)
+    if not len(rows):
+        return None, "no clean image is classified correctly"
+    try:
+        return binarisation.test(target.rows(torch.from_numpy(rows).to(target.y.device)), strongest), ""
+    except (RequestError, DefenseError, RuntimeError) as error:
+        return None, " ".join(str(error).split())
+
+
+def _first(flags: Flags, n: int) -> Flags:
+    kept: Flags = np.zeros(len(flags), bool)
+    kept[np.flatnonzero(flags)[:n]] = True
+    return kept
+
+
+def _lacking(effort: Effort, n: int) -> dict[str, str]:
+    """What the effort leaves open, by kind of run."""
+    lacking = {}
+    if effort.random_points < thresholds.RANDOM_POINTS:
+        lacking["random"] = (
+            f"only {effort.random_points} random points were tried, not {thresholds.RANDOM_POINTS:.0f}"
+        )
+    if effort.queries < thresholds.QUERIES:
+        lacking["score"] = f"the search had only {effort.queries} queries, not {thresholds.QUERIES:.0f}"
+    if effort.steps < thresholds.STEPS:
+        lacking["iterative"] = f"PGD had only {effort.steps} steps, not {thresholds.STEPS:.0f}"
+    if n < 100:
+        lacking["samples"] = f"only {n} samples were probed, not 100"
+    return lacking
+
+
+class Passes(NamedTuple):
+    """Passes over one sample.
+
+    Attributes:
+        weak: Gradients, if the sample falls at once to every attack that should break it.
+        robust: Gradients, if it withstands everything inside the ball.
+        forward: Forward passes alone.
+        standing: Further ones if it withstands every gradient.
+    """
+
+    weak: int
+    robust: int
+    forward: int
+    standing: int
+
+
+def passes(defense: Defense, effort: Effort) -> Passes:
+    """What the probes will ask for: a sample that falls is let go, but where a defence is randomised."""
+    models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
+    eot, losses = effort.eot if defense.randomized else 1, len(LOSSES)
+    pgd = losses * effort.steps
+    doubled = min(effort.doubled / max(effort.samples, 1), 1)
+    planted = min(effort.binarisation / max(effort.samples, 1), 1)
+    robust = pgd * (models * effort.restarts + len(RUNGS) + len(UNBOUNDED) + doubled * 4 * effort.restarts)
+    # Four steps for each attack: through every model, at every radius, and three for the doubling.
+    weak: float = 4 * (models * losses + len(RUNGS) + len(UNBOUNDED) + 3)
+    if defense.randomized:
+        # Nothing is let go within a run, and the draws are examined by four more runs.
+        weak = pgd * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 4)
+        robust += pgd * doubled * 4
+    hunt = planted * effort.steps * effort.restarts / 2
+    alone = planted * (binarisation.INNER + binarisation.RANDOM) + gradients.NOISE_DRAWS + 50
+    # Random points end early where they come nowhere near an error.
+    standing = min(effort.random_points, random_search.SETTLING) + effort.queries
+    return Passes(round(eot * (weak + hunt / 4)), round(eot * (robust + hunt)), round(alone), standing)

@@ -1,0 +1,102 @@
+"""The one gradient-ascent loop: FGSM, BIM, MIM, PGD and Carlini–Wagner are settings of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchbox.contract.view import View
+from benchbox.domain import ThreatModel
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy per sample: logits (N, K), classes (N,) -> (N,)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Best other logit minus the true one, per sample; positive means misclassified (Carlini & Wagner 2017)."""
+    true = y[:, None]
+    return logits.scatter(1, true, -torch.inf).amax(1) - logits.gather(1, true).squeeze(1)
+
+
+def ascend(
+    model: View,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    loss: Loss = cross_entropy,
+    momentum: float | None = None,
+    keep: Literal["last", "best"] = "last",
+) -> Tensor:
+    """Projected gradient ascent on a loss, by sign steps (L∞) or normalised steps (L2).
+
+    Costs `steps` forward and backward passes; `keep="best"` adds one forward pass for the last iterate.
+
+    Args:
+        model: The view under attack.
+        x: (N, C, H, W) clean images.
+        y: (N,) true classes.
+        threat: The ball.
+        start: (N, C, H, W) first iterate, inside the ball.
+        steps: Number of steps.
+        step_size: Length of a step in the norm of the ball.
+        loss: (logits, y) -> per-sample losses, ascended.
+        momentum: μ of the accumulated, L1-normalised gradient (MI-FGSM; Dong et al. 2018, Eq. 6); None for none.
+        keep: Return the last iterate, as the reference implementations do, or for each sample the best one
+            seen: misclassified before correct, then by loss.
+
+    Returns:
+        (N, C, H, W) images inside the ball.
+    """
+    x_adv = start
+    velocity = torch.zeros_like(x)
+    best = _Best(start, torch.zeros_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=x.device))
+    for _ in range(steps):
+        gradient, losses, logits = model.gradient(x_adv, lambda logits: loss(logits, y))
+        if keep == "best":
+            best = best.update(x_adv, logits.argmax(1) != y, losses)
+        if momentum is not None:
+            # A gradient of exactly zero must leave the sample movable: 0/0 would freeze it as NaN for ever.
+            mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-30)
+            velocity = gradient = momentum * velocity + gradient / mean.view(-1, 1, 1, 1)
+        x_adv = threat.project(x_adv + step_size * direction(gradient, threat), x)
+    if keep == "best":
+        with torch.no_grad():
+            logits = model(x_adv)
+        return best.update(x_adv, logits.argmax(1) != y, loss(logits, y)).x
+    return x_adv
+
+
+def direction(gradient: Tensor, threat: ThreatModel) -> Tensor:
+    """The steepest unit step of the ball's norm: the sign for L∞, the normalised gradient for L2."""
+    if threat.norm == "linf":
+        return gradient.sign()
+    length: Tensor = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return gradient / length.view(-1, 1, 1, 1)
+
+
+class _Best(NamedTuple):
+    """The best iterate of each sample so far: a misclassified one beats any correct one, then the loss decides."""
+
+    x: Tensor
+    wrong: Tensor
+    loss: Tensor
+
+    def update(self, x: Tensor, wrong: Tensor, loss: Tensor) -> _Best:
+        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (loss > self.loss))
+        return _Best(
+            torch.where(better.view(-1, 1, 1, 1), x, self.x),
+            torch.where(better, wrong, self.wrong),
+            torch.where(better, loss, self.loss),
+        )

@@ -1,0 +1,139 @@
+"""The interface of an attack: a plug-in writes the search, the engine checks what comes back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self, final, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from benchbox.contract.view import View
+from benchbox.domain import TOLERANCE, Access, Card, ThreatModel
+from benchbox.draws import Draws
+from benchbox.errors import AttackError, RequestError, unknown
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """Adversarial images and what they cost; row i is one sample.
+
+    Attributes:
+        x: (N, C, H, W) float32 in [0, 1], inside the ball.
+        first_success: (N,) int64, see `View.first_success`.
+        forwards: (N,) float64 forward passes.
+        backwards: (N,) float64 backward passes.
+    """
+
+    x: Tensor
+    first_success: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Searches a threat model's ball for images that a model gets wrong.
+
+    The fields of a subclass are its hyper-parameters; model, data and ball come at the call, so one object
+    serves a whole grid. An attack never grades itself: the harness scores what it returns.
+
+    Attributes:
+        card: Name, paper, year.
+        needs: What it asks of the model: `gradient`, `scores`, `labels`, or `nothing`.
+        standard: The accesses under which `--attacks all` runs it.
+        settings: Departures from the field defaults, by data set or by family (`mnist`, `cifar`).
+        averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
+            record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
+        version: Raised when a change to the code changes its results.
+    """
+
+    card: ClassVar[Card]
+    needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "gradient"
+    standard: ClassVar[tuple[Access, ...]] = ()
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    averaging: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def configure(cls, *scopes: str, **overrides: Any) -> Self:
+        """The attack as it is run on a data set: defaults, then the settings of each scope, then the overrides.
+
+        Raises:
+            RequestError: An override names no field, or its value does not fit.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in overrides:
+            if name not in known:
+                raise unknown(f"setting of attack {cls.card.name}", name, known)
+        settings: dict[str, Any] = {}
+        for scope in scopes:
+            settings |= cls.settings.get(scope, {})
+        return cls(**settings | {name: cls._fitted(name, value) for name, value in overrides.items()})
+
+    @classmethod
+    def _fitted(cls, name: str, value: Any) -> Any:
+        """A value as the type of its field; a dataclass would take anything and fail within the search."""
+        try:
+            return TypeAdapter(get_type_hints(cls)[name]).validate_python(value)
+        except NameError:
+            return value  # a plug-in may import its types for the type checker alone
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise RequestError(f"{cls.card.name}.{name} = {value!r} does not fit: {reason}") from None
+
+    @abstractmethod
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """Return an image for each sample, as bad for the model as it can find inside the ball.
+
+        Args:
+            model: Images (n, C, H, W) -> logits (n, K); counts its passes, averages gradients when randomised.
+            x: (N, C, H, W) float32 in [0, 1]. Not to be modified.
+            y: (N,) int64, true classes.
+            threat: The ball. `threat.project` returns to it.
+            draws: The only source of randomness; row i belongs to sample i.
+        """
+
+    @final
+    def __call__(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Crafted:
+        """Run the search and check that it kept to its contract.
+
+        Raises:
+            AttackError: The images are outside the ball or the box, not finite, of another shape, or the
+                search changed the batch it was given.
+        """
+        before = x.clone()
+        found = self.search(model, x, y, threat, draws.at("attack")).detach()
+        if not torch.equal(before, x):
+            raise AttackError(f"attack {self.card.name} changed the batch it was given; work on a copy")
+        self._check(found, x, threat)
+        forwards, backwards = model.passes()
+        return Crafted(
+            threat.project(found, x).contiguous(),
+            model.first_success,
+            torch.full(y.shape, forwards, dtype=torch.float64),
+            torch.full(y.shape, backwards, dtype=torch.float64),
+        )
+
+    def _check(self, found: Tensor, x: Tensor, threat: ThreatModel) -> None:
+        name = self.card.name
+        if found.shape != x.shape or found.dtype != x.dtype:
+            raise AttackError(
+                f"attack {name} returned {found.dtype} {tuple(found.shape)} for {x.dtype} {tuple(x.shape)}; "
+                "return one image per sample, of the same type"
+            )
+        if not bool(found.isfinite().all()):
+            raise AttackError(f"attack {name} returned NaN or infinity; guard its divisions")
+        excess = float((threat.norms(found - x) - threat.epsilon).max()) if len(x) else 0.0
+        if excess > TOLERANCE:
+            raise AttackError(
+                f"attack {name} left the ball {threat} by {excess:.2g}; finish with threat.project(x_adv, x)"
+            )
+        low, high = (float(found.min()), float(found.max())) if len(x) else (0.0, 1.0)
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise AttackError(
+                f"attack {name} returned pixels in [{low:.4g}, {high:.4g}]; finish with threat.project(x_adv, x)"
+            )

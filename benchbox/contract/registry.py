@@ -1,0 +1,247 @@
+"""One door for every plug-in: built-ins, workspace files, single files, and installed packages.
+
+A name maps to a claim, and a claim is loaded only when it is asked for, so `benchbox --help` and `list`
+of names never import torch. A name claimed twice is an error that names both claimants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[T]):
+    """A loaded plug-in.
+
+    Attributes:
+        name: What it is asked for by.
+        cls: The class itself.
+        origin: Who claims the name, in words.
+        code: Which code stands behind the name; part of the identity of every result.
+        preset: Arguments that belong to the name (`torchattacks:PGD` sets `attack`).
+    """
+
+    name: str
+    cls: type[T]
+    origin: str
+    code: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim(Generic[T]):
+    """A name, who claims it, and how to load it."""
+
+    origin: str
+    load: Callable[[], tuple[type[T], str]]
+
+
+class Registry(Generic[T]):
+    """The plug-ins of one kind.
+
+    Args:
+        kind: In the user's words: `defence`, `attack`.
+        folder: Name of the workspace folder; also of the built-in package below `benchbox.plugins`.
+        base: "module:Class" that every plug-in derives from.
+        workspace: The folder benchbox is used in.
+        announce: Called with a sentence when a workspace file is executed.
+        adapter: "module:function" that makes a plug-in of anything callable in a file, given its name.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        folder: str,
+        base: str,
+        workspace: Path | None = None,
+        announce: Callable[[str], None] = lambda sentence: None,
+        adapter: str | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.kind = kind
+        self.folder = folder
+        self.base = base
+        self.workspace = workspace or Path.cwd()
+        self.announce = announce
+
+    def names(self) -> list[str]:
+        """Every claimed name, in order."""
+        return sorted(self._claims)
+
+    def get(self, name: str) -> Plugin[T]:
+        """Load a plug-in by name, by `family:member`, or by `path/to/file.py:Class`.
+
+        Raises:
+            RequestError: Nobody claims the name, two do, or its code cannot be loaded.
+        """
+        path, _, attribute = name.rpartition(":")
+        if path.endswith(".py"):
+            file = Path(path) if Path(path).is_absolute() else self.workspace / path
+            if not file.is_file():
+                raise RequestError(f"no such plug-in file: {path}; give the path of a file as {name!r}")
+            return Plugin(name, self._of_file(_execute(file), attribute, name), path, _file_digest(file))
+        if name in self._claims:
+            cls, code = self._claims[name].load()
+            return Plugin(name, cls, self._claims[name].origin, code)
+        family, _, member = name.partition(":")
+        if member and family in self._claims:
+            cls, code = self._claims[family].load()
+            preset = getattr(cls, "family_field", None)
+            if preset:
+                return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
+        raise unknown(self.kind, name, self._claims)
+
+    @cached_property
+    def _claims(self) -> dict[str, Claim[T]]:
+        claims: dict[str, Claim[T]] = {}
+        for source in (self._built_in(), self._installed(), self._local()):
+            for name, claim in source:
+                if name in claims:
+                    raise RequestError(
+                        f"{self.kind} {name!r} is claimed twice: by {claims[name].origin} and by {claim.origin}; "
+                        "rename one of them"
+                    )
+                claims[name] = claim
+        return claims
+
+    def _built_in(self) -> list[tuple[str, Claim[T]]]:
+        package = f"benchbox.plugins.{self.folder}"
+        declared: Mapping[str, str] = importlib.import_module(package).DECLARED
+        return [(name, self._claim("benchbox", f"{package}.{target}")) for name, target in declared.items()]
+
+    def _installed(self) -> list[tuple[str, Claim[T]]]:
+        found = importlib.metadata.entry_points(group=f"benchbox.{self.folder}")
+        return [
+            (e.name, self._claim(f"{e.dist.name} {e.dist.version}" if e.dist else e.value, e.value)) for e in found
+        ]
+
+    def _claim(self, origin: str, target: str) -> Claim[T]:
+        def load() -> tuple[type[T], str]:
+            module, _, attribute = target.partition(":")
+            try:
+                cls = self._member(importlib.import_module(module), attribute)
+            except ImportError as error:
+                raise RequestError(f"{self.kind} {target} of {origin} cannot be imported: {error}") from error
+            return cls, f"{origin}/{getattr(cls, 'version', 1)}"
+
+        return Claim(origin, load)
+
+    def _local(self) -> list[tuple[str, Claim[T]]]:
+        claims = []
+        for file in sorted((self.workspace / self.folder).glob("*.py")):
+            if file.name.startswith("_") or self._is_built_in(file):
+                continue
+            self.announce(f"loading workspace file {file.relative_to(self.workspace)}")
+            for cls in self._members(_execute(file)):
+                claims.append((cls.card.name, Claim(f"./{file.relative_to(self.workspace)}", _loaded(cls, file))))
+        return claims
+
+    def _is_built_in(self, file: Path) -> bool:
+        """Whether this is the file of a built-in: in the project's own checkout the workspace holds them all."""
+        found = importlib.util.find_spec(f"benchbox.plugins.{self.folder}.{file.stem}")
+        origin = Path(found.origin) if found and found.origin else None
+        return origin is not None and (origin.samefile(file) or origin.read_bytes() == file.read_bytes())
+
+    def _members(self, module: ModuleType) -> list[Any]:
+        base = self._base_class()
+        own = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+        return [c for c in own if issubclass(c, base) and not inspect.isabstract(c) and hasattr(c, "card")]
+
+    def _of_file(self, module: ModuleType, attribute: str, name: str) -> type[T]:
+        member = getattr(module, attribute, None)
+        derived = hasattr(member, "card") or (isinstance(member, type) and issubclass(member, self._base_class()))
+        if self.adapter and callable(member) and not derived:
+            adapted: type[T] = _imported(self.adapter)(member, name)
+            return adapted
+        return self._member(module, attribute)
+
+    def _member(self, module: ModuleType, attribute: str) -> type[T]:
+        cls = getattr(module, attribute, None)
+        if cls is None:
+            names = [c.__name__ for c in self._members(module)]
+            raise unknown(f"class in {module.__file__}", attribute, names, "it defines no plug-in")
+        base = self._base_class()
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise RequestError(f"{module.__file__}:{attribute} is no {self.kind}; derive it from {base.__name__}")
+        return cls
+
+    def _base_class(self) -> type[Any]:
+        cls: type[Any] = _imported(self.base)
+        return cls
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _loaded(cls: type[T], file: Path) -> Callable[[], tuple[type[T], str]]:
+    return lambda: (cls, _file_digest(file))
+
+
+def _file_digest(file: Path) -> str:
+    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def _execute(file: Path) -> ModuleType:
+    # The digest in the module's name keeps two versions of one file apart within a process.
+    name = f"benchbox_workspace_{file.stem}_{_file_digest(file)[7:19]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, file)
+    if found is None or found.loader is None:
+        raise RequestError(f"plug-in file {file} is no Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        line = error.lineno if isinstance(error, SyntaxError) else _last_line(error, file)
+        raise RequestError(
+            f"plug-in file {file}, line {line}: {type(error).__name__}: {error}; mend it or move it away"
+        ) from error
+    return module
+
+
+def _last_line(error: Exception, file: Path) -> int | None:
+    line, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def defenses(
+    workspace: Path | None = None, announce: Callable[[str], None] = lambda sentence: None
+) -> Registry[Defense]:
+    """The registry of defences."""
+    adapter = "benchbox.contract.pretrained:from_factory"
+    return Registry("defence", "defenses", "benchbox.contract.defense:Defense", workspace, announce, adapter)
+
+
+def attacks(
+    workspace: Path | None = None, announce: Callable[[str], None] = lambda sentence: None
+) -> Registry[Attack]:
+    """The registry of attacks."""
+    return Registry("attack", "attacks", "benchbox.contract.attack:Attack", workspace, announce)

@@ -1,0 +1,193 @@
+"""Data sets: every image kept as uint8, handed out as float32 in [0, 1].
+
+A data set is looked up in three places: `NAME.npz` in the data folder (a user's own images), torchvision's
+layout in the same folder, and the net, through torchvision and its checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchbox.data.catalogue import KNOWN, Family
+from benchbox.domain import ImageSpec, SampleList
+from benchbox.errors import DataError, unknown
+
+EPSILON: dict[Family, float] = {"mnist": 0.3, "cifar": 8 / 255}
+
+#: Only digits, small enough to be scored whole, departs from this size of the default sample list.
+DEFAULT_SAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images.
+
+    Attributes:
+        x: (N, C, H, W) uint8.
+        y: (N,) int64, in 0 … K-1.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) float32 in [0, 1] and labels (n,) int64, in the order of `indices`."""
+        chosen = self.rows(indices)
+        return chosen.x.float().div_(255), chosen.y
+
+    def rows(self, indices: Tensor | Sequence[int] | slice) -> Images:
+        """Some of the images, in the order of `indices`."""
+        which = indices if isinstance(indices, slice | Tensor) else torch.tensor(indices, dtype=torch.int64)
+        return Images(self.x[which], self.y[which])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex of the shape, the pixels and the labels."""
+        content = hashlib.sha256(str(tuple(self.x.shape)).encode())
+        content.update(self.x.contiguous().numpy().data)
+        content.update(self.y.contiguous().numpy().astype("<i8").data)
+        return content.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training set and a test set of square images.
+
+    Attributes:
+        name: As the user typed it.
+        family: Which settings attacks and recipes fall back to.
+        train: Images to train on.
+        test: Images to score on.
+        spec: Channels, size, classes, and the mean and standard deviation of each channel of `train`.
+        epsilon: The customary radius of the ball, in the units of images in [0, 1].
+        norm: The norm that goes with it.
+    """
+
+    name: str
+    family: Family
+    train: Images
+    test: Images
+    spec: ImageSpec
+    epsilon: float
+    norm: Literal["linf", "l2"] = "linf"
+
+    def split(self, name: str) -> Images:
+        """The images of `train` or `test`.
+
+        Raises:
+            RequestError: There is no such split.
+        """
+        splits = {"train": self.train, "test": self.test}
+        if name not in splits:
+            raise unknown("split", name, splits)
+        return splits[name]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the digests of both sets. What was trained depends on `train.digest` alone."""
+        return hashlib.sha256(f"{self.train.digest} {self.test.digest}".encode()).hexdigest()
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """Where data sets lie: the argument, else `$BENCHBOX_DATA`, else `~/.cache/benchbox/data`."""
+    if data_dir is not None:
+        return Path(data_dir).expanduser()
+    named = os.environ.get("BENCHBOX_DATA")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "benchbox" / "data"
+
+
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    download: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: A name of `benchbox.data.catalogue.KNOWN`, or that of a file `NAME.npz` in the data folder; the file
+            wins where both exist.
+        data_dir: The data folder; see `data_folder`.
+        download: Whether missing files may be fetched from the net.
+        progress: Told, in one line, what is about to be fetched and where it will lie.
+
+    Raises:
+        RequestError: Nobody claims the name.
+        DataError: The files are missing, corrupt, or not what they have to be.
+    """
+    folder = data_folder(data_dir)
+    own = folder / f"{name}.npz"
+    if own.is_file():
+        from benchbox.data.npz import read
+
+        train, test = read(own, KNOWN.get(name))
+    elif name in KNOWN:
+        from benchbox.data.sources import fetch
+
+        train, test = fetch(KNOWN[name], folder, download=download, progress=progress)
+    else:
+        names = {*KNOWN, *(file.stem for file in folder.glob("*.npz"))}
+        remedy = f"known: {', '.join(sorted(names))}; or put your own images in {own}"
+        raise unknown("data set", name, names, remedy)
+    return _assemble(name, Images(*train), Images(*test))
+
+
+def _assemble(name: str, train: Images, test: Images) -> Dataset:
+    channels, size = train.x.shape[1], train.x.shape[2]
+    classes = KNOWN[name].classes if name in KNOWN else int(train.y.max()) + 1
+    family: Family = KNOWN[name].family if name in KNOWN else "mnist" if channels == 1 else "cifar"
+    mean, std = _statistics(train.x)
+    return Dataset(name, family, train, test, ImageSpec(channels, size, classes, mean, std), EPSILON[family])
+
+
+def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in the units of [0, 1].
+
+    Taken from the exact counts of the 256 grey levels, so that no machine and no number of threads rounds
+    them differently.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(x.shape[1]):
+        share = torch.bincount(x[:, channel].flatten(), minlength=256).double() / x[:, channel].numel()
+        mean = float((share * levels).sum())
+        variance = float((share * (levels - mean) ** 2).sum())
+        means.append(mean)
+        # A channel that never varies must not be divided by zero; one grey level is the finest scale.
+        stds.append(max(variance**0.5, 1 / 255))
+    return tuple(means), tuple(stds)
+
+
+def sample_list(dataset: Dataset, n: int | None = None, split: str = "test") -> SampleList:
+    """The first n images of a split.
+
+    Args:
+        dataset: Where they come from.
+        n: How many; None for all of `digits` and for at most 1,000 of any other.
+        split: `test`, or `train`.
+
+    Raises:
+        DataError: The split has fewer images than n, or n is less than 1.
+        RequestError: There is no such split.
+    """
+    images = dataset.split(split)
+    if n is None:
+        n = len(images) if dataset.name == "digits" else min(DEFAULT_SAMPLES, len(images))
+    if not 1 <= n <= len(images):
+        raise DataError(
+            f"asked for {n} {split} images of {dataset.name}, which has {len(images)}; ask for 1 to {len(images)}"
+        )
+    return SampleList(dataset.name, split, tuple(range(n)), images.rows(slice(n)).digest)

@@ -1,0 +1,1 @@
+"""From a request to outcomes in the store: planning, crafting, judging."""

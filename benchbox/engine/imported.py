@@ -1,0 +1,177 @@
+"""Adversarial images made elsewhere, scored on a trained defence of ours and stored as a cell."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from benchbox import provenance
+from benchbox.contract.attack import Crafted
+from benchbox.domain import Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.draws import Draws
+from benchbox.engine import device, exchange
+from benchbox.engine.judge import score
+from benchbox.engine.plan import Request
+from benchbox.engine.runner import outcome_of
+from benchbox.engine.session import BATCH_SIZE
+from benchbox.errors import ArtifactError, DefenseError
+from benchbox.store import Adversarials
+from benchbox.training.artifacts import Artifacts, Training
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchbox.contract.defense import Defense
+    from benchbox.data.dataset import Dataset
+    from benchbox.engine.exchange import AdversarialFile
+    from benchbox.engine.session import Session
+    from benchbox.store import Store
+    from benchbox.training.loop import Progress
+
+#: In place of the model the attacker was given: nobody here knows it.
+UNKNOWN = ViewSpec("unknown")
+
+
+def score_file(session: Session, store: Store, file: AdversarialFile, request: Request, origin: str) -> list[Cell]:
+    """Check the images of a file, score them on the deployed defence in fresh draws, and store the outcome.
+
+    Args:
+        session: Where defences and data come from.
+        store: Where outcomes go. What is stored already is not scored again.
+        file: The images.
+        request: One defence, one data set, the samples, the ball, the training seeds: one cell for each.
+        origin: Where the images come from, for the tables.
+
+    Returns:
+        The cells.
+
+    Raises:
+        DataError: The images are not what they have to be; nothing is stored then.
+        ArtifactError: The defence is not trained yet.
+        RequestError: A name, a field or a value does not fit.
+        DefenseError: The defence broke its contract.
+    """
+    dataset, samples = session.dataset(request.dataset), session.samples(request)
+    epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
+    threat = ThreatModel(request.norm, epsilon)
+    x_adv = _checked(file, dataset, samples, threat)
+    name, planner = request.defenses[0], session.planner()
+    # Given weights are the same whatever the seed.
+    found = [planner.training(name, dataset, seed, request.overrides, request.norm) for seed in request.seeds]
+    trainings = list({training.digest: training for training in found}.values())
+    for training in trainings:
+        _check_trained(session, training)
+    attack = Spec(f"imported:{origin}", {"file_sha256": file.sha256, "origin": origin}, "imported")
+    cells = [_cell(session, request, training, attack, threat, samples) for training in trainings]
+    record = provenance.collect(device.describe(device.choose(session.settings.device)))
+    run = store.begin_run({**request.as_dict(), "attacks": [attack.name]}, record)
+    try:
+        for cell, training in zip(cells, trainings, strict=True):
+            _note_kind(session, store, training)
+            store.add_cell(cell, run)
+            defense = session.workshop(request.dataset, _silent, record).obtain(training)
+            try:
+                _fill(cell, session, store, defense, x_adv)
+            except DefenseError as error:
+                store.fail(cell, str(error))
+                raise
+    except BaseException:
+        store.finish_run(run, "failed")
+        raise
+    store.finish_run(run, "done")
+    return cells
+
+
+def _checked(
+    file: AdversarialFile, dataset: Dataset, samples: SampleList, threat: ThreatModel
+) -> NDArray[np.float32]:
+    rows = exchange.rows_of(file, samples, len(dataset.test))
+    x, y = dataset.test.batch(samples.indices)
+    exchange.check_labels(file, rows, y.numpy())
+    x_adv = exchange.images(file, rows, dataset.spec)
+    exchange.check(x_adv, x.numpy(), np.array(samples.indices), threat)
+    return x_adv
+
+
+def _check_trained(session: Session, training: Training | None) -> None:
+    artifacts = Artifacts(session.settings.artifacts)
+    step = training
+    while step is not None:
+        if step.source is None and step.digest not in artifacts:
+            raise ArtifactError(
+                f"no trained {step.defense.name} with this recipe and seed {step.seed} in {artifacts.folder}; "
+                f"make it with benchbox train --defense {step.defense.name} --dataset {step.dataset}, or give the "
+                "--set it was trained with"
+            )
+        step = step.base
+
+
+def _cell(
+    session: Session,
+    request: Request,
+    training: Training,
+    attack: Spec,
+    threat: ThreatModel,
+    samples: SampleList,
+) -> Cell:
+    randomized = session.defenses.get(training.defense.name).cls.randomized
+    return Cell(
+        defense=training.defense,
+        artifact=training.digest,
+        attack=attack,
+        access=Access.IMPORTED,
+        view=UNKNOWN,
+        threat=threat,
+        samples=samples,
+        training_seed=training.seed,
+        attack_seed=request.attack_seed,
+        scoring_draws=request.scoring_draws if randomized else 1,
+    )
+
+
+def _fill(cell: Cell, session: Session, store: Store, defense: Defense, x_adv: NDArray[np.float32]) -> None:
+    """Score what is missing, in the same draws as the runner would."""
+    dataset, where = session.dataset(cell.samples.dataset), device.choose(session.settings.device)
+    size = session.settings.batch_size or BATCH_SIZE.get(where.type, BATCH_SIZE["cpu"])
+    todo = np.setdiff1d(np.arange(len(cell.samples)), store.positions(cell))
+    for positions in (todo[start : start + size] for start in range(0, len(todo), size)):
+        start = time.perf_counter()
+        indices = torch.tensor([cell.samples.indices[p] for p in positions])
+        x, y = (t.to(where) for t in dataset.test.batch(indices))
+        x = x.contiguous(memory_format=torch.channels_last)
+        attacked = torch.from_numpy(x_adv[positions]).to(where, memory_format=torch.channels_last)
+        draws = Draws(indices.to(where), cell.attack_seed)
+        if not defense.deployable:
+            defense.reveal(x, draws)
+        clean, adversarial = (
+            score(defense, images, draws.at("score", kind), cell.scoring_draws, dataset.spec.classes)
+            for kind, images in (("clean", x), ("adversarial", attacked))
+        )
+        nobody_counted = torch.zeros(len(y), dtype=torch.float64)
+        crafted = Crafted(attacked, torch.full((len(y),), -1), nobody_counted, nobody_counted)
+        store.commit_batch(
+            cell,
+            outcome_of(positions, x, y, clean, adversarial, crafted),
+            seconds=time.perf_counter() - start,
+            crafted=_adversarials(cell, positions, x_adv[positions]),
+        )
+
+
+def _adversarials(cell: Cell, positions: NDArray[np.int64], x_adv: NDArray[np.float32]) -> Adversarials:
+    unknown = np.zeros(len(positions))
+    return Adversarials(cell.craft_key, positions, x_adv, np.full(len(positions), -1), unknown, unknown)
+
+
+def _note_kind(session: Session, store: Store, training: Training) -> None:
+    name = training.defense.name
+    cls = session.defenses.get(name).cls
+    purifies = training.base is not None
+    kind = {"purifies": purifies, "deployable": cls.deployable, "randomized": cls.randomized}
+    store.remember(f"defense {name}", kind)
+
+
+def _silent(training: Training, progress: Progress) -> None:
+    """Nothing is trained here."""

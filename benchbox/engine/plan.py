@@ -1,0 +1,277 @@
+"""From a request to frozen cells: what has to be trained, what is crafted, what is scored on what.
+
+Planning touches no device and no image. The plan is data; running it is `benchbox.engine.runner`'s business.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
+from benchbox.domain import NULL_ATTACK, Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.errors import RequestError, unknown
+from benchbox.training.artifacts import Training
+
+if TYPE_CHECKING:
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense, Recipe
+    from benchbox.contract.registry import Plugin, Registry
+    from benchbox.data.dataset import Dataset
+
+#: A substitute differs from the target in its seed alone: same loss, same network, same data.
+SUBSTITUTE_SEED = 1000
+#: Accesses of an attack that declares none, when it is asked for by name.
+EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, for one data set.
+
+    Attributes:
+        defenses: Names.
+        dataset: Name.
+        attacks: Names, or `("all",)`.
+        accesses: Restricts where attacks are run; empty for each attack's own choice.
+        samples: First n of the test split; None for the data set's default.
+        seeds: Training seeds; each is a row of its own.
+        attack_seed: Seed of everything an attack draws.
+        epsilon: Radius; None for the data set's usual one.
+        norm: `linf` or `l2`.
+        overrides: Settings by plug-in name and field, e.g. `{"pssr": {"epochs": 5}}`.
+        axes: Values to run through, by "plug-in.field"; the grid is their product.
+        scoring_draws: Fresh draws per image for randomised defences.
+        eot: Draws a gradient is averaged over for randomised defences.
+    """
+
+    defenses: tuple[str, ...]
+    dataset: str
+    attacks: tuple[str, ...] = ("all",)
+    accesses: tuple[Access, ...] = ()
+    samples: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    attack_seed: int = 0
+    epsilon: float | None = None
+    norm: Norm = "linf"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    scoring_draws: int = 10
+    eot: int = 20
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, for the record of the run."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order they are run, and how every artifact they name is trained."""
+
+    request: Request
+    cells: tuple[Cell, ...]
+    trainings: Mapping[str, Training]
+
+
+class Planner:
+    """Turns requests into plans with the plug-ins at hand."""
+
+    def __init__(self, defenses: Registry[Defense], attacks: Registry[Attack], shelf: Shelf) -> None:
+        self.defenses = defenses
+        self.attacks = attacks
+        self.shelf = shelf
+        self._files: dict[tuple[str, Recipe], tuple[Path, Spec]] = {}
+
+    def plan(self, request: Request, dataset: Dataset, samples: SampleList) -> Plan:
+        """Every cell of a request, and for a randomised defence the null attack whether it was asked for or not.
+
+        Args:
+            request: What was asked for.
+            dataset: The data set it names.
+            samples: The test images to score.
+
+        Raises:
+            RequestError: A name, a field or a value does not fit.
+        """
+        self._check_overrides(request, dataset)
+        epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
+        threat = ThreatModel(request.norm, epsilon)
+        cells: dict[str, Cell] = {}
+        trainings: dict[str, Training] = {}
+        for overrides in _grid(request):
+            attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
+            control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
+            averaging = {control.name: ""} | {plugin.name: plugin.cls.averaging for plugin, _ in attacks}
+            for name, seed in itertools.product(request.defenses, request.seeds):
+                training = self.training(name, dataset, seed, overrides, request.norm)
+                substitute = _substitute(training.root)
+                for step in (training, training.root, *([substitute] if substitute else [])):
+                    trainings |= _chain(step)
+                plugin = self.defenses.get(name)
+                randomized = plugin.cls.randomized
+                pairs = list(self._pairs(request, plugin, training, substitute, attacks))
+                if randomized:
+                    # After every attack, so that it sees what they may have left behind in the defence.
+                    pairs.append((control, Access.WHITE_BOX, ViewSpec(training.digest)))
+                for attack, access, view in pairs:
+                    eot = request.eot if randomized and view.artifact == training.digest else 1
+                    cell = Cell(
+                        defense=training.defense,
+                        artifact=training.digest,
+                        attack=attack,
+                        access=access,
+                        view=view,
+                        threat=threat,
+                        samples=samples,
+                        training_seed=training.seed,
+                        attack_seed=request.attack_seed,
+                        scoring_draws=request.scoring_draws if randomized else 1,
+                        eot=eot,
+                        averaging=averaging[attack.name] if eot > 1 else "",
+                    )
+                    cells[cell.key] = cell
+        needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}
+        chains = [_chain(trainings[key]) for key in needed]
+        return Plan(request, tuple(cells.values()), {k: t for chain in chains for k, t in chain.items()})
+
+    def training(
+        self,
+        name: str,
+        dataset: Dataset,
+        seed: int,
+        overrides: Mapping[str, Mapping[str, Any]],
+        norm: Norm = "linf",
+    ) -> Training:
+        """How a defence is trained on a data set, its base included; the norm is that of the request."""
+        plugin = self.defenses.get(name)
+        own = overrides.get(name, {})
+        if "weights" in own and "weights" not in plugin.cls.recipe_type.model_fields:
+            raise RequestError(
+                f"{name} is trained here; weights belong to a factory, as in --defense model.py:net"
+            )
+        recipe = plugin.cls.configure(dataset.family, dataset.name, norm, **plugin.preset, **own)
+        if isinstance(recipe, PretrainedRecipe):
+            return self._given(plugin, recipe, dataset)
+        base_name = getattr(recipe, "base", plugin.cls.base)
+        return Training(
+            defense=Spec(name, recipe.model_dump(), plugin.code),
+            dataset=dataset.name,
+            images=dataset.train.digest,
+            seed=seed,
+            threat=ThreatModel(dataset.norm, dataset.epsilon),
+            base=self.training(base_name, dataset, seed, overrides, norm) if base_name else None,
+        )
+
+    def _given(self, plugin: Plugin[Defense], recipe: PretrainedRecipe, dataset: Dataset) -> Training:
+        """Weights from a file, whatever the seed and the training images are."""
+        assert issubclass(plugin.cls, Pretrained)
+        key = plugin.name, recipe
+        if key not in self._files:
+            # Looked for, announced and hashed once, however many rows it has.
+            file = plugin.cls.file(recipe, self.shelf)
+            self._files[key] = file, Spec(plugin.name, plugin.cls.identity(recipe, file), plugin.code)
+        file, spec = self._files[key]
+        return Training(spec, dataset.name, "", 0, ThreatModel(dataset.norm, dataset.epsilon), source=file)
+
+    def trainings(self, request: Request, dataset: Dataset) -> dict[str, Training]:
+        """Every training the defences of a request need, the lowest first, whatever attacks them.
+
+        Raises:
+            RequestError: A name, a field or a value does not fit.
+        """
+        self._check_overrides(request, dataset)
+        wanted: dict[str, Training] = {}
+        for overrides in _grid(request):
+            for name, seed in itertools.product(request.defenses, request.seeds):
+                wanted |= _chain(self.training(name, dataset, seed, overrides, request.norm))
+        return wanted
+
+    def _asked(self, request: Request) -> list[Plugin[Attack]]:
+        if request.attacks == ("all",):
+            every = [self.attacks.get(name) for name in self.attacks.names()]
+            return [plugin for plugin in every if plugin.cls.standard]
+        return [self.attacks.get(name) for name in request.attacks]
+
+    def _attack(
+        self, plugin: Plugin[Attack], dataset: Dataset, overrides: Mapping[str, Mapping[str, Any]]
+    ) -> Spec:
+        settings = {**plugin.preset, **overrides.get(plugin.name, {})}
+        attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
+        return Spec(plugin.name, asdict(attack), plugin.code)
+
+    def _pairs(
+        self,
+        request: Request,
+        plugin: Plugin[Defense],
+        training: Training,
+        substitute: Training | None,
+        attacks: Sequence[tuple[Plugin[Attack], Spec]],
+    ) -> Iterator[tuple[Spec, Access, ViewSpec]]:
+        """Each attack with the model it is given under each access."""
+        for attack, spec in attacks:
+            accesses = attack.cls.standard
+            if request.attacks != ("all",) and (request.accesses or not accesses):
+                accesses = EVERY_ACCESS if attack.cls.needs == "gradient" else (Access.WHITE_BOX,)
+            if request.accesses:
+                accesses = tuple(a for a in accesses if a in request.accesses)
+            for access in accesses:
+                if access is Access.TRANSFER:
+                    if substitute:
+                        yield spec, access, ViewSpec(substitute.digest)
+                elif access is Access.WHITE_BOX or training.base is None:
+                    # Without a purifier the bare classifier and the deployed defence are one model.
+                    yield spec, Access.WHITE_BOX, ViewSpec(training.digest)
+                elif access is Access.GRAY_BOX:
+                    yield spec, access, ViewSpec(training.root.digest)
+                else:
+                    for stand_in in plugin.cls.stand_ins:
+                        # Autograd through the deployed defence is what white-box attacks already do.
+                        exact = stand_in == plugin.cls.exact
+                        yield spec, access, ViewSpec(training.digest, None if exact else stand_in)
+
+    def _check_overrides(self, request: Request, dataset: Dataset) -> None:
+        """Every setting is one of a plug-in that the request asks for, or that one of its defences builds on."""
+        changed = [*request.overrides, *(axis.rpartition(".")[0] for axis in request.axes)]
+        if not changed:
+            return
+        known = self.defenses.names() + self.attacks.names()
+        for name in changed:
+            if name and name not in known and name not in (*request.defenses, *request.attacks):
+                raise unknown("plug-in in --set", name, known)
+        used = {plugin.name for plugin in self._asked(request)}
+        for overrides, name in itertools.product(_grid(request), request.defenses):
+            chain = _chain(self.training(name, dataset, 0, overrides, request.norm))
+            used |= {step.defense.name for step in chain.values()}
+        for name in changed:
+            if name not in used:
+                raise RequestError(
+                    f"--set {name}: the request does not use {name}; it uses {', '.join(sorted(used))}"
+                )
+
+
+def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
+    """The overrides of every point of the grid; one point when there are no axes."""
+    for values in itertools.product(*request.axes.values()):
+        point = {name: dict(settings) for name, settings in request.overrides.items()}
+        for axis, value in zip(request.axes, values, strict=True):
+            name, _, setting = axis.rpartition(".")
+            if not name:
+                raise RequestError(f"axis {axis!r} names no plug-in; write it as plug-in.field, e.g. pssr.alpha")
+            point.setdefault(name, {})[setting] = value
+        yield point
+
+
+def _substitute(root: Training) -> Training | None:
+    """None where the root was not trained here: nobody can train its like."""
+    if root.source is not None:
+        return None
+    return Training(root.defense, root.dataset, root.images, root.seed + SUBSTITUTE_SEED, root.threat)
+
+
+def _chain(training: Training) -> dict[str, Training]:
+    """A training and those below it, the lowest first."""
+    below = _chain(training.base) if training.base else {}
+    return {**below, training.digest: training}

@@ -1,0 +1,169 @@
+"""One request, from its words to its cells in the store: the function behind `benchbox run`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchbox import provenance
+from benchbox.contract.pretrained import Shelf
+from benchbox.data.dataset import data_folder, load, sample_list
+from benchbox.engine import device
+from benchbox.engine.plan import Plan, Planner, Request
+from benchbox.engine.runner import Observer, Report, Runner
+from benchbox.errors import ArtifactError, StoreError
+from benchbox.store import Store
+from benchbox.training import precision
+from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense
+    from benchbox.contract.registry import Registry
+    from benchbox.data.dataset import Dataset
+    from benchbox.domain import SampleList
+
+#: Images attacked at once: what fits a CPU's cache, and what fills a GPU.
+BATCH_SIZE = {"cpu": 125, "cuda": 500}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and where they run; of it `precision` alone changes a result, that of a training.
+
+    Attributes:
+        store: URL or path of the results.
+        artifacts: Folder of trained weights.
+        data_dir: Folder of data sets, if given.
+        device: As torch names it; None for the best there is.
+        batch_size: Images attacked at once; None for the device's usual.
+        precision: What is trained is trained in it; None for the device's usual.
+        download: Whether data sets and the weights of model zoos may be fetched.
+    """
+
+    store: str = "results/benchbox.sqlite"
+    artifacts: Path = Path("results/artifacts")
+    data_dir: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    precision: str | None = None
+    download: bool = True
+
+
+class Session:
+    """Plug-ins, settings and the data sets read so far."""
+
+    def __init__(
+        self,
+        defenses: Registry[Defense],
+        attacks: Registry[Attack],
+        settings: Settings,
+        announce: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.defenses = defenses
+        self.attacks = attacks
+        self.settings = settings
+        self.announce = announce
+        self._datasets: dict[str, Dataset] = {}
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set, read once."""
+        if name not in self._datasets:
+            self._datasets[name] = load(
+                name, self.settings.data_dir, download=self.settings.download, progress=self.announce
+            )
+        return self._datasets[name]
+
+    def samples(self, request: Request) -> SampleList:
+        """The images a request scores."""
+        return sample_list(self.dataset(request.dataset), request.samples)
+
+    def plan(self, request: Request) -> Plan:
+        """The cells of a request."""
+        dataset = self.dataset(request.dataset)
+        return self.planner().plan(request, dataset, self.samples(request))
+
+    def trainings(self, request: Request) -> dict[str, Training]:
+        """What the defences of a request have to be trained with, the lowest first, by digest."""
+        return self.planner().trainings(request, self.dataset(request.dataset))
+
+    def planner(self) -> Planner:
+        """What turns requests into cells here."""
+        folder = data_folder(self.settings.data_dir)
+        return Planner(self.defenses, self.attacks, Shelf(folder, self.settings.download, self.announce))
+
+    def run(self, plan: Plan, store: Store, observer: Observer) -> Report:
+        """Fill the cells of a plan; what is in the store already is not run again."""
+        where = device.choose(self.settings.device)
+        record = provenance.collect(device.describe(where))
+        run = store.begin_run(plan.request.as_dict(), record)
+        self._note_kinds(plan, store)
+        try:
+            report = self._runner(plan.request.dataset, store, observer, record).run(plan, run)
+        except (KeyboardInterrupt, StoreError) as error:
+            # A store that is full cannot be told of it either; the first error is the one to see.
+            with contextlib.suppress(StoreError):
+                self._note_weights(plan, store)
+                store.finish_run(run, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        self._note_weights(plan, store)
+        store.finish_run(run, "failed" if report.failed else "done")
+        return report
+
+    def _note_kinds(self, plan: Plan, store: Store) -> None:
+        """Keep what a report has to know of a defence: reports are made without loading plug-ins."""
+        for cell in {cell.defense.name: cell for cell in plan.cells}.values():
+            name = cell.defense.name
+            kind = {
+                "purifies": plan.trainings[cell.artifact].base is not None,
+                "deployable": self.defenses.get(name).cls.deployable,
+                "randomized": self.defenses.get(name).cls.randomized,
+            }
+            store.remember(f"defense {name}", kind)
+
+    def _note_weights(self, plan: Plan, store: Store) -> None:
+        """Keep how the weights were trained: they lie outside the store, and numbers travel without them."""
+        artifacts = Artifacts(self.settings.artifacts)
+        for name in plan.trainings:
+            # Whoever needs damaged weights says so; a table whose cells are all stored needs none.
+            with contextlib.suppress(ArtifactError):
+                if card := artifacts.card(name):
+                    # The last epoch says whether it converged; what led there stays with the weights.
+                    store.put_artifact(name, card | {"losses": card["losses"][-1:]})
+
+    def train(self, trainings: Sequence[Training], observer: Observer) -> None:
+        """Train what is missing of some defences."""
+        record = provenance.collect(device.describe(device.choose(self.settings.device)))
+        for wanted in trainings:
+            self.workshop(wanted.dataset, observer.training, record).obtain(wanted)
+
+    def workshop(
+        self, dataset: str, report: Callable[..., None], record: dict[str, object] | None = None
+    ) -> Workshop:
+        """Where trained defences for a data set come from."""
+        where = device.choose(self.settings.device)
+        return Workshop(
+            Artifacts(self.settings.artifacts),
+            self.defenses,
+            self.dataset(dataset),
+            where,
+            precision.choose(self.settings.precision, where),
+            record,
+            report,
+        )
+
+    def _runner(self, dataset: str, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
+        where = device.choose(self.settings.device)
+        return Runner(
+            store,
+            self.workshop(dataset, observer.training, record),
+            self.attacks,
+            self.dataset(dataset),
+            where,
+            self.settings.batch_size or BATCH_SIZE.get(where.type, BATCH_SIZE["cpu"]),
+            observer,
+        )

@@ -1,0 +1,43 @@
+"""What a transfer result is worth: how good the substitute is, and how much it is like the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchbox.contract.defense import Defense
+
+BATCH = 500
+
+
+def describe(substitute: Defense, target: Defense, x: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, float]:
+    """The three numbers without which a low transfer rate means nothing.
+
+    Args:
+        substitute: The model the attack was given.
+        target: The deployed defence.
+        x: (N, C, H, W) clean images.
+        x_adv: (N, C, H, W) adversarial images, crafted on the substitute.
+        y: (N,) true classes.
+
+    Returns:
+        `source_accuracy`: share of clean images the substitute gets right; `source_success`: share of these that
+        the attack turned, on the substitute itself; `agreement`: share of clean images on which substitute and
+        target predict the same class. All in [0, 1].
+    """
+    with torch.no_grad():
+        clean = torch.cat([substitute(part).argmax(1) for part in _parts(x)])
+        attacked = torch.cat([substitute(part).argmax(1) for part in _parts(x_adv)])
+        deployed = torch.cat([target(part).argmax(1) for part in _parts(x)])
+    right = clean == y
+    return {
+        "source_accuracy": float(right.float().mean()),
+        "source_success": float((attacked != y)[right].float().mean()) if bool(right.any()) else 0.0,
+        "agreement": float((clean == deployed).float().mean()),
+    }
+
+
+def _parts(x: Tensor) -> Iterator[Tensor]:
+    yield from x.split(BATCH)

@@ -1,0 +1,1 @@
+"""How weights come about: the loop, its precision, and the artifacts it leaves."""

@@ -1,0 +1,122 @@
+"""Trained defences: from memory, from disk, or trained now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchbox.contract.defense import Defense, Recipe
+from benchbox.contract.pretrained import Pretrained
+from benchbox.data.dataset import Dataset
+from benchbox.training import loop
+from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.loop import Progress
+from benchbox.training.precision import Precision
+
+if TYPE_CHECKING:
+    from benchbox.contract.registry import Registry
+
+
+class Workshop:
+    """Hands out defences ready to be attacked: in evaluation mode, frozen, on the device.
+
+    Args:
+        artifacts: Where trained weights lie.
+        defenses: The plug-ins.
+        dataset: What defences are trained on.
+        device: Where they run.
+        precision: What they are trained in.
+        provenance: Recorded in the card of everything trained here.
+        report: Called with the training and where it stands.
+    """
+
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        defenses: Registry[Defense],
+        dataset: Dataset,
+        device: torch.device,
+        precision: Precision = "float32",
+        provenance: dict[str, object] | None = None,
+        report: Callable[[Training, Progress], None] = lambda training, progress: None,
+    ) -> None:
+        self.artifacts = artifacts
+        self.defenses = defenses
+        self.dataset = dataset
+        self.device = device
+        self.precision = precision
+        self.provenance = provenance or {}
+        self.report = report
+        self._ready: dict[str, Defense] = {}
+        self._spoiled: dict[str, Exception] = {}
+
+    def obtain(self, wanted: Training) -> Defense:
+        """The trained defence, trained first if need be, together with everything it builds on.
+
+        Raises:
+            ArtifactError: Its weights on disk are damaged, or cannot be written.
+        """
+        if wanted.digest in self._spoiled:
+            # Twenty cells may want it; it fails once.
+            raise self._spoiled[wanted.digest]
+        if wanted.digest not in self._ready:
+            try:
+                self._ready[wanted.digest] = _frozen(self._make(wanted), self.device)
+            except Exception as error:
+                self._spoiled[wanted.digest] = error
+                raise
+        return self._ready[wanted.digest]
+
+    def _make(self, wanted: Training) -> Defense:
+        defense, recipe = self.build(wanted)
+        if wanted.source is not None:
+            assert isinstance(defense, Pretrained)
+            defense.adopt(wanted.source)
+        elif wanted.digest in self.artifacts:
+            self.artifacts.load_into(wanted.digest, defense)
+        else:
+            self._train(wanted, defense, recipe)
+        return defense
+
+    def build(self, wanted: Training) -> tuple[Defense, Recipe]:
+        """The untrained defence on its trained base, and its recipe. Initial weights follow from the seed."""
+        base = self.obtain(wanted.base) if wanted.base else None
+        cls = self.defenses.get(wanted.defense.name).cls
+        recipe = cls.recipe_type(**wanted.defense.arguments)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(wanted.seed)
+            return cls(recipe, self.dataset.spec, base.classifier if base else None), recipe
+
+    def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
+        start = time.perf_counter()
+        checkpoint = self.artifacts.checkpoint(wanted.digest)
+        # What was done before a kill is in no clock: the seconds of a resumed training are those since.
+        resumed = checkpoint.exists()
+        history = loop.fit(
+            defense,
+            recipe,
+            self.dataset.train,
+            threat=wanted.threat,
+            seed=wanted.seed,
+            device=self.device,
+            precision=self.precision,
+            checkpoint=checkpoint,
+            report=lambda progress: self.report(wanted, progress),
+        )
+        seconds = time.perf_counter() - start
+        card = {
+            "seconds": seconds,
+            "precision": self.precision,
+            "resumed": resumed,
+            "losses": history,
+            "provenance": self.provenance,
+        }
+        self.artifacts.save(wanted, defense, card)
+
+
+def _frozen(defense: Defense, device: torch.device) -> Defense:
+    defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return defense.eval().requires_grad_(False)
