@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchbox.analysis import stats
+from benchbox.analysis import pairs, stats
 from benchbox.analysis.compare import compare
 from benchbox.analysis.comparison import Pair
 from benchbox.audit.checks import thresholds as limit
