@@ -104,7 +104,7 @@ def test_a_request_names_a_defence() -> None:
 
 def test_reading_a_file_does_not_wait_for_torch(ablation: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from benchbox import gridfile;"
-        f"gridfile.read(Path({str(ablation)!r})); sys.exit('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from benchbox.engine import request;"
+        f"request.read(Path({str(ablation)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -108,7 +108,7 @@ def test_an_installed_package_goes_through_the_same_door(tmp_path):
     subprocess.run([*install, str(tmp_path / "site"), str(source)], check=True, capture_output=True)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "from benchbox import registry\n"
+        "from benchbox.contract import registry\n"
         "grey, brighten = registry.defenses().get('grey'), registry.attacks().get('brighten')\n"
         "print(grey.origin, grey.cls.__name__, brighten.cls.configure())"
     )

@@ -210,7 +210,7 @@ def test_html_opens_in_a_browser(tmp_path: Path) -> None:
 
 def test_reports_need_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, benchbox.report as r, benchbox.analysis.table, benchbox.report.terminal;"
+        "import sys, benchbox.report as r, benchbox.analysis.table, benchbox.report.console;"
         "[r.render([], f) for f in r.FORMATS];"
         "print(sorted({'torch', 'sqlalchemy', 'pandas'} & set(sys.modules)))"
     )

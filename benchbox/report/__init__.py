@@ -67,6 +67,6 @@ def terminal(
 ) -> RenderableType:
     """The report as something `rich` can print; options as for `render`."""
     from benchbox.analysis import table
-    from benchbox.report.terminal import render as renderable
+    from benchbox.report.console import render as renderable
 
     return renderable(table.build(evidence, known, against=against))
