@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
@@ -16,6 +17,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from benchbox.domain import canonical
 from benchbox.errors import StoreError
 from benchbox.store.schema import REVISION
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 #: Seconds to wait for another process that is writing to the same file.
 PATIENCE = 30
@@ -105,6 +109,17 @@ def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
         raise _explain(error, engine.url) from error
     except SQLAlchemyError as error:
         raise StoreError(f"{describe(engine.url)}: {_first_line(error)}; check that the URL is right") from error
+
+
+def insert_missing(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that leaves a row whose key is there as it is: of two writers, the second takes what is there."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def _explain(error: DBAPIError, url: URL) -> StoreError:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
 
 #: The newest migration. A store at this revision is opened without loading Alembic.
-REVISION = "0001"
+REVISION = "0002"
 
 
 def now() -> str:
@@ -129,4 +129,14 @@ ATTACHMENT = Table(
     Column("kind", String(64), primary_key=True),
     Column("created", String(32), nullable=False, default=now, onupdate=now),
     Column("record", JSON, nullable=False),
+)
+
+LEASE = Table(
+    "lease",
+    METADATA,
+    Column("name", String(255), primary_key=True),  # what is worked on: cell/KEY, training/DIGEST, run/NUMBER
+    Column("owner", String(64), nullable=False),  # a random token, one an open store
+    Column("place", String(255), nullable=False),  # the host, and whose process numbers `pid` is one of
+    Column("pid", Integer, nullable=False),
+    Column("expires", Float, nullable=False),  # seconds since 1970
 )

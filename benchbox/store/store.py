@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select, update
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, cells, outcomes
+from benchbox.store import adversarials, cells, leases, outcomes
 from benchbox.store.adversarials import Adversarials
 from benchbox.store.database import connect, parse, transaction
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, OUTCOME, RUN, SETTING, now
@@ -54,13 +55,25 @@ class Store:
     - a cell is `done` exactly when every position of its sample list is there, unless `fail` has said
       otherwise since;
     - what is read back equals what was stored, to the bit; adversarial images are checked by their SHA-256;
-    - several processes may share a store: writers wait for one another.
+    - several processes may share a store: writers wait for one another, and one that finds what it was about
+      to write takes what is there.
+
+    To share work, claim it. What nobody else holds is yours; what somebody holds is theirs until they let go or
+    die; in between, do something else or wait:
+
+        with store.claim(f"cell/{cell.key}") as mine:
+            if mine:
+                ...  # look what is still to do, and do it
+        store.claimed_elsewhere(names)                            # those of the names that others work on
+        with store.claim(f"training/{digest}", wait=math.inf):    # yours as soon as it is free
+            ...  # look first: the one who had it may have made it
 
     Every method raises `StoreError` when the database refuses.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._leases = leases.Leases(engine)
         self._runs: dict[str, int] = {}  # the run each cell was last added for: its batches belong to it
 
     @classmethod
@@ -77,7 +90,8 @@ class Store:
         return cls(connect(parse(url_or_path), must_exist=must_exist))
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of what is claimed, and of the database."""
+        self._leases.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -85,6 +99,31 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def claim(self, name: str, *, seconds: float = leases.SECONDS, wait: float = 0.0) -> Iterator[bool]:
+        """Hold a piece of work while the block runs; gives whether it is held.
+
+        A thread renews the lease meanwhile. A holder that dies loses it: at once for processes of the same
+        machine, after `seconds` for others.
+
+        Args:
+            name: At most 255 characters: `cell/KEY`, `training/DIGEST`.
+            seconds: How long it outlives the holder's last sign of life.
+            wait: Seconds to wait for somebody who holds it; `math.inf` for as long as it takes.
+        """
+        until = time.monotonic() + wait
+        while not (held := self._leases.take(name, seconds)) and time.monotonic() < until:
+            time.sleep(min(leases.PAUSE, max(0.0, until - time.monotonic())))
+        try:
+            yield held
+        finally:
+            if held:
+                self._leases.release(name)
+
+    def claimed_elsewhere(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that somebody else holds: another process, or another `Store` in this one."""
+        return self._leases.elsewhere(names)
 
     def begin_run(self, request: Mapping[str, Any], provenance: Mapping[str, Any]) -> int:
         """Note that a run begins; returns its number."""

@@ -1,0 +1,153 @@
+"""Leases: who is at work on what, so that processes sharing a store share the work.
+
+A lease is a row with an end. Its holder moves the end on while it lives; nobody else touches the row before that
+end, unless the holder was a process of this machine and is no longer there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, func, select, update
+
+from benchbox.errors import StoreError
+from benchbox.store.database import insert_missing, transaction
+from benchbox.store.schema import LEASE
+
+#: Seconds a lease outlives its holder's last sign of life.
+SECONDS = 60.0
+#: Signs of life within that time: one that fails, or waits for a writer, does not cost the lease.
+BEATS = 4
+#: Seconds between two looks at a lease that is waited for.
+PAUSE = 0.5
+
+
+class Leases:
+    """What one open store holds. Safe to use from several threads; a name is held once, by one of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._owner = secrets.token_hex(16)
+        self._held: dict[str, float] = {}  # name -> seconds it may go without a sign of life
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def take(self, name: str, seconds: float) -> bool:
+        """Take a lease if it is free; from now on it is kept alive."""
+        with transaction(self._engine, write=True) as connection:
+            taken = self._take(connection, name, seconds)
+        if taken:
+            with self._lock:
+                self._held[name] = seconds
+                if self._heart is None:
+                    self._heart = threading.Thread(target=self._beat, name="benchbox leases", daemon=True)
+                    self._heart.start()
+            self._changed.set()
+        return taken
+
+    def release(self, *names: str) -> None:
+        """Give leases back; those that are not held are left alone."""
+        with self._lock:
+            mine = [name for name in names if self._held.pop(name, None) is not None]
+        if mine:
+            with transaction(self._engine, write=True) as connection:
+                connection.execute(delete(LEASE).where(LEASE.c.name.in_(mine), LEASE.c.owner == self._owner))
+
+    def close(self) -> None:
+        """Give everything back and stop."""
+        with suppress(StoreError):  # what cannot be given back ends by itself
+            self.release(*self._held)
+        self._changed.set()
+
+    def elsewhere(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that somebody else holds."""
+        with transaction(self._engine, write=False) as connection:
+            rows = connection.execute(select(LEASE).where(LEASE.c.name.in_(list(names)))).all()
+            clock = _clock(connection)
+        return {row.name for row in rows if row.owner != self._owner and not _is_free(row, clock)}
+
+    def _take(self, connection: Connection, name: str, seconds: float) -> bool:
+        clock = _clock(connection)
+        mine = {"owner": self._owner, "place": _place(), "pid": os.getpid(), "expires": clock + seconds}
+        if connection.execute(insert_missing(connection, LEASE).values(name=name, **mine)).rowcount == 1:
+            return True
+        row = connection.execute(select(LEASE).where(LEASE.c.name == name).with_for_update()).one_or_none()
+        if row is None or not _is_free(row, clock):
+            return False
+        connection.execute(update(LEASE).where(LEASE.c.name == name).values(mine))
+        return True
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while True:
+            with self._lock:
+                held = dict(self._held)
+                if not held:
+                    self._heart = None
+                    return
+            self._changed.wait(max(0.0, last + min(held.values()) / BEATS - time.monotonic()))
+            self._changed.clear()
+            if time.monotonic() >= last + min(held.values()) / BEATS:
+                self._renew(held)
+                last = time.monotonic()
+
+    def _renew(self, held: dict[str, float]) -> None:
+        # A store that is busy or out of reach is tried again at the next beat, before the lease ends.
+        with suppress(StoreError), transaction(self._engine, write=True) as connection:
+            clock = _clock(connection)
+            for name, seconds in held.items():
+                query = update(LEASE).where(LEASE.c.name == name, LEASE.c.owner == self._owner)
+                connection.execute(query.values(expires=clock + seconds))
+
+
+def _is_free(row: Row[Any], clock: float) -> bool:
+    return row.expires <= clock or (row.place == _place() and not _is_alive(row.pid))
+
+
+def _clock(connection: Connection) -> float:
+    """Seconds since 1970: of the database server, where there is one, since hosts disagree about the time."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
+    return time.time()
+
+
+@cache
+def _place() -> str:
+    """Where process numbers mean the same: containers share a host's name, and have numbers of their own."""
+    parts = [socket.gethostname()]
+    if sys.platform == "linux":
+        try:
+            parts += [
+                Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+                os.readlink("/proc/self/ns/pid"),
+            ]
+        except OSError:
+            parts.append(secrets.token_hex(8))  # unknown: nobody's death is concluded from a number
+    return " ".join(parts)[:255]
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere "signal 0" ends the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != "Z"  # killed, and its parent has not looked yet
