@@ -20,6 +20,7 @@ DECLARED = {
     "rice": "rice:Rice",  # "ro" in the tables of the PSSR paper
     "bagt-pgd-at": "bag_of_tricks:BagPGDAT",
     "bagt-trades": "bag_of_tricks:BagTRADES",
+    "ibp": "ibp:IBP",
     "jpeg": "jpeg:JPEG",
     "randomized-resize-pad": "resize_pad:ResizePad",
 }

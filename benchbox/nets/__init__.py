@@ -1,6 +1,7 @@
 """Networks: images (N, C, H, W) float32 in [0, 1] -> logits (N, K), normalisation inside.
 
     lenet5        LeNet-5 as advertorch has it; for 28×28 grey images
+    smallcnn      the network of TRADES on MNIST; for 28×28 grey images
     resnet18      ResNet-18 with the CIFAR stem
     densenet121   DenseNet-121 with the CIFAR stem
     wrn-28-10     Wide ResNet, 28 layers, 10 times as wide; any wrn-DEPTH-WIDTH
@@ -17,7 +18,7 @@ from torch import nn
 from benchbox.domain import ImageSpec
 from benchbox.errors import RequestError, unknown
 
-NAMES = ("lenet5", "resnet18", "densenet121", "wrn-28-10")
+NAMES = ("lenet5", "smallcnn", "resnet18", "densenet121", "wrn-28-10")
 
 
 def build(name: str, images: ImageSpec) -> nn.Module:
@@ -35,6 +36,10 @@ def build(name: str, images: ImageSpec) -> nn.Module:
         from benchbox.nets.lenet import LeNet5
 
         return LeNet5(images)
+    if name == "smallcnn":
+        from benchbox.nets.small_cnn import SmallCNN
+
+        return SmallCNN(images)
     if name == "resnet18":
         from benchbox.nets.torchvision_nets import resnet18
 
