@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
 from benchbox.contract.view import MEAN_GRADIENT
 
 from ._fence import fenced
@@ -38,6 +38,15 @@ class AA(Attack):
     """
 
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
+    nature = Nature(
+        "ensemble",
+        climbs=("cross-entropy", "dlr", "margin"),
+        families=("gradient of the cross-entropy", "targeted", "minimum norm", "score-based"),
+        steps=100,
+        targets=9,
+        queries=5000,
+        stands_for="AutoAttack",
+    )
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
     version = 2

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 from benchbox.contract.view import MEAN_GRADIENT
 
 
@@ -33,6 +33,7 @@ class BIM(Attack):
         year=2017,
         kind="gradient",
     )
+    nature = Nature("iterative", climbs=("cross-entropy",))
     standard = (Access.GRAY_BOX, Access.TRANSFER)
     averaging = MEAN_GRADIENT
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {

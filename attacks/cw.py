@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from benchbox import Access, Card
+from benchbox import Access, Card, Nature
 from benchbox.contract.ascent import margin
 
 from .pgd import PGD
@@ -27,6 +27,7 @@ class CW(PGD):
     """
 
     card = Card("cw", "PGD on the logit margin", paper="Carlini & Wagner, S&P 2017", year=2017, kind="gradient")
+    nature = Nature("iterative", climbs=("margin",))
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"step": 1 / 4},  # 2/255 at 8/255: config.json of cifar10_challenge

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 from benchbox.contract.view import MEAN_GRADIENT
 
 
@@ -21,6 +21,7 @@ class FGSM(Attack):
     card = Card(
         "fgsm", "one step of length epsilon", paper="Goodfellow et al., ICLR 2015", year=2015, kind="gradient"
     )
+    nature = Nature("one-step", climbs=("cross-entropy",), steps=1)
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
 

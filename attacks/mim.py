@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 from benchbox.contract.view import MEAN_GRADIENT
 
 
@@ -28,6 +28,7 @@ class MIM(Attack):
     """
 
     card = Card("mim", "iterated FGSM with momentum", paper="Dong et al., CVPR 2018", year=2018, kind="gradient")
+    nature = Nature("iterative", climbs=("cross-entropy",))
     standard = (Access.GRAY_BOX, Access.TRANSFER)
     averaging = MEAN_GRADIENT
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {

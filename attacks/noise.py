@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
 from benchbox.contract.ascent import margin
 
 
@@ -28,6 +28,7 @@ class Noise(Attack):
     """
 
     card = Card("noise", "random points of the ball", paper="Carlini et al., 2019", year=2019, kind="score-based")
+    nature = Nature("random")
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "share of draws that err, then the mean of the per-draw margins"

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Attack, Card, Draws, ThreatModel, View
+from benchbox import Attack, Card, Draws, Nature, ThreatModel, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class Null(Attack):
     """Returns the images it was given."""
 
     card = Card("null", "no attack: must return the clean accuracy", year=2019, kind="control")
+    nature = Nature("control")
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "nothing"
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View, ascend
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 from benchbox.contract.ascent import cross_entropy
 from benchbox.contract.view import MEAN_GRADIENT
 
@@ -32,6 +32,7 @@ class PGD(Attack):
     """
 
     card = Card("pgd", "iterated FGSM, random start", paper="Madry et al., ICLR 2018", year=2018, kind="gradient")
+    nature = Nature("iterative", climbs=("cross-entropy",))
     standard: ClassVar[tuple[Access, ...]] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
     averaging = MEAN_GRADIENT
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, ThreatModel, View
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
 
 from . import _pyautoattack
 
@@ -32,6 +32,7 @@ class Square(Attack):
         year=2020,
         kind="score-based",
     )
+    nature = Nature("score-based", climbs=("margin",))
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "mean of the per-draw losses"

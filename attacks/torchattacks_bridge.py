@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from benchbox import Attack, Card, Draws, ThreatModel, View
+from benchbox import Attack, Card, Draws, Nature, ThreatModel, View
 from benchbox.errors import RequestError, unknown
 
 from ._fence import fenced
+from ._torchattacks_natures import nature
 
 #: What the ball, the draws and the data decide, and nobody else.
 _OURS = ("eps", "max_epsilon", "norm", "seed", "n_classes", "model")
@@ -61,6 +62,10 @@ class Torchattacks(Attack):
                 )
             if name not in known:
                 raise unknown(f"argument of torchattacks:{self.attack}", name, set(known) - set(_OURS))
+
+    def declare(self) -> Nature | None:
+        """As read off the library's code; None for an attack of another version."""
+        return nature(self.attack, _parameters(_constructor(self.attack)) | dict(self.arguments))
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """As many passes as the library makes.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
+    from benchbox.domain import Nature as Nature
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.errors import BenchboxError as BenchboxError
@@ -42,6 +43,7 @@ _HOME = {
     "Defense": "contract.defense",
     "Draws": "draws",
     "ImageSpec": "domain",
+    "Nature": "domain",
     "Losses": "contract.defense",
     "Optimizer": "contract.defense",
     "Schedule": "contract.defense",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The control: the attack that changes no image. Whatever is attacked, a randomised defence is scored on it too.
 NULL_ATTACK = "null"
+#: Fields of a cell that follow from the attack's code, which its key has already.
+DECLARED = ("averaging", "nature")
 #: Room for float32 rounding when a distance is compared with epsilon (exact arithmetic exceeds 8/255 by 2.6e-8).
 TOLERANCE = 1e-6
 
@@ -51,6 +53,42 @@ class Card:
     paper: str = ""
     year: int | None = None
     kind: str = ""
+
+
+#: How an attack looks for its images: an `ensemble` runs attacks of several kinds, a `control` searches nothing.
+AttackKind = Literal["one-step", "iterative", "score-based", "decision-based", "random", "ensemble", "control"]
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What an attack says it is, for the checks: they read this and never a name.
+
+    Attributes:
+        kind: How it looks for its images.
+        climbs: What it optimises: `cross-entropy`, `margin`, `dlr`, or its author's own word; several for an
+            ensemble.
+        families: Families of attacks (Carlini et al. 2019) beside the one that its kind and what it climbs make:
+            `targeted`, `minimum norm`. All of them for an ensemble.
+        steps: Gradient steps from one start; 0 where it takes none.
+        restarts: Starting points.
+        targets: Other classes it aims at in turn; 0 where it aims at none.
+        queries: Queries of scores or labels a sample; 0 where it makes none.
+        stands_for: The published evaluation it claims to be, by the name its authors gave it (`AutoAttack`).
+    """
+
+    kind: AttackKind
+    climbs: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    steps: int = 0
+    restarts: int = 1
+    targets: int = 0
+    queries: int = 0
+    stands_for: str = ""
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Nature:
+        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        return cls(**{**record, "climbs": tuple(record["climbs"]), "families": tuple(record["families"])})
 
 
 @dataclass(frozen=True)
@@ -205,6 +243,8 @@ class Cell:
         averaging: What the attack averages over them, as it declares (`Attack.averaging`); empty where there is
             one draw, and in cells stored before it was recorded. It follows from the attack's code: no part of
             the key.
+        nature: What the attack declares of itself (`Attack.declare`); None where it declares nothing, and in cells
+            stored before it was recorded. No part of the key either.
     """
 
     defense: Spec
@@ -219,11 +259,12 @@ class Cell:
     scoring_draws: int = 1
     eot: int = 1
     averaging: str = ""
+    nature: Nature | None = None
 
     @property
     def key(self) -> str:
         """SHA-256 of the canonical JSON: primary key, resume key and cache key at once."""
-        return digest({k: v for k, v in self.as_dict().items() if k != "averaging"})
+        return digest({k: v for k, v in self.as_dict().items() if k not in DECLARED})
 
     @property
     def craft_key(self) -> str:
@@ -248,6 +289,7 @@ class Cell:
                 "view": ViewSpec(**record["view"]),
                 "threat": ThreatModel(**record["threat"]),
                 "samples": SampleList.from_dict(record["samples"]),
+                "nature": Nature.from_dict(record["nature"]) if record.get("nature") else None,
             }
         )
 

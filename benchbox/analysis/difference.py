@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchbox.domain import Cell, Evidence, canonical
+from benchbox.domain import DECLARED, Cell, Evidence, canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,8 +145,13 @@ def _cell(a: Evidence, b: Evidence) -> CellDifference:
         compared=len(positions),
         clean=_flags(a.outcome.clean[rows_a], b.outcome.clean[rows_b], label, indices),
         adversarial=_flags(a.outcome.adversarial[rows_a], b.outcome.adversarial[rows_b], label, indices),
-        settings=_differing(a.cell.as_dict(), b.cell.as_dict()),
+        settings=_differing(_settings(a.cell), _settings(b.cell)),
     )
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """What was asked for; what an attack says of itself was not recorded at all times."""
+    return {k: v for k, v in cell.as_dict().items() if k not in DECLARED}
 
 
 def _flags(

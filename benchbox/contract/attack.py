@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, final, get_type_hints
 
 import torch
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from benchbox.contract.view import View
-from benchbox.domain import TOLERANCE, Access, Card, ThreatModel
+from benchbox.domain import TOLERANCE, Access, Card, Nature, ThreatModel
 from benchbox.draws import Draws
 from benchbox.errors import AttackError, RequestError, unknown
 
@@ -46,6 +46,8 @@ class Attack(ABC):
         needs: What it asks of the model: `gradient`, `scores`, `labels`, or `nothing`.
         standard: The accesses under which `--attacks all` runs it.
         settings: Departures from the field defaults, by data set or by family (`mnist`, `cifar`).
+        nature: What it is: its kind, what it climbs. The audit asks this and no name; without it, it says that it
+            cannot tell.
         averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
             record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
         version: Raised when a change to the code changes its results.
@@ -55,6 +57,7 @@ class Attack(ABC):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "gradient"
     standard: ClassVar[tuple[Access, ...]] = ()
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    nature: ClassVar[Nature | None] = None
     averaging: ClassVar[str] = ""
     version: ClassVar[int] = 1
 
@@ -84,6 +87,17 @@ class Attack(ABC):
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise RequestError(f"{cls.card.name}.{name} = {value!r} does not fit: {reason}") from None
+
+    def declare(self) -> Nature | None:
+        """What this attack is, with the effort it is set to; None if it does not say.
+
+        Fields named `steps`, `restarts` and `queries` are taken for what they say; an attack whose effort has
+        other names, or none, says it in `nature` or here.
+        """
+        if self.nature is None:
+            return None
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self.nature, **{k: v for k, v in own.items() if k in ("steps", "restarts", "queries")})
 
     @abstractmethod
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -104,7 +104,8 @@ class Planner:
         for overrides in _grid(request):
             attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
             control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
-            averaging = {control.name: ""} | {plugin.name: plugin.cls.averaging for plugin, _ in attacks}
+            plugins = {plugin.name: plugin.cls for plugin, _ in attacks}
+            plugins[control.name] = self.attacks.get(NULL_ATTACK).cls
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
                 substitute = _substitute(training.root)
@@ -130,7 +131,8 @@ class Planner:
                         attack_seed=request.attack_seed,
                         scoring_draws=request.scoring_draws if randomized else 1,
                         eot=eot,
-                        averaging=averaging[attack.name] if eot > 1 else "",
+                        averaging=plugins[attack.name].averaging if eot > 1 else "",
+                        nature=plugins[attack.name](**attack.arguments).declare(),
                     )
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}
