@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -326,12 +325,14 @@ class Outcome:
     @property
     def clean_correct(self) -> NDArray[np.float64]:
         """(N,) share of scoring draws in which the clean image is classified correctly."""
-        return np.asarray((self.clean == self.label[:, None]).mean(axis=1))
+        share: NDArray[np.float64] = (self.clean == self.label[:, None]).mean(axis=1)
+        return share
 
     @property
     def robust(self) -> NDArray[np.float64]:
         """(N,) share of scoring draws in which the adversarial image is classified correctly."""
-        return np.asarray((self.adversarial == self.label[:, None]).mean(axis=1))
+        share: NDArray[np.float64] = (self.adversarial == self.label[:, None]).mean(axis=1)
+        return share
 
     @property
     def passes(self) -> float:

@@ -32,7 +32,7 @@ from benchbox.contract import registry
 from benchbox.contract.attack import Attack
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import View
-from benchbox.domain import Access, ThreatModel
+from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.engine.plan import Request
 from benchbox.engine.session import Session, Settings
@@ -87,7 +87,7 @@ def main() -> None:
     session = Session(registry.defenses(), registry.attacks(), settings)
     dataset = session.dataset(options.dataset)
     threat = ThreatModel(dataset.norm, dataset.epsilon)
-    request = Request(("none", "pgd-at"), options.dataset)
+    request = Request(defenses="none,pgd-at", dataset=options.dataset)
     workshop = session.workshop(options.dataset, lambda *_: None)
     plain, robust = map(workshop.obtain, session.trainings(request).values())
     print(f"{options.dataset}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -120,7 +120,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
             start = time.perf_counter()
             attacks = ("fgsm", "bim", "mim", "pgd", "cw")
-            plan = session.plan(Request(("none",), options.dataset, attacks, (Access.WHITE_BOX,)))
+            plan = session.plan(
+                Request(defenses="none", dataset=options.dataset, attacks=attacks, access="white-box")
+            )
             report = session.run(plan, store, Silent())
             total = time.perf_counter() - start - report.training
             shares.append(1 - (report.crafting + report.scoring) / total)

@@ -10,7 +10,7 @@ import pytest
 
 from benchbox.domain import Access
 from benchbox.engine import request as gridfile
-from benchbox.engine.request import Grid
+from benchbox.engine.request import Grid, Request
 from benchbox.errors import RequestError
 
 ABLATION = """
@@ -45,7 +45,7 @@ def test_a_file_becomes_one_request_a_data_set(ablation: Path) -> None:
     assert first.attacks == ("fgsm", "pgd")
     assert first.accesses == (Access.GRAY_BOX,)
     assert (first.samples, first.seeds, first.scoring_draws, first.eot) == (50, (0, 1), 5, 20)
-    assert first.epsilon == 8 / 255
+    assert first.radius == 8 / 255
     assert first.overrides == {"pssr": {"epochs": 5}}
     assert first.axes == {"pssr.alpha": [0.9, 1.5]}
 
@@ -59,9 +59,8 @@ def test_options_replace_values_and_add_settings(ablation: Path) -> None:
 
 
 def test_nothing_given_is_the_request_s_own_defaults() -> None:
-    from benchbox.engine.plan import Request
-
-    assert Grid(defenses=("none",)).requests() == [Request(("none",), "digits")]
+    assert Grid(defense="none").requests() == [Request(defense="none", dataset="digits")]
+    assert Request(defenses=("none",), dataset="digits").attacks == ("all",)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_nothing_given_is_the_request_s_own_defaults() -> None:
         ("samples = 'many'", "samples = 'many' does not fit"),
         ("epsilon = 'wide'", "epsilon 'wide' is no number; write it as 0.3 or 8/255"),
         ("epsilon = '1/0'", "epsilon '1/0' is no number"),
-        ("norm = 'l3'", "norm = 'l3' does not fit"),
+        ("norm = 'l3'", "unknown norm 'l3'"),
         ("accesses = ['greybox']", "unknown access 'greybox'; did you mean gray-box"),
         ("seeds = []", "seeds = [] does not fit"),
         ("seeds = ['a']", "seeds.0 = 'a' does not fit"),
@@ -107,4 +106,60 @@ def test_reading_a_file_does_not_wait_for_torch(ablation: Path) -> None:
         "import sys; from pathlib import Path; from benchbox.engine import request;"
         f"request.read(Path({str(ablation)!r})); sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_several_radii_are_a_request_each() -> None:
+    grid = Grid(defense="none", dataset="digits,mnist", epsilon="2/255, 4/255,8/255")
+    assert [(one.dataset, one.radius) for one in grid.requests()] == [
+        (dataset, steps / 255) for dataset in ("digits", "mnist") for steps in (2, 4, 8)
+    ]
+    with pytest.raises(RequestError, match="6 data sets or radii are named"):
+        grid.only()
+
+
+@pytest.mark.parametrize("name", ["linf", "Linf", "L∞", "LINF"])
+def test_a_norm_is_taken_as_the_field_writes_it(name: str) -> None:
+    assert Grid(norm=name).norm == "linf"
+    assert Grid(norm="L2").norm == "l2"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "l1"}, "norm 'l1': no attack here searches such a ball; use linf or l2"),
+        ({"norm": "L0"}, "norm 'L0'"),
+        ({"epsilon": 8}, "did you mean 8/255?"),
+        ({"epsilon": 300}, "did you mean 8/255?"),
+        ({"epsilon": "0.1,2"}, "did you mean 2/255?"),
+        ({"epsilon": "nan"}, "epsilon must be a finite number of at least 0, got nan"),
+        ({"epsilon": float("inf")}, "epsilon must be a finite number of at least 0, got inf"),
+        ({"epsilon": "-8/255"}, "epsilon must be a finite number of at least 0, got -8/255"),
+    ],
+    ids=str,
+)
+def test_a_ball_that_nobody_means_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Grid(defense="none").with_options(options)
+    assert message in str(caught.value)
+
+
+def test_an_l2_ball_may_be_wider_than_one_pixel() -> None:
+    assert Grid(norm="l2", epsilon=2).epsilon == (2.0,)
+
+
+def test_weights_are_a_setting_of_the_one_defence() -> None:
+    (one,) = Grid(defense="model.py:net", weights="net.pt").requests()
+    assert one.overrides == {"model.py:net": {"weights": "net.pt"}}
+    with pytest.raises(RequestError, match=r"net\.pt belongs to one defence and 2 are named"):
+        Grid(defense="a.py:x,b.py:y", weights="net.pt").requests()
+
+
+def test_the_record_of_a_run_keeps_its_shape() -> None:
+    record = Request(defense="none", dataset="digits", epsilon="8/255", seeds=(0, 1)).as_dict()
+    assert set(record) == {
+        "defenses", "dataset", "attacks", "accesses", "samples", "seeds", "attack_seed", "epsilon", "norm",
+        "overrides", "axes", "scoring_draws", "eot",
+    }  # fmt: skip
+    assert (record["dataset"], record["epsilon"]) == ("digits", 8 / 255)

@@ -253,5 +253,5 @@ def test_mistakes_on_the_command_line(said: Said, words: tuple[str, ...], senten
 def test_settings_of_a_base_and_of_a_used_attack_are_allowed(workspace: Path) -> None:
     made, dataset = planner()
     overrides = {"none": {"epochs": 1}, "pgd": {"steps": 2}}
-    request = Request(("pssr",), "tiny", ("pgd",), overrides=overrides)
+    request = Request(defense="pssr", dataset="tiny", attacks="pgd", overrides=overrides)
     assert {t.defense.arguments["epochs"] for t in made.trainings(request, dataset).values()} == {1, 9}

@@ -135,7 +135,9 @@ def store(tmp_path: Path):
 def request(*defenses: str, attacks=("pgd",), samples=60, **rest) -> Request:
     quick = {"none": {"epochs": 3}, "pgd": {"steps": 5}, "noise": {"draws": 5}}
     overrides = {name: fields for name, fields in quick.items() if name == "none" or name in attacks}
-    return Request(defenses, "digits", tuple(attacks), samples=samples, overrides=overrides, **rest)
+    return Request(
+        defenses=defenses, dataset="digits", attacks=attacks, samples=samples, overrides=overrides, **rest
+    )
 
 
 def run(session: Session, store: Store, wanted: Request):

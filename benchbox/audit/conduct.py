@@ -25,7 +25,7 @@ from benchbox.domain import TOLERANCE, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
 from benchbox.engine.judge import score
-from benchbox.engine.plan import Request
+from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
@@ -96,7 +96,7 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     where = device.choose(session.settings.device)
     record = provenance.collect(device.describe(where))
     defense = session.workshop(request.dataset, report, record).obtain(training)
-    threat = ThreatModel(request.norm, dataset.epsilon if request.epsilon is None else request.epsilon)
+    threat = ball(request, dataset)
     return Ready(defense, training, dataset, samples, threat, replace(effort, samples=len(samples)), where)
 
 

@@ -10,7 +10,6 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import notice, output
-from benchbox.cli.run import request
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -42,11 +41,8 @@ def audit(
         int, typer.Option(min=0, metavar="N", help="Random points tried on each image that gradients spare.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
-    ] = None,
-    norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf or l2.  (default: linf)")] = None,
+    epsilon: options.Epsilon = None,
+    norm: options.NormName = None,
     set_: options.Settings = None,
     weights: options.Weights = None,
     format_: Annotated[
@@ -74,10 +70,10 @@ def audit(
         "seeds": str(seed),
         "epsilon": epsilon,
         "norm": norm,
-        "set": set_,
+        "overrides": set_,
         "weights": weights,
     }
-    (asked,) = request(None, given).requests()
+    asked = options.request(None, given).only()
     session = options.session(store, data_dir, device, download=not no_download)
     from benchbox.audit.conduct import conduct, cost, prepare
     from benchbox.audit.probes.measurements import Effort

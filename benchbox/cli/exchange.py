@@ -73,15 +73,9 @@ def import_adversarials(
     ],
     defense: Annotated[str, typer.Option("--defense", "-d", metavar="NAME", help="The defence to score.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The data set the images belong to.")],
-    samples: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Score the first N test images.  (default: all of digits, else 1000)"),
-    ] = None,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
-    ] = None,
-    norm: Annotated[str, typer.Option(metavar="NORM", help="linf or l2.")] = "linf",
+    samples: options.Samples = None,
+    epsilon: options.Epsilon = None,
+    norm: options.NormName = None,
     seeds: options.Seeds = None,
     origin: Annotated[
         str | None,
@@ -98,7 +92,6 @@ def import_adversarials(
     What the attacker knew cannot be checked, so the tables show the access as imported.
     """
     from benchbox.cli.report import known_of
-    from benchbox.cli.run import request
     from benchbox.engine import exchange
 
     given = {
@@ -108,9 +101,9 @@ def import_adversarials(
         "seeds": seeds,
         "epsilon": epsilon,
         "norm": norm,
-        "set": set_,
+        "overrides": set_,
     }
-    (asked,) = request(None, given).requests()
+    asked = options.request(None, given).only()
     found = exchange.read(file)
     from benchbox import report
     from benchbox.engine.imported import score_file

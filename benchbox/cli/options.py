@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
 from benchbox.cli.console import notice
+from benchbox.engine import request as requests
+from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -22,35 +25,23 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "results/benchbox.sqlite"
 
-Defenses = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--defense",
-        "-d",
-        metavar="NAMES",
-        help="Defences, repeated or with commas; also file.py:Class or file.py:FACTORY.",
-    ),
-]
-Datasets = Annotated[
-    list[str] | None,
-    typer.Option("--dataset", metavar="NAMES", help="Data sets, repeated or with commas.  (default: digits)"),
-]
-Seeds = Annotated[
-    str | None, typer.Option(metavar="0,1,2", help="Training seeds; each is a row of its own.  (default: 0)")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PLUG-IN.FIELD=VALUE", help="Change a setting of a defence or an attack; repeatable."
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.safetensors",
-        help="The weights of --defense file.py:FACTORY, a function or class that makes a torch module.",
-    ),
-]
+
+def of(field: str) -> Any:
+    """The option that says a field of a request: its flags, its metavar and its help are the field's own."""
+    found = Grid.model_fields[field]
+    return typer.Option(*says(found)["flags"], metavar=says(found)["metavar"], help=found.description)
+
+
+#: Every word is read by the request itself, so that a mistake is refused in the same words wherever it is made.
+Words = list[str] | None
+Defenses = Annotated[Words, of("defenses")]
+Datasets = Annotated[Words, of("datasets")]
+Epsilon = Annotated[Words, of("epsilon")]
+NormName = Annotated[str | None, of("norm")]
+Samples = Annotated[str | None, of("samples")]
+Seeds = Annotated[Words, of("seeds")]
+Settings = Annotated[Words, of("overrides")]
+Weights = Annotated[Words, of("weights")]
 GridFile = Annotated[
     Path | None,
     typer.Option(
@@ -88,6 +79,64 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 class Interrupted(Exception):  # noqa: N818 - not an error
     """The user stopped a command; the message says what is stored."""
+
+
+def asking(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Put the options of a request, and `--grid`, before a command's own; the command gets a `Grid` first.
+
+    Args:
+        fields: Those that the command has; all by default.
+    """
+    chosen = fields or tuple(name for name, field in Grid.model_fields.items() if says(field)["flags"])
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        asked = [_parameter(name, Annotated[Words, of(name)]) for name in chosen]
+        parameters = [*asked, _parameter("grid", GridFile), *own]
+
+        def asks(**words: Any) -> Any:
+            given = {name: words.pop(name) for name in chosen}
+            return command(request(words.pop("grid"), given), **words)
+
+        asks.__name__, asks.__doc__ = command.__name__, command.__doc__
+        asks.__annotations__ = {p.name: p.annotation for p in parameters}
+        asks.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return asks
+
+    return decorate
+
+
+def request(file: Path | None, given: Mapping[str, Any]) -> Grid:
+    """The grid file, if any, with what was given beside it; None means not given.
+
+    Raises:
+        RequestError: A value does not fit.
+    """
+    base = requests.read(file) if file else Grid()
+    words = {key: _word(key, value) for key, value in given.items() if value is not None}
+    return base.with_options(words)
+
+
+def _word(field: str, value: Any) -> Any:
+    """What an option that may be repeated says.
+
+    Raises:
+        RequestError: It is one that may not.
+    """
+    if field == "overrides":
+        return settings(value)
+    if not isinstance(value, list | tuple):
+        return value
+    if get_origin(Grid.model_fields[field].annotation) is tuple:
+        return names(value)
+    if len(value) > 1:
+        flag = says(Grid.model_fields[field])["flags"][0]
+        raise RequestError(f"{flag} is given {len(value)} times: {', '.join(value)}; give it once")
+    return value[0]
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def examples(*commands: str) -> str:

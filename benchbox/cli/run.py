@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import complain, notice, output
 from benchbox.cli.report import known_of
-from benchbox.errors import RequestError
+from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
     from benchbox.engine.plan import Plan
-    from benchbox.engine.request import Grid
     from benchbox.engine.runner import Report
     from benchbox.engine.session import Session
     from benchbox.store import Store
@@ -36,48 +34,10 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(run)
 
 
+@options.asking()
 def run(
-    defense: options.Defenses = None,
-    dataset: options.Datasets = None,
-    attacks: Annotated[
-        list[str] | None,
-        typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks, or all.  (default: all)"),
-    ] = None,
-    access: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAMES",
-            help="gray-box, white-box, bpda, transfer: what the attacker knows.  (default: each attack's own)",
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Score the first N test images.  (default: all of digits, else 1000)"),
-    ] = None,
-    seeds: options.Seeds = None,
-    attack_seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of everything an attack draws.  (default: 0)")
-    ] = None,
-    eot: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Draws a gradient of a randomised defence is averaged over.  (default: 20)"
-        ),
-    ] = None,
-    scoring_draws: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Fresh draws that score each image of a randomised defence.  (default: 10)"
-        ),
-    ] = None,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(metavar="RADIUS", help="0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
-    ] = None,
-    norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf or l2.  (default: linf)")] = None,
-    set_: options.Settings = None,
-    weights: options.Weights = None,
-    grid: options.GridFile = None,
+    asked: Grid,
+    *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be run and trained, and leave.")
     ] = False,
@@ -99,52 +59,12 @@ def run(
     Defences that are not trained yet are trained first. What is in the store is not run again, so the same
     command continues a run that was stopped, and prints the table of one that is complete.
     """
-    given = {
-        "defenses": defense,
-        "datasets": dataset,
-        "attacks": attacks,
-        "accesses": access,
-        "samples": samples,
-        "seeds": seeds,
-        "attack_seed": attack_seed,
-        "eot": eot,
-        "scoring_draws": scoring_draws,
-        "epsilon": epsilon,
-        "norm": norm,
-        "set": set_,
-        "weights": weights,
-    }
-    asked = request(grid, given)
     session = options.session(store, data_dir, device, batch_size, precision, download=not no_download)
     plans = [session.plan(one) for one in asked.requests()]
     if dry_run:
         _preview(session, plans)
         return
     raise typer.Exit(_run(session, plans, quiet))
-
-
-def request(file: Path | None, given: dict[str, Any]) -> Grid:
-    """The grid file, if any, with what was given beside it; None means not given.
-
-    Raises:
-        RequestError: A value does not fit, or weights are given to several defences.
-    """
-    from benchbox.engine import request as gridfile
-
-    base = gridfile.read(file) if file else gridfile.Grid()
-    words = {key: options.names(value) if isinstance(value, list) else value for key, value in given.items()}
-    words["set"] = options.settings(given["set"])
-    weights = words.pop("weights", None)
-    asked = base.with_options({key: value for key, value in words.items() if value is not None})
-    if weights is None:
-        return asked
-    if len(asked.defenses) != 1:
-        raise RequestError(
-            f"--weights {weights} belongs to one defence and {len(asked.defenses)} are named; give each its own: "
-            "--set model.py:net.weights=FILE"
-        )
-    # A setting like any other: a grid file says it as [set."model.py:net"], and its axes run through several.
-    return asked.with_options({"set": {asked.defenses[0]: {"weights": str(weights)}}})
 
 
 def _preview(session: Session, plans: list[Plan]) -> None:

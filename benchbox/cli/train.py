@@ -6,7 +6,7 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import output
-from benchbox.cli.run import request
+from benchbox.engine.request import Grid
 
 EXAMPLES = options.examples(
     "benchbox train --defense pssr --dataset mnist --seeds 0,1,2",
@@ -19,13 +19,10 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(train)
 
 
+@options.asking("defenses", "datasets", "seeds", "overrides", "weights")
 def train(
-    defense: options.Defenses = None,
-    dataset: options.Datasets = None,
-    seeds: options.Seeds = None,
-    set_: options.Settings = None,
-    weights: options.Weights = None,
-    grid: options.GridFile = None,
+    asked: Grid,
+    *,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
@@ -38,8 +35,6 @@ def train(
     A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
     is for training on another machine or at another time.
     """
-    given = {"defenses": defense, "datasets": dataset, "seeds": seeds, "set": set_, "weights": weights}
-    asked = request(grid, given)
     session = options.session(store, data_dir, device, precision=precision, download=not no_download)
     from benchbox.cli.progress import describe_training, watcher
     from benchbox.training.artifacts import Artifacts

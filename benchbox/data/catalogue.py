@@ -46,3 +46,6 @@ KNOWN: Mapping[str, Entry] = {
         Entry("imagenette", "10 ImageNet classes, cropped to 160×160", 3, 160, 10, "cifar", 9_469, 3_925),
     )
 }
+
+#: Customary L2 radii of images in [0, 1] (RobustBench, AutoAttack). Where there is none, a request names its own.
+L2_RADIUS: Mapping[str, float] = {"cifar10": 0.5}

@@ -14,7 +14,7 @@ from benchbox.domain import Access, Cell, SampleList, Spec, ThreatModel, ViewSpe
 from benchbox.draws import Draws
 from benchbox.engine import device, exchange
 from benchbox.engine.judge import score
-from benchbox.engine.plan import Request
+from benchbox.engine.plan import Request, ball
 from benchbox.engine.runner import outcome_of
 from benchbox.engine.session import BATCH_SIZE
 from benchbox.errors import ArtifactError, DefenseError
@@ -55,8 +55,7 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
         DefenseError: The defence broke its contract.
     """
     dataset, samples = session.dataset(request.dataset), session.samples(request)
-    epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
-    threat = ThreatModel(request.norm, epsilon)
+    threat = ball(request, dataset)
     x_adv = _checked(file, dataset, samples, threat)
     name, planner = request.defenses[0], session.planner()
     # Given weights are the same whatever the seed.

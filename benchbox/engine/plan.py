@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
+from benchbox.data.catalogue import L2_RADIUS
 from benchbox.domain import NULL_ATTACK, Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.engine.request import Request as Request
 from benchbox.errors import RequestError, unknown
 from benchbox.training.artifacts import Training
 
@@ -26,45 +28,6 @@ if TYPE_CHECKING:
 SUBSTITUTE_SEED = 1000
 #: Accesses of an attack that declares none, when it is asked for by name.
 EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, for one data set.
-
-    Attributes:
-        defenses: Names.
-        dataset: Name.
-        attacks: Names, or `("all",)`.
-        accesses: Restricts where attacks are run; empty for each attack's own choice.
-        samples: First n of the test split; None for the data set's default.
-        seeds: Training seeds; each is a row of its own.
-        attack_seed: Seed of everything an attack draws.
-        epsilon: Radius; None for the data set's usual one.
-        norm: `linf` or `l2`.
-        overrides: Settings by plug-in name and field, e.g. `{"pssr": {"epochs": 5}}`.
-        axes: Values to run through, by "plug-in.field"; the grid is their product.
-        scoring_draws: Fresh draws per image for randomised defences.
-        eot: Draws a gradient is averaged over for randomised defences.
-    """
-
-    defenses: tuple[str, ...]
-    dataset: str
-    attacks: tuple[str, ...] = ("all",)
-    accesses: tuple[Access, ...] = ()
-    samples: int | None = None
-    seeds: tuple[int, ...] = (0,)
-    attack_seed: int = 0
-    epsilon: float | None = None
-    norm: Norm = "linf"
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    scoring_draws: int = 10
-    eot: int = 20
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form, for the record of the run."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -97,8 +60,7 @@ class Planner:
             RequestError: A name, a field or a value does not fit.
         """
         self._check_overrides(request, dataset)
-        epsilon = dataset.epsilon if request.epsilon is None else request.epsilon
-        threat = ThreatModel(request.norm, epsilon)
+        threat = ball(request, dataset)
         cells: dict[str, Cell] = {}
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
@@ -252,6 +214,28 @@ class Planner:
                 raise RequestError(
                     f"--set {name}: the request does not use {name}; it uses {', '.join(sorted(used))}"
                 )
+
+
+def ball(request: Request, dataset: Dataset) -> ThreatModel:
+    """The ball a request is about: its own radius, else the customary one of the data set in that norm.
+
+    Raises:
+        RequestError: There is no customary one, or the radius is longer than the box of all images.
+    """
+    epsilon = request.radius
+    if epsilon is None and request.norm == dataset.norm:
+        epsilon = dataset.epsilon
+    if epsilon is None:
+        epsilon = L2_RADIUS.get(dataset.name)
+    if epsilon is None:
+        raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
+    diagonal = dataset.test.x[0].numel() ** 0.5
+    if request.norm == "l2" and epsilon > diagonal:
+        raise RequestError(
+            f"epsilon {epsilon:g} is longer than any change of an image of {dataset.name} ({diagonal:.3g}); "
+            f"did you mean {epsilon:g}/255?"
+        )
+    return ThreatModel(request.norm, epsilon)
 
 
 def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:

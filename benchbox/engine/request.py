@@ -1,31 +1,48 @@
-"""A grid of experiments as data: a TOML file, the options of the command line, or both.
+"""What is asked for, as data: each option once, for Python, for grid files and for the command line.
 
-Standard library and pydantic only, so that a mistake in a file is found before torch is loaded.
+A field of `Grid` carries its type, its default, its check and, in `Field`, the words of the help and the flags. A
+new option is a new field. Standard library and pydantic only, so that a mistake is found before torch is loaded.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from benchbox.domain import Access, Norm
 from benchbox.errors import RequestError, unknown
 
-if TYPE_CHECKING:
-    from benchbox.engine.plan import Request
+#: How the field writes the norms: AutoAttack, RobustBench, papers.
+NORMS: Mapping[str, Norm] = {"linf": "linf", "l∞": "linf", "inf": "linf", "l2": "l2", "l₂": "l2", "2": "l2"}
+#: Norms of other threat models: known, and not searched by any attack here.
+OTHER_NORMS = ("l0", "l1", "0", "1", "lpips")
 
 
 def _listed(value: Any) -> Any:
     """`"fgsm,pgd"` or `["fgsm", "pgd"]`, each name once, as a tuple."""
     parts = value.split(",") if isinstance(value, str) else value
+    if parts is None:
+        return ()
     if not isinstance(parts, list | tuple):
         return (parts,)
-    return tuple(dict.fromkeys(part.strip() if isinstance(part, str) else part for part in parts if part != ""))
+    parts = [part.strip() if isinstance(part, str) else part for part in parts]
+    return tuple(dict.fromkeys(part for part in parts if part != ""))
 
 
 def _access(value: Any) -> Any:
@@ -36,59 +53,141 @@ def _access(value: Any) -> Any:
     return value
 
 
+def _norm(value: Any) -> Any:
+    name = str(value).strip().lower()
+    if name in OTHER_NORMS:
+        raise RequestError(f"norm {value!r}: no attack here searches such a ball; use linf or l2")
+    if name not in NORMS:
+        raise unknown("norm", str(value), ("linf", "l2"), "use linf or l2")
+    return NORMS[name]
+
+
 def radius(value: Any) -> Any:
     """A number, also written as a fraction: `0.3`, `"8/255"`.
 
     Raises:
-        RequestError: It is neither.
+        RequestError: It is neither, not finite, or below 0.
     """
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(Fraction("".join(value.split())))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise RequestError(f"epsilon {value!r} is no number; write it as 0.3 or 8/255") from None
+    read = value
+    if isinstance(value, str):
+        try:
+            read = float(Fraction("".join(value.split())))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            if value.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity"):
+                raise RequestError(f"epsilon {value!r} is no number; write it as 0.3 or 8/255") from None
+            read = float(value)
+    if isinstance(read, int | float) and not (math.isfinite(read) and read >= 0):
+        raise RequestError(f"epsilon must be a finite number of at least 0, got {value}")
+    return read
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_listed), Field(min_length=1)]
 Accesses = Annotated[tuple[Annotated[Access, BeforeValidator(_access)], ...], BeforeValidator(_listed)]
+Radii = Annotated[tuple[Annotated[float, BeforeValidator(radius)], ...], BeforeValidator(_listed)]
+
+
+def _says(metavar: str, *flags: str) -> dict[str, Any]:
+    """How a field is written on the command line; without flags it is not."""
+    return {"metavar": metavar, "flags": flags}
+
+
+def says(field: FieldInfo) -> Mapping[str, Any]:
+    """`metavar` and `flags` of a field."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else _says("")
 
 
 class Grid(BaseModel):
-    """What is asked for, over one or several data sets; the keys are those of `benchbox.engine.plan.Request`.
-
-    Attributes:
-        defenses: Names.
-        datasets: Names; each becomes a request of its own.
-        attacks: Names, or `all`.
-        accesses: Restricts where attacks are run; empty for each attack's own choice.
-        samples: First n of the test split; None for the data set's default.
-        seeds: Training seeds.
-        attack_seed: Seed of everything an attack draws.
-        epsilon: Radius, as a number or as a fraction in quotes; None for the data set's usual one.
-        norm: `linf` or `l2`.
-        overrides: Settings by plug-in and field; `[set.pssr]` in a file.
-        axes: Values to run through, by "plug-in.field".
-        scoring_draws: Fresh draws per image for randomised defences.
-        eot: Draws a gradient is averaged over for randomised defences.
-    """
+    """What is asked for, over one or several data sets and radii. `description` is the help of each field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    defenses: Names = ()
-    datasets: Names = ("digits",)
-    attacks: Names = ("all",)
-    accesses: Accesses = ()
-    samples: PositiveInt | None = None
-    seeds: Seeds = (0,)
-    attack_seed: int = 0
-    epsilon: Annotated[float | None, BeforeValidator(radius)] = None
-    norm: Norm = "linf"
-    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="set")
-    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
-    scoring_draws: PositiveInt = 10
-    eot: PositiveInt = 20
+    defenses: Names = Field(
+        default=(),
+        validation_alias=AliasChoices("defenses", "defense"),
+        description="Defences, repeated or with commas; also file.py:Class or file.py:FACTORY.",
+        json_schema_extra=_says("NAMES", "--defense", "-d"),
+    )
+    datasets: Names = Field(
+        default=("digits",),
+        validation_alias=AliasChoices("datasets", "dataset"),
+        description="Data sets, repeated or with commas.  (default: digits)",
+        json_schema_extra=_says("NAMES", "--dataset"),
+    )
+    attacks: Names = Field(
+        default=("all",),
+        description="Attacks, or all.  (default: all)",
+        json_schema_extra=_says("NAMES", "--attacks", "-a"),
+    )
+    accesses: Accesses = Field(
+        default=(),
+        validation_alias=AliasChoices("accesses", "access"),
+        description="gray-box, white-box, bpda, transfer: what the attacker knows.  (default: each attack's own)",
+        json_schema_extra=_says("NAMES", "--access"),
+    )
+    samples: PositiveInt | None = Field(
+        default=None,
+        description="Score the first N test images.  (default: all of digits, else 1000)",
+        json_schema_extra=_says("N", "--samples"),
+    )
+    seeds: Seeds = Field(
+        default=(0,),
+        description="Training seeds; each is a row of its own.  (default: 0)",
+        json_schema_extra=_says("0,1,2", "--seeds"),
+    )
+    attack_seed: int = Field(
+        default=0,
+        description="Seed of everything an attack draws.  (default: 0)",
+        json_schema_extra=_says("N", "--attack-seed"),
+    )
+    epsilon: Radii = Field(
+        default=(),
+        description="0.3 or 8/255, for images in [0, 1]; several with commas make a curve.  "
+        "(default: the data set's)",
+        json_schema_extra=_says("RADIUS", "--epsilon"),
+    )
+    norm: Annotated[Norm, BeforeValidator(_norm)] = Field(
+        default="linf",
+        description="linf or l2.  (default: linf)",
+        json_schema_extra=_says("NORM", "--norm"),
+    )
+    scoring_draws: PositiveInt = Field(
+        default=10,
+        description="Fresh draws that score each image of a randomised defence.  (default: 10)",
+        json_schema_extra=_says("N", "--scoring-draws"),
+    )
+    eot: PositiveInt = Field(
+        default=20,
+        description="Draws a gradient of a randomised defence is averaged over.  (default: 20)",
+        json_schema_extra=_says("N", "--eot"),
+    )
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("set", "overrides"),
+        description="Change a setting of a defence or an attack; repeatable.",
+        json_schema_extra=_says("PLUG-IN.FIELD=VALUE", "--set"),
+    )
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Values to run through, by plug-in.field; the grid is their product.",
+        json_schema_extra=_says(""),
+    )
+    weights: str | None = Field(
+        default=None,
+        description="The weights of --defense file.py:FACTORY, a function or class that makes a torch module.",
+        json_schema_extra=_says("FILE.safetensors", "--weights"),
+    )
+
+    @model_validator(mode="after")
+    def _inside_the_box(self) -> Self:
+        for epsilon in self.epsilon:
+            if self.norm == "linf" and epsilon > 1:
+                meant = f"{epsilon:g}/255" if epsilon <= 255 else "8/255"
+                raise RequestError(
+                    f"epsilon {epsilon:g} is more than any pixel of an image in [0, 1] can change; "
+                    f"did you mean {meant}?"
+                )
+        return self
 
     def with_options(self, options: Mapping[str, Any]) -> Grid:
         """This grid with other values for some keys; settings (`set`) are added field by field.
@@ -97,25 +196,88 @@ class Grid(BaseModel):
             RequestError: A value does not fit.
         """
         settings = {name: dict(fields) for name, fields in self.overrides.items()}
-        for name, fields in options.get("set", {}).items():
+        for name, fields in (options.get("set") or options.get("overrides") or {}).items():
             settings[name] = settings.get(name, {}) | dict(fields)
-        return validated({**self.model_dump(by_alias=True), **options, "set": settings})
+        words = {_key(ALIASES.get(key, key)): value for key, value in options.items()}
+        return validated({**self._fields(), **words, "set": settings})
 
     def requests(self) -> list[Request]:
-        """One request a data set.
+        """One request for each data set and radius.
 
         Raises:
-            RequestError: No defence, no data set or no attack is named.
+            RequestError: No defence, no data set or no attack is named, or weights are given to several defences.
         """
-        from benchbox.engine.plan import Request
-
         remedies = {"defenses": "--defense pssr", "datasets": "--dataset digits", "attacks": "--attacks all"}
         for key, remedy in remedies.items():
             if not getattr(self, key):
                 raise RequestError(f"no {key} are named; give {remedy}, or a --grid file with the key {key}")
-        # Not model_dump: the names, settings and axes go on as they are.
-        same = {key: getattr(self, key) for key in Grid.model_fields if key != "datasets"}
-        return [Request(dataset=dataset, **same) for dataset in self.datasets]
+        same = {**self._fields(), "set": self._settings(), "weights": None}
+        return [
+            Request.model_validate({**same, "datasets": (dataset,), "epsilon": epsilon})
+            for dataset in self.datasets
+            for epsilon in self.epsilon or ((),)
+        ]
+
+    def only(self) -> Request:
+        """The request of a grid that is one.
+
+        Raises:
+            RequestError: It names several data sets or radii.
+        """
+        first, *more = self.requests()
+        if more:
+            raise RequestError(f"{len(more) + 1} data sets or radii are named; this takes one of each")
+        return first
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """With the weights where they belong: a setting of the one defence, like any other."""
+        if self.weights is None:
+            return self.overrides
+        if len(self.defenses) != 1:
+            raise RequestError(
+                f"--weights {self.weights} belongs to one defence and {len(self.defenses)} are named; "
+                "give each its own: --set model.py:net.weights=FILE"
+            )
+        (name,) = self.defenses
+        return {**self.overrides, name: {**self.overrides.get(name, {}), "weights": self.weights}}
+
+    def _fields(self) -> dict[str, Any]:
+        """The values by key, as they are: `model_dump` would copy names, settings and axes."""
+        return {_key(name): getattr(self, name) for name in Grid.model_fields}
+
+
+class Request(Grid):
+    """What is asked for on one data set, in one ball: a grid of one."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.datasets) != 1 or len(self.epsilon) > 1:
+            raise RequestError("a request is about one data set and one radius; make a Grid of several")
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.datasets[0]
+
+    @property
+    def radius(self) -> float | None:
+        """Of the ball; None for the customary one of the data set."""
+        return self.epsilon[0] if self.epsilon else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, for the record of the run."""
+        record = {name: getattr(self, name) for name in Grid.model_fields if name not in ("datasets", "weights")}
+        return {**record, "dataset": self.dataset, "epsilon": self.radius}
+
+
+#: The singular of a field, as a request of one is written.
+ALIASES = {"defense": "defenses", "dataset": "datasets", "access": "accesses", "overrides": "set"}
+
+
+def _key(name: str) -> str:
+    """A field as grid files and messages call it."""
+    return "set" if name == "overrides" else name
 
 
 def read(path: Path) -> Grid:
@@ -150,8 +312,7 @@ def validated(record: Mapping[str, Any], where: str = "") -> Grid:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = [field.alias or name for name, field in Grid.model_fields.items()]
-            raise RequestError(f"{where}{unknown('key', key, known)}") from None
+            raise RequestError(f"{where}{unknown('key', key, map(_key, Grid.model_fields))}") from None
         raise RequestError(f"{where}{key} = {first['input']!r} does not fit: {first['msg']}") from None
     except RequestError as error:
         raise RequestError(f"{where}{error}") from None
