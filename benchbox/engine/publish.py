@@ -12,12 +12,15 @@ from benchbox.analysis.weights import behind
 from benchbox.domain import Cell, Evidence, canonical
 from benchbox.errors import StoreError
 from benchbox.store.packing import pack, pack_predictions, width_of
-from benchbox.store.published import FORMAT, POOLED, Publication
+from benchbox.store.published import FORMAT, Publication
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchbox.store import Records
+
+#: Characters of a field from which on cells refer to it instead of repeating it: digests, recipes.
+LONG = 32
 
 
 class Pool:
@@ -78,7 +81,7 @@ class Press:
     """
 
     def __init__(self, evidence: Sequence[Evidence]) -> None:
-        self.pools = {field: Pool() for field in POOLED}
+        self.pools = {field: Pool() for field in _pooled(evidence)}
         self.provenance, self.predictions = Pool(), Pool()
         self._labels = _labels(evidence)
         self._width = _widths(evidence)
@@ -119,6 +122,12 @@ class Press:
     def _predicted(self, cell: Cell, predicted: NDArray[np.int64], label: NDArray[np.int64]) -> int:
         right, wrong = pack_predictions(predicted, label, self._width[_list(cell)])
         return self.predictions.place({"draws": predicted.shape[1], "right": right, "wrong": wrong})
+
+
+def _pooled(evidence: Iterable[Evidence]) -> list[str]:
+    """The fields of cells that are long enough to be said once."""
+    every = [item.cell.as_dict().items() for item in evidence]
+    return sorted({k for record in every for k, v in record if isinstance(v, dict) or len(str(v)) >= LONG})
 
 
 def _list(cell: Cell) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchbox.domain import Cell, Evidence, Outcome, digest
+from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError, unknown
 from benchbox.store.packing import unpack, unpack_predictions
 
@@ -35,8 +34,6 @@ FORMAT = "benchbox-published/1"
 FOLDER = Path("results/published")
 #: Name in place of a store's: every published file of the workspace and of this installation.
 ALL = "published"
-#: Fields of a cell that repeat; the file names them by their place in the pool of that name.
-POOLED = ("artifact", "attack", "defense", "samples", "threat", "view")
 
 
 class Predictions(BaseModel):
@@ -74,7 +71,7 @@ class PublishedCell(BaseModel):
 
     Attributes:
         key: SHA-256 of the cell; checked when the file is read.
-        cell: Its fields; those of the pools by their place.
+        cell: Its fields; those that have a pool by their place in it.
         status: As in the store.
         error: Why it failed, if it did.
         seconds: What its batches took.
@@ -287,11 +284,10 @@ def _cells(file: Publication, name: str) -> Iterator[Evidence]:
 
 
 def _evidence(file: Publication, row: PublishedCell) -> Evidence:
-    # A field that this benchbox gives another meaning has another key: then the number is about something else.
-    record = {**row.cell, **{field: file.pools[field][row.cell[field]] for field in POOLED}}
-    if digest({k: v for k, v in record.items() if k != "averaging"}) != row.key:
+    fields = {name: file.pools[name][v] if name in file.pools else v for name, v in row.cell.items()}
+    cell = Cell.from_dict(fields)
+    if cell.key != row.key:
         raise StoreError("its key is not that of what it says; take the file from where it was published")
-    cell = Cell.from_dict(record)
     labels = file.labels[row.cell["samples"]]
     n = len(cell.samples)
     label = unpack(labels.classes, labels.width, n)
@@ -335,5 +331,4 @@ def _spread(total: float, n: int) -> NDArray[np.float64]:
 
 def schema() -> str:
     """The JSON Schema of a file, as it is committed."""
-    assert {field.name for field in fields(Cell)} >= set(POOLED)
     return json.dumps(Publication.model_json_schema(), indent=1, sort_keys=True) + "\n"
