@@ -12,7 +12,20 @@ from typing import Annotated
 
 import typer
 
-from benchbox.cli import audit, compare, diff, doctor, exchange, listing, new, report, run, show, train
+from benchbox.cli import (
+    audit,
+    compare,
+    diff,
+    doctor,
+    exchange,
+    listing,
+    new,
+    publish,
+    report,
+    run,
+    show,
+    train,
+)
 from benchbox.cli.console import complain, notice
 from benchbox.cli.options import Interrupted, examples
 from benchbox.errors import BenchboxError
@@ -50,7 +63,7 @@ def build() -> typer.Typer:
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
 
-    for group in (run, train, audit, report, compare, diff, exchange, listing, show, new, doctor):
+    for group in (run, train, audit, report, compare, publish, diff, exchange, listing, show, new, doctor):
         group.register(app)
     return app
 

@@ -38,7 +38,8 @@ def compare(
     format_: Annotated[
         str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
     ] = "terminal",
-    store: options.Store = options.DEFAULT_STORE,
+    store: options.Records = options.DEFAULT_STORE,
+    published: options.IsPublished = False,
 ) -> None:
     """Compare two defences image by image: differences, intervals, tests, and what could have been found.
 
@@ -46,6 +47,7 @@ def compare(
     """
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
+    store = "published" if published else store
     found = _compared(store, options.names(dataset), a, b, options.names(attacks))
     from benchbox.report import comparison
 
@@ -63,9 +65,9 @@ def _compared(store: str, datasets: tuple[str, ...], a: str, b: str, attacks: tu
         RequestError: It does not hold what was asked for.
     """
     from benchbox.analysis import compare as comparing
-    from benchbox.store import Store
+    from benchbox.store import open_records
 
-    with Store.open(store, must_exist=True) as opened:
+    with open_records(store) as opened:
         evidence = [e for dataset in datasets or (None,) for e in opened.evidence(dataset=dataset)]
         purifiers = known_of(evidence, opened).purifiers
     if not evidence:

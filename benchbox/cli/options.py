@@ -55,6 +55,21 @@ Store = Annotated[
         help="The results: an SQLite file or a database URL. Trained weights lie beside it.",
     ),
 ]
+Records = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="PATH|URL|NAME.json",
+        help="The results: a store, or a file that `benchbox publish` wrote.",
+    ),
+]
+IsPublished = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="In place of a store: every published file of results/published and of benchbox itself.",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -16,7 +16,7 @@ from benchbox.errors import RequestError, unknown
 if TYPE_CHECKING:
     from benchbox.analysis.known import Known
     from benchbox.domain import Evidence
-    from benchbox.store import Store
+    from benchbox.store import Records
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 PAGE = Path("reports/leaderboard.html")
@@ -56,13 +56,15 @@ def report(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With latex: a whole document, ready to compile.")
     ] = False,
-    store: options.Store = options.DEFAULT_STORE,
+    store: options.Records = options.DEFAULT_STORE,
+    published: options.IsPublished = False,
 ) -> None:
     """Print what the store holds: ranks, accuracies, intervals, worst cases, and what they do not prove."""
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
     if standalone and format_ != "latex":
         raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
+    store = "published" if published else store
     evidence, known = _stored(store, options.names(dataset), options.names(defense))
     if format_ == "terminal" and to is None:
         from benchbox.report import terminal
@@ -78,7 +80,7 @@ def report(
         typer.echo(str(to))
 
 
-def known_of(evidence: Sequence[Evidence], store: Store) -> Known:
+def known_of(evidence: Sequence[Evidence], store: Records) -> Known:
     """What was noted of the defences when they were run, their audits, and how all weights were trained."""
     from benchbox.analysis.known import Known
 
@@ -101,9 +103,9 @@ def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) ->
         StoreError: There is no store.
         RequestError: It holds no such cell.
     """
-    from benchbox.store import Store
+    from benchbox.store import open_records
 
-    with Store.open(store, must_exist=True) as opened:
+    with open_records(store) as opened:
         found = [
             cell
             for dataset in datasets or (None,)

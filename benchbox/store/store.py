@@ -263,6 +263,11 @@ class Store:
         record: Mapping[str, Any] | None = self._get(ATTACHMENT, "record", subject=subject, kind=kind)
         return record
 
+    def attachments(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Everything that was attached, by subject and kind."""
+        with self._reading() as connection:
+            return {(row.subject, row.kind): row.record for row in connection.execute(select(ATTACHMENT))}
+
     def _reading(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=False)
 

@@ -1,0 +1,178 @@
+"""From a store to a published file. Equal contents give equal bytes; `benchbox.store.published` reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchbox.analysis.weights import behind
+from benchbox.domain import Cell, Evidence, canonical
+from benchbox.errors import StoreError
+from benchbox.store.packing import pack, pack_predictions, width_of
+from benchbox.store.published import FORMAT, Publication
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchbox.store import Records
+
+#: Characters of a field from which on cells refer to it instead of repeating it: digests, recipes.
+LONG = 32
+
+
+class Pool:
+    """Records, each once, named by their place."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, record: Any) -> int:
+        """Where a record is; it is added if it is new."""
+        key = canonical(record)
+        if key not in self._places:
+            self._places[key] = len(self.items)
+            self.items.append(record)
+        return self._places[key]
+
+
+def publish(evidence: Sequence[Evidence], records: Records) -> str:
+    """The text of a published file: one line a record.
+
+    Args:
+        evidence: The cells to publish, in the order they were measured.
+        records: Where they come from: what it knows of their defences and weights goes with them.
+
+    Raises:
+        StoreError: Two cells disagree about the label of an image.
+    """
+    press = Press(evidence)
+    cells = [press.cell(item) for item in evidence]
+    names = sorted({item.cell.defense.name for item in evidence})
+    cards = behind(evidence, records.artifacts())
+    subjects = {subject for item in evidence for subject in (item.cell.key, item.cell.artifact)}
+    content = {
+        "format": FORMAT,
+        "defenses": {name: records.recall(f"defense {name}") or {} for name in names},
+        "pools": {field: pool.items for field, pool in press.pools.items()},
+        "labels": press.packed_labels(),
+        "cards": {name: press.card(card) for name, card in cards.items()},
+        "attachments": [
+            {"subject": subject, "kind": kind, "record": dict(record)}
+            for (subject, kind), record in sorted(records.attachments().items(), key=lambda item: item[0])
+            if subject in subjects
+        ],
+        "provenance": press.provenance.items,
+        "predictions": press.predictions.items,
+        "cells": cells,
+    }
+    Publication.model_validate(content)
+    return _text(content)
+
+
+class Press:
+    """Turns cells into lines, and gathers what they share.
+
+    Args:
+        evidence: Every cell of the file: the labels of a sample list and the bits of a class are those of all.
+    """
+
+    def __init__(self, evidence: Sequence[Evidence]) -> None:
+        self.pools = {field: Pool() for field in _pooled(evidence)}
+        self.provenance, self.predictions = Pool(), Pool()
+        self._labels = _labels(evidence)
+        self._width = _widths(evidence)
+
+    def cell(self, item: Evidence) -> dict[str, Any]:
+        """The line of a cell."""
+        cell, outcome = item.cell, item.outcome
+        record = cell.as_dict()
+        order = np.argsort(outcome.position)
+        row = {
+            "key": cell.key,
+            "cell": {k: self.pools[k].place(v) if k in self.pools else v for k, v in record.items()},
+            "status": item.status,
+            "error": item.error,
+            "seconds": item.seconds,
+            "created": item.created,
+            "provenance": self.provenance.place(dict(item.provenance)),
+            "clean": self._predicted(cell, outcome.clean[order], outcome.label[order]),
+            "adversarial": self._predicted(cell, outcome.adversarial[order], outcome.label[order]),
+            "linf": float(outcome.linf.max(initial=0)),
+            "l2": float(outcome.l2.max(initial=0)),
+            "forwards": float(outcome.forwards.sum()),
+            "backwards": float(outcome.backwards.sum()),
+        }
+        if len(outcome) < len(cell.samples):
+            row["scored"] = pack(np.isin(np.arange(len(cell.samples)), outcome.position), 1)
+        return row
+
+    def card(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """How some weights were trained; on what machine is said once."""
+        return dict(card) | {k: self.provenance.place(v) for k, v in card.items() if k == "provenance"}
+
+    def packed_labels(self) -> list[dict[str, Any]]:
+        """Of each sample list of the pool."""
+        every = [canonical(samples) for samples in self.pools["samples"].items]
+        return [{"width": self._width[key], "classes": pack(self._labels[key], self._width[key])} for key in every]
+
+    def _predicted(self, cell: Cell, predicted: NDArray[np.int64], label: NDArray[np.int64]) -> int:
+        right, wrong = pack_predictions(predicted, label, self._width[_list(cell)])
+        return self.predictions.place({"draws": predicted.shape[1], "right": right, "wrong": wrong})
+
+
+def _pooled(evidence: Iterable[Evidence]) -> list[str]:
+    """The fields of cells that are long enough to be said once."""
+    every = [item.cell.as_dict().items() for item in evidence]
+    return sorted({k for record in every for k, v in record if isinstance(v, dict) or len(str(v)) >= LONG})
+
+
+def _list(cell: Cell) -> str:
+    return canonical(cell.samples.as_dict())
+
+
+def _widths(evidence: Iterable[Evidence]) -> Mapping[str, int]:
+    """Bits of a class on each sample list: enough for every label and every prediction."""
+    widths: dict[str, int] = {}
+    for item in evidence:
+        outcome = item.outcome
+        own = max(map(width_of, (outcome.label, outcome.clean, outcome.adversarial)))
+        widths[_list(item.cell)] = max(own, widths.get(_list(item.cell), 1))
+    return widths
+
+
+def _labels(evidence: Iterable[Evidence]) -> Mapping[str, NDArray[np.int64]]:
+    """(N,) true classes of each sample list, by its canonical JSON; 0 where no cell has come to."""
+    known: dict[str, NDArray[np.int64]] = {}
+    for item in evidence:
+        samples, outcome = item.cell.samples, item.outcome
+        label = known.setdefault(_list(item.cell), np.full(len(samples), -1))
+        before = label[outcome.position]
+        wrong = (before >= 0) & (before != outcome.label)
+        if wrong.any():
+            index = samples.indices[outcome.position[wrong][0]]
+            raise StoreError(
+                f"cell {item.cell.key[:12]} labels image {index} of {samples.dataset} otherwise than those "
+                "before it; the store is damaged: publish from a copy that is not"
+            )
+        label[outcome.position] = outcome.label
+    return {key: label.clip(min=0) for key, label in known.items()}
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each member of each list or object at the second level: it is read in differences."""
+    parts = []
+    for key, value in content.items():
+        if isinstance(value, list):
+            lines = [canonical(one) for one in value]
+            shown = "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+        elif isinstance(value, dict):
+            lines = [f"{json.dumps(name)}:{canonical(one)}" for name, one in sorted(value.items())]
+            shown = "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
+        else:
+            shown = json.dumps(value)
+        parts.append(f"{json.dumps(key)}:{shown}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

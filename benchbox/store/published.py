@@ -1,0 +1,334 @@
+"""Published results: one JSON file that answers as a store does, without a database.
+
+The file keeps what every number can be computed from again: for each image the predicted class on the clean and on
+the adversarial image in every scoring draw. What repeats is kept once, in `pools`, and referred to by its place.
+Distances and passes are kept as one figure a cell: `Outcome` gets the largest distance and the mean passes for
+each of its images, and no forward pass at which an image fell. `benchbox.engine.publish` writes the file; its
+JSON Schema, published.schema.json beside this module, is that of `Publication`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchbox.domain import Cell, Evidence, Outcome
+from benchbox.errors import StoreError, unknown
+from benchbox.store.packing import unpack, unpack_predictions
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from numpy.typing import NDArray
+
+#: What a file of this format begins with; raised when the meaning of a field changes.
+FORMAT = "benchbox-published/1"
+#: Where a workspace keeps its published files.
+FOLDER = Path("results/published")
+#: Name in place of a store's: every published file of the workspace and of this installation.
+ALL = "published"
+
+
+class Predictions(BaseModel):
+    """Predicted classes of some images in R draws, relative to their labels.
+
+    Attributes:
+        draws: R.
+        right: Base64 of N · R bits, row by row: whether the class is the label.
+        wrong: Base64 of the classes that are not, `width` bits each, in the same order.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    draws: int = Field(ge=1)
+    right: str
+    wrong: str
+
+
+class Labels(BaseModel):
+    """True classes of a sample list.
+
+    Attributes:
+        width: Bits of a class.
+        classes: Base64 of one class an image, in the order of the list; 0 for an image that nobody scored.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    width: int = Field(ge=1, le=32)
+    classes: str
+
+
+class PublishedCell(BaseModel):
+    """A cell and what came of it.
+
+    Attributes:
+        key: SHA-256 of the cell; checked when the file is read.
+        cell: Its fields; those that have a pool by their place in it.
+        status: As in the store.
+        error: Why it failed, if it did.
+        seconds: What its batches took.
+        created: When it was added, ISO 8601, UTC.
+        provenance: Place in the pool.
+        scored: Base64 of one bit an image of the list, where not all are scored.
+        clean: Place in `predictions`.
+        adversarial: Likewise.
+        linf: Largest change of a pixel over the scored images.
+        l2: Largest Euclidean length of a change.
+        forwards: Forward passes of all scored images together.
+        backwards: Backward passes likewise.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(pattern="^[0-9a-f]{64}$")
+    cell: dict[str, Any]
+    status: Literal["done", "partial", "failed"]
+    error: str = ""
+    seconds: float
+    created: str
+    provenance: int = Field(ge=0)
+    scored: str | None = None
+    clean: int = Field(ge=0)
+    adversarial: int = Field(ge=0)
+    linf: float
+    l2: float
+    forwards: float
+    backwards: float
+
+
+class Attachment(BaseModel):
+    """A record about a cell or about weights: an audit, how well images transferred."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subject: str
+    kind: str
+    record: dict[str, Any]
+
+
+class Publication(BaseModel):
+    """A whole file.
+
+    Attributes:
+        format: `benchbox-published/1`.
+        defenses: What the store remembers of each defence, by name.
+        pools: What repeats, by field.
+        labels: One for each sample list of the pool.
+        provenance: Code, packages, machine and command of each run.
+        cards: How weights were trained, by digest; `provenance` is a place in the pool.
+        attachments: Audits and the like.
+        predictions: What `clean` and `adversarial` refer to.
+        cells: In the order they were measured.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["benchbox-published/1"]
+    defenses: dict[str, dict[str, Any]]
+    pools: dict[str, list[Any]]
+    labels: list[Labels]
+    provenance: list[dict[str, Any]]
+    cards: dict[str, dict[str, Any]]
+    attachments: list[Attachment]
+    predictions: list[Predictions]
+    cells: list[PublishedCell]
+
+
+class Published:
+    """Published files, read as one store: the first that has a cell, a card or a record is heard.
+
+    Args:
+        publications: By the name messages call them.
+    """
+
+    def __init__(self, publications: Mapping[str, Publication]) -> None:
+        self._files = publications
+
+    @classmethod
+    def open(cls, place: str | Path) -> Self:
+        """Read a file, or every file there is.
+
+        Args:
+            place: Path of a file; `published` for every published file, `published:NAME` for one of them.
+
+        Raises:
+            StoreError: It is not there or no published result.
+        """
+        word, colon, name = str(place).partition(":")
+        if word != ALL:
+            path = Path(place)
+            return cls({str(place): _read(path, str(place))})
+        known = shelf()
+        if name and name not in known:
+            raise StoreError(str(unknown("published result", name, known, "`benchbox publish` writes one")))
+        if not known:
+            raise StoreError(f"nothing is published in {FOLDER}; write it with `benchbox publish NAME`")
+        chosen = {name: known[name]} if colon and name else known
+        return cls({key: _read(file, str(file)) for key, file in chosen.items()})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def evidence(
+        self,
+        *,
+        dataset: str | None = None,
+        defenses: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[Evidence]:
+        """As `Store.evidence`, each cell once."""
+        wanted: dict[str, Evidence] = {}
+        for item in self._evidence:
+            cell = item.cell
+            fits = (
+                dataset in (None, cell.samples.dataset)
+                and (defenses is None or cell.defense.name in defenses)
+                and (keys is None or cell.key in keys)
+            )
+            if fits:
+                wanted.setdefault(cell.key, item)
+        return list(wanted.values())
+
+    def artifacts(self) -> dict[str, Mapping[str, Any]]:
+        """As `Store.artifacts`."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for file in self._files.values():
+            for name, card in file.cards.items():
+                place = card.get("provenance")
+                known = {"provenance": file.provenance[place]} if isinstance(place, int) else {}
+                found.setdefault(name, card | known)
+        return found
+
+    def artifact(self, digest: str) -> Mapping[str, Any] | None:
+        """As `Store.artifact`."""
+        return self.artifacts().get(digest)
+
+    def recall(self, key: str) -> Any:
+        """As `Store.recall`; of what a store remembers, only what it knows of defences is published."""
+        kind, _, name = key.partition(" ")
+        notes = (file.defenses.get(name) for file in self._files.values() if kind == "defense")
+        return next((note for note in notes if note is not None), None)
+
+    def attached(self, subject: str, kind: str) -> Mapping[str, Any] | None:
+        """As `Store.attached`."""
+        return self._attachments.get((subject, kind))
+
+    def attachments(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """As `Store.attachments`."""
+        return self._attachments
+
+    @cached_property
+    def _attachments(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        every = [one for file in self._files.values() for one in file.attachments]
+        return {(one.subject, one.kind): one.record for one in reversed(every)}
+
+    @cached_property
+    def _evidence(self) -> list[Evidence]:
+        return [item for name, file in self._files.items() for item in _cells(file, name)]
+
+
+def shelf() -> dict[str, Traversable]:
+    """Every published file by its name without ending: those of the workspace, then those of this installation."""
+    found: dict[str, Traversable] = {}
+    for folder in (FOLDER, files("benchbox.plugins.published")):
+        if folder.is_dir():
+            for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+                if file.name.endswith(".json"):
+                    found.setdefault(file.name.removesuffix(".json"), file)
+    return found
+
+
+def _read(file: Traversable, name: str) -> Publication:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot read {name}: {error.strerror}; check the path") from None
+    except ValueError as error:
+        raise StoreError(f"{name} is no JSON ({error}); take the file from where it was published") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        said = record.get("format") if isinstance(record, dict) else None
+        raise StoreError(
+            f"{name} is no published result of this benchbox (format {said!r}); `benchbox publish` writes one"
+        )
+    try:
+        return Publication.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{name}: {where} does not fit: {first['msg']}; publish it again") from None
+
+
+def _cells(file: Publication, name: str) -> Iterator[Evidence]:
+    for row in file.cells:
+        try:
+            yield _evidence(file, row)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise StoreError(f"{name}: cell {row.key[:12]} cannot be read ({reason}); publish it again") from None
+        except StoreError as error:
+            raise StoreError(f"{name}: cell {row.key[:12]}: {error}") from None
+
+
+def _evidence(file: Publication, row: PublishedCell) -> Evidence:
+    fields = {name: file.pools[name][v] if name in file.pools else v for name, v in row.cell.items()}
+    cell = Cell.from_dict(fields)
+    if cell.key != row.key:
+        raise StoreError("its key is not that of what it says; take the file from where it was published")
+    labels = file.labels[row.cell["samples"]]
+    n = len(cell.samples)
+    label = unpack(labels.classes, labels.width, n)
+    position = np.arange(n) if row.scored is None else np.flatnonzero(unpack(row.scored, 1, n))
+    label = label[position]
+    clean, adversarial = (
+        unpack_predictions(kept.right, kept.wrong, label, kept.draws, labels.width)
+        for kept in (file.predictions[row.clean], file.predictions[row.adversarial])
+    )
+    k = len(position)
+    outcome = Outcome(
+        position=position,
+        label=label,
+        clean=clean,
+        adversarial=adversarial,
+        first_success=np.full(k, -1),
+        linf=np.full(k, row.linf),
+        l2=np.full(k, row.l2),
+        forwards=_spread(row.forwards, k),
+        backwards=_spread(row.backwards, k),
+    )
+    return Evidence(
+        cell,
+        outcome,
+        row.status,
+        row.error,
+        row.seconds,
+        row.provenance + 1,
+        row.created,
+        file.provenance[row.provenance],
+    )
+
+
+def _spread(total: float, n: int) -> NDArray[np.float64]:
+    """(n,) that sum to a total: whole numbers where the total is one, so that the mean is exactly what it was."""
+    if n == 0 or total != int(total):
+        return np.full(n, total / n if n else 0.0)
+    each, more = divmod(int(total), n)
+    return np.where(np.arange(n) < more, each + 1.0, float(each))
+
+
+def schema() -> str:
+    """The JSON Schema of a file, as it is committed."""
+    return json.dumps(Publication.model_json_schema(), indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""Published results: what `benchbox publish` wrote, read by `benchbox report --published`."""
