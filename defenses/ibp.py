@@ -136,12 +136,12 @@ def through(layer: nn.Module, bounds: Bounds) -> Bounds:
     if isinstance(layer, MONOTONE):
         return Bounds(layer(bounds.low), layer(bounds.high))
     center, radius = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
-    if isinstance(layer, nn.Linear):
-        center, radius = layer(center), F.linear(radius, layer.weight.abs())
-    else:
-        assert isinstance(layer, nn.Conv2d)
-        settings = layer.stride, layer.padding, layer.dilation, layer.groups
-        center, radius = layer(center), F.conv2d(radius, layer.weight.abs(), None, *settings)
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
+    # The layer itself with its weights for moduli, whatever its stride and padding are.
+    moduli = {"weight": layer.weight.abs()}
+    if layer.bias is not None:
+        moduli["bias"] = torch.zeros_like(layer.bias)
+    center, radius = layer(center), torch.func.functional_call(layer, moduli, radius)
     return Bounds(center - radius, center + radius)
 
 
