@@ -24,3 +24,5 @@ DECLARED = {
     "jpeg": "jpeg:JPEG",
     "randomized-resize-pad": "resize_pad:ResizePad",
 }
+#: The classifier without a defence: what a purifier builds on unless it says otherwise.
+UNDEFENDED = "none"

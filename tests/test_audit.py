@@ -34,7 +34,7 @@ from benchbox.audit import check as by_id
 from benchbox.audit.checks.thresholds import table
 from benchbox.audit.evidence import Panel, Rescored, Run
 from benchbox.audit.probes.probe import probe
-from benchbox.domain import Access, Evidence, SampleList, Spec, ViewSpec
+from benchbox.domain import Access, Evidence, Nature, SampleList, Spec, ViewSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 EFFORT = Effort(
@@ -119,7 +119,13 @@ def test_a_declared_draw_is_held_and_an_undeclared_one_is_not():
 
 def _panel(**runs) -> Panel:
     """Ten correct samples; each run breaks the positions it is given."""
-    kinds = {"fgsm": "one-step", "pgd": "iterative", "square": "score", "noise": "random", "moved": "transfer"}
+    kinds = {
+        "fgsm": "one-step",
+        "pgd": "iterative",
+        "square": "score-based",
+        "noise": "random",
+        "moved": "transfer",
+    }
     made = []
     for name, broken in runs.items():
         flags = np.isin(np.arange(10), broken)
@@ -152,10 +158,11 @@ def _stored(**changes) -> Stored:
     """Ten samples, attacked by PGD and FGSM; `changes` replace fields of the outcome of PGD."""
     samples = SampleList("digits", "test", tuple(range(10)), "digest")
     cells = []
-    for name, access in (("pgd", Access.WHITE_BOX), ("fgsm", Access.WHITE_BOX)):
+    access = Access.WHITE_BOX
+    for name, kind in (("pgd", "iterative"), ("fgsm", "one-step")):
         cell = replace(
             CELL, attack=Spec(name, {"steps": 40}, "x"), access=access, view=ViewSpec("a"), threat=THREAT,
-            samples=samples,
+            samples=samples, nature=Nature(kind, climbs=("cross-entropy",)),
         )  # fmt: skip
         result = replace(outcome(cell, range(10)), linf=np.full(10, THREAT.epsilon))
         if name == "pgd":

@@ -321,6 +321,22 @@ def test_where_the_papers_numbers_stand(
     assert (found and (found.table, found.percent)) == expected
 
 
+@pytest.mark.parametrize(
+    ("dataset", "defense", "percent"),
+    [
+        ("cifar100", "rice", 23.83),
+        ("cifar100", "bagt-pgd-at", 31.21),
+        ("cifar100", "bagt-trades", 31.21),
+        ("cifar10", "uat", 64.44),
+        ("cifar10", "rst", 64.44),
+    ],
+)
+def test_rows_that_the_paper_names_after_their_idea_are_found(dataset: str, defense: str, percent: float) -> None:
+    found = paper.beside(dataset, defense, ThreatModel("linf", 8 / 255), WHITE, "pgd")
+    assert found is not None
+    assert found.percent == percent
+
+
 def test_another_ball_or_recipe_has_no_number_of_the_paper(both: list[Evidence]) -> None:
     assert paper.beside("mnist", "pssr", ThreatModel("linf", 0.1), GRAY, "pgd") is None
     assert paper.beside("mnist", "pssr", ThreatModel("l2", 0.3), GRAY, "pgd") is None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchbox.analysis import paper
 from benchbox.domain import Access, Spec, canonical
 
 #: From the weakest knowledge to the strongest, as papers order them; what nobody knows comes last.
@@ -19,15 +20,14 @@ ACCESSES: tuple[Access, ...] = (
 )
 #: Of attacks that leave equally much, the one that knows most is named.
 KNOWLEDGE = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER, Access.IMPORTED)
-#: The order papers print attacks in; attacks that are not listed follow in alphabetical order.
-ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mim", "pgd", "aa", "cw", "apgd-ce", "apgd-t", "fab-t", "square")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def attack_place(label: str) -> tuple[int, str]:
-    """Sort key of an attack's column; variants of an attack stand beside it."""
+    """Sort key of an attack's column: as papers order them, then by name; variants of one stand together."""
+    known = list(paper.attacks())
     name = label.partition(" (")[0]
-    return (ATTACKS.index(name) if name in ATTACKS else len(ATTACKS), label)
+    return (known.index(name) if name in known else len(known), label)
 
 
 def departures(specs: Sequence[Spec]) -> Mapping[str, str]:

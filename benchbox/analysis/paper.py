@@ -20,26 +20,34 @@ from benchbox.domain import TOLERANCE, Access, ThreatModel
 NAME = "arXiv 2402.00304"
 #: The paper's perturbation budgets (section 4.3), all L∞.
 EPSILON: Mapping[str, float] = {"mnist": 0.3, "cifar10": 8 / 255, "cifar100": 8 / 255}
-#: Our name of a defence -> its row in Tables 1 to 3.
-ROWS: Mapping[str, str] = {
-    "none": "baseline",
-    "grad-reg": "grad-reg",
-    "trades": "trades",
-    "pgd-at": "pgd-at",
-    "arn": "arn",
-    "pcl": "pcl",
-    "semi-sl": "semi-sl",
-    "uat": "semi-sl",
-    "ro": "ro",
-    "bagt": "bagt",
-    "pssr": "pssr",
-}
-#: Our name of an ablation -> its row in Table 4.
-ABLATIONS: Mapping[str, str] = {"pssr:ps": "ps", "pssr:cae": "cae", "pssr:ps+cae": "ps-cae"}
-#: Rows of Tables 1, 2 that Table 4 repeats under another name.
-REPEATED: Mapping[str, str] = {"baseline": "baseline", "pssr": "ps-cae-ard"}
-#: Which of them purify, so that Table 1 cannot be their end-to-end white-box.
-PURIFIERS = frozenset({"arn", "pssr", *ABLATIONS})
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where the paper has one of our defences.
+
+    Attributes:
+        row: Its row in Tables 1 to 3, if it is one of the compared defences.
+        module: Its row in Table 4, which repeats two of the compared defences beside the parts of its own.
+        purifies: Whether it rewrites the image, so that Table 1 cannot be its end-to-end white-box.
+    """
+
+    row: str
+    module: str
+    purifies: bool
+
+
+@dataclass(frozen=True)
+class AttackColumn:
+    """Where the paper has one of our attacks.
+
+    Attributes:
+        column: Its column in Tables 1, 2 and 4, if it has one.
+        bpda: Its column in Table 3, which names no base attack; BPDA is PGD's gradient through a stand-in.
+    """
+
+    column: str
+    bpda: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,26 @@ class Printed:
 
 def values() -> Iterator[dict[str, str]]:
     """Every line of results/paper/pssr.csv; `value` is empty where the paper prints a dash."""
-    with files("benchbox.plugins.paper").joinpath("pssr.csv").open(encoding="utf-8") as lines:
+    return _lines("pssr.csv")
+
+
+@cache
+def attacks() -> Mapping[str, AttackColumn]:
+    """The attacks that papers print, by our names, in the order of their columns (results/paper/attacks.csv)."""
+    return {line["attack"]: AttackColumn(line["column"], line["bpda"]) for line in _lines("attacks.csv")}
+
+
+@cache
+def _rows() -> Mapping[str, Row]:
+    """By our name of a defence."""
+    return {
+        line["defense"]: Row(line["row"], line["module"], line["purifies"] == "yes")
+        for line in _lines("pssr-rows.csv")
+    }
+
+
+def _lines(name: str) -> Iterator[dict[str, str]]:
+    with files("benchbox.plugins.paper").joinpath(name).open(encoding="utf-8") as lines:
         yield from csv.DictReader(lines)
 
 
@@ -88,20 +115,19 @@ def beside(dataset: str, defense: str, threat: ThreatModel, access: Access | Non
     """
     if access is not None and not _same_ball(dataset, threat):
         return None
-    column = attack if access is not None else "benign"
-    if defense in ABLATIONS:
-        return printed(4, dataset, ABLATIONS[defense], column) if access in (None, Access.GRAY_BOX) else None
-    row = ROWS.get(defense)
-    if row is None:
+    place = _rows().get(defense)
+    columns = attacks().get(attack, AttackColumn("", "")) if access is not None else AttackColumn("benign", "")
+    if place is None:
         return None
+    if not place.row:
+        return printed(4, dataset, place.module, columns.column) if access in (None, Access.GRAY_BOX) else None
     if access is Access.TRANSFER:
-        return printed(2, dataset, row, column)
+        return printed(2, dataset, place.row, columns.column)
     if access is Access.BPDA:
-        # Table 3 names no base attack; BPDA is PGD's gradient through a stand-in.
-        return printed(3, dataset, row, "bpda") if attack == "pgd" else None
-    if access is Access.WHITE_BOX and defense in PURIFIERS:
+        return printed(3, dataset, place.row, columns.bpda)
+    if access is Access.WHITE_BOX and place.purifies:
         return None
-    return printed(1, dataset, row, column)
+    return printed(1, dataset, place.row, columns.column)
 
 
 def contradictions(number: Printed) -> list[Printed]:
@@ -110,8 +136,9 @@ def contradictions(number: Printed) -> list[Printed]:
     Table 4 repeats two rows of Table 1 per data set, and Table 2 repeats its benign column.
     """
     others: list[Printed | None] = []
-    if number.table == 1 and number.row in REPEATED:
-        others.append(printed(4, number.dataset, REPEATED[number.row], number.column))
+    if number.table == 1:
+        modules = [place.module for place in _rows().values() if place.row == number.row]
+        others += [printed(4, number.dataset, module, number.column) for module in modules if module]
     if number.table == 1 and number.column == "benign":
         others.append(printed(2, number.dataset, number.row, "benign"))
     return [other for other in others if other is not None and other.percent != number.percent]

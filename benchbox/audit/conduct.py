@@ -19,14 +19,17 @@ from benchbox.audit.probes.probe import Passes, passes, probe, pursue
 from benchbox.audit.probes.search import Target
 from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
+from benchbox.contract.attack import Attack
 from benchbox.contract.defense import Defense
+from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
-from benchbox.domain import TOLERANCE, Evidence, SampleList, ThreatModel
+from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
 from benchbox.engine.judge import score
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
+from benchbox.errors import RequestError
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
 
@@ -45,6 +48,7 @@ class Ready:
     threat: ThreatModel
     effort: Effort
     device: torch.device
+    attacks: Registry[Attack]
 
     @property
     def subject(self) -> Subject:
@@ -97,7 +101,8 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     record = provenance.collect(device.describe(where))
     defense = session.workshop(request.dataset, report, record).obtain(training)
     threat = ball(request, dataset)
-    return Ready(defense, training, dataset, samples, threat, replace(effort, samples=len(samples)), where)
+    effort = replace(effort, samples=len(samples))
+    return Ready(defense, training, dataset, samples, threat, effort, where, session.attacks)
 
 
 def cost(ready: Ready) -> Cost:
@@ -147,7 +152,8 @@ def _stored(ready: Ready, store: Store) -> Stored:
     """The cells inside the ball: of the artifact, of the classifier below it, and of the other defences."""
     training = ready.training
 
-    every = [e for e in store.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
+    inside = [e for e in store.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
+    every = [_declared(e, ready.attacks) for e in inside]
     names = sorted({e.cell.defense.name for e in every})
     spec = ready.dataset.spec
     return Stored(
@@ -159,6 +165,21 @@ def _stored(ready: Ready, store: Store) -> Stored:
         others=tuple(e for e in every if e.cell.artifact != training.digest),
         purifiers=tuple(n for n in names if (store.recall(f"defense {n}") or {}).get("purifies")),
     )
+
+
+def _declared(evidence: Evidence, attacks: Registry[Attack]) -> Evidence:
+    """With what the attack says it is: for cells stored before that was recorded, asked of the plug-in now."""
+    cell = evidence.cell
+    if cell.nature is not None or cell.access is Access.IMPORTED:
+        return evidence
+    try:
+        plugin = attacks.get(cell.attack.name)
+        nature = plugin.cls(**cell.attack.arguments).declare()
+    except (RequestError, TypeError):  # gone, or with other settings since
+        return evidence
+    # A built-in's number is its version; a file's digest says that it is the very same file.
+    same = plugin.code == cell.attack.code or plugin.code.startswith(cell.attack.code.rpartition("/")[0] + "/")
+    return replace(evidence, cell=replace(cell, nature=nature)) if same else evidence
 
 
 def _pursue(ready: Ready, stored: Stored) -> dict[int, bool]:

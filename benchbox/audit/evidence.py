@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,33 +12,15 @@ from numpy.typing import NDArray
 
 from benchbox.analysis import stats
 from benchbox.audit.probes.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
-from benchbox.domain import Access, Evidence, ThreatModel
+from benchbox.audit.verdict import Judgement, incomplete
+from benchbox.domain import NULL_ATTACK, Access, AttackKind, Cell, Evidence, ThreatModel
 
-#: How a run looks for its images. `ensemble` mixes gradients and scores, so it proves nothing about either;
-#: `pursuit` is PGD with many more starts on samples that only other attacks broke.
-Kind = Literal["one-step", "iterative", "score", "random", "transfer", "ensemble", "pursuit", "none"]
+#: How a run looks for its images: as its attack declares, but for images made on another model (`transfer`), PGD
+#: with many more starts on samples that only other attacks broke (`pursuit`), and attacks of which nobody recorded
+#: what they are (`unknown`). An ensemble mixes gradients and scores, so it proves nothing about either.
+Kind = AttackKind | Literal["transfer", "pursuit", "unknown"]
 WHITE_BOX: tuple[Kind, ...] = ("one-step", "iterative")
-
-#: The families of attacks a complete evaluation draws on (Carlini et al. 2019), by attack.
-FAMILIES: Mapping[str, frozenset[str]] = {
-    "fgsm": frozenset({"gradient of the cross-entropy"}),
-    "bim": frozenset({"gradient of the cross-entropy"}),
-    "mim": frozenset({"gradient of the cross-entropy"}),
-    "pgd": frozenset({"gradient of the cross-entropy"}),
-    "apgd-ce": frozenset({"gradient of the cross-entropy"}),
-    "cw": frozenset({"gradient of the margin"}),
-    "apgd-t": frozenset({"targeted"}),
-    "fab-t": frozenset({"targeted", "minimum norm"}),
-    "square": frozenset({"score-based"}),
-    "aa": frozenset({"gradient of the cross-entropy", "targeted", "minimum norm", "score-based"}),
-}
-_KINDS: Mapping[str, Kind] = {
-    "fgsm": "one-step",
-    "square": "score",
-    "noise": "random",
-    "null": "none",
-    "aa": "ensemble",
-}
+BLACK_BOX: tuple[Kind, ...] = ("score-based", "decision-based")
 
 
 @dataclass(frozen=True)
@@ -109,8 +91,12 @@ class Panel:
 
     @property
     def suspects(self) -> Flags:
-        """(N,) broken by a score-based, random or transferred image, and by no gradient attack."""
-        return self.broken("score", "random", "transfer") & ~self.broken(*WHITE_BOX)
+        """(N,) broken by a black-box search, a random or a transferred image, and by no gradient attack."""
+        return self.broken(*BLACK_BOX, "random", "transfer") & ~self.broken(*WHITE_BOX)
+
+    def supposing(self, kind: Kind) -> Panel:
+        """The panel if every attack of which nothing is known were of this kind."""
+        return replace(self, runs=tuple(replace(r, kind=kind) if r.kind == "unknown" else r for r in self.runs))
 
     def with_pursuit(self, broken: Flags) -> Panel:
         """With what PGD with many more starts broke of the pursued samples."""
@@ -128,6 +114,21 @@ class Panel:
     def only(self, these: Sequence[Kind], those: Sequence[Kind]) -> NDArray[np.int64]:
         """Positions of samples that a run of `these` kinds breaks and none of `those`."""
         return self.indices[self.broken(*these) & ~self.broken(*those)]
+
+
+def supposed(panel: Panel, kinds: Sequence[Kind], judge: Callable[[Panel], Judgement | None]) -> Judgement | None:
+    """A judgement on a panel, provided it does not hang on attacks of which nobody recorded what they are.
+
+    Args:
+        panel: The attacks.
+        kinds: What an unknown attack may be at the extremes; the first speaks most for the defence.
+        judge: None where the panel lacks what is judged.
+    """
+    found = [judge(panel.supposing(kind)) for kind in kinds] if panel.of("unknown") else [judge(panel)]
+    if all(one is None for one in found) or len({one and one.verdict for one in found}) == 1:
+        return found[0]
+    names = ", ".join(sorted({run.name for run in panel.of("unknown")}))
+    return incomplete(f"it hangs on what {names} is, which was not recorded ({panel.origin})")
 
 
 def union(runs: Sequence[Run], n: int) -> Flags:
@@ -261,9 +262,8 @@ def from_store(stored: Stored) -> Panel:
 def _run(evidence: Evidence) -> Run:
     cell, outcome = evidence.cell, evidence.outcome
     order = np.argsort(outcome.position)
-    foreign = cell.access is Access.TRANSFER or cell.view.artifact != cell.artifact
-    kind: Kind = "transfer" if foreign else _KINDS.get(cell.attack.name, "iterative")
-    through = "another model" if foreign else cell.view.stand_in or "deployed"
+    kind = _kind(cell)
+    through = "another model" if kind == "transfer" else cell.view.stand_in or "deployed"
     return Run(
         kind,
         f"{cell.attack.name} ({cell.access})",
@@ -274,19 +274,36 @@ def _run(evidence: Evidence) -> Run:
     )
 
 
+def _kind(cell: Cell) -> Kind:
+    if cell.access is Access.TRANSFER or cell.view.artifact != cell.artifact:
+        return "transfer"
+    if cell.attack.name == NULL_ATTACK:
+        return "control"
+    return cell.nature.kind if cell.nature else "unknown"
+
+
 def families(cells: Sequence[Evidence]) -> frozenset[str]:
-    """The families of attacks that some cells belong to; an attack nobody classified is a family of its own."""
-    return frozenset(family for cell in cells for family in _families(cell))
+    """The families of attacks (Carlini et al. 2019) that some cells belong to, as far as it is recorded."""
+    return frozenset(family for cell in cells for family in _families(cell.cell))
 
 
-def _families(evidence: Evidence) -> Iterator[str]:
-    cell = evidence.cell
+def _families(cell: Cell) -> Iterator[str]:
     if cell.access is Access.IMPORTED:
         yield "made elsewhere"
     elif cell.access in (Access.TRANSFER, Access.GRAY_BOX):
         yield "transfer"
-    elif cell.attack.name not in ("noise", "null"):
-        yield from FAMILIES.get(cell.attack.name, frozenset({cell.attack.name}))
+    elif cell.nature is not None:
+        yield from cell.nature.families
+        if cell.nature.kind in WHITE_BOX:
+            yield from (f"gradient of the {objective}" for objective in cell.nature.climbs)
+        elif cell.nature.kind in BLACK_BOX:
+            yield cell.nature.kind
+
+
+def undeclared(cells: Sequence[Evidence]) -> str:
+    """Which attacks on the defence itself are of a kind that nobody recorded, in words; empty if none is."""
+    names = {c.cell.attack.name for c in cells if _kind(c.cell) == "unknown"}
+    return f"what {', '.join(sorted(names))} is was not recorded" if names else ""
 
 
 @dataclass(frozen=True)

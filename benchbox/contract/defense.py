@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from benchbox.contract import registry
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import RequestError, unknown
@@ -199,7 +200,7 @@ class Defense(nn.Module, ABC):
 class Purifier(Defense):
     """Rewrites the image, then asks a frozen classifier."""
 
-    base: ClassVar[str | None] = "none"
+    base: ClassVar[str | None] = registry.undefended()
     stand_ins: ClassVar[Mapping[str, str]] = {
         "identity": "the purifier's backward pass is the identity (BPDA; Athalye et al. 2018, section 4.1)"
     }

@@ -189,6 +189,12 @@ class Registry(Generic[T]):
         return cls
 
 
+def undefended() -> str:
+    """Name of the classifier without a defence, as the folder of the built-in defences declares it."""
+    name: str = importlib.import_module("benchbox.plugins.defenses").UNDEFENDED
+    return name
+
+
 def _imported(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

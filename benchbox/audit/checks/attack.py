@@ -7,7 +7,7 @@ import numpy as np
 from benchbox.analysis.pairs import mcnemar
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
-from benchbox.audit.evidence import WHITE_BOX, Case
+from benchbox.audit.evidence import WHITE_BOX, Case, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
@@ -98,13 +98,13 @@ def silent(case: Case) -> Judgement | None:
         return None
     found = []
     for panel in case.panels:
-        runs = [r for r in panel.of(*WHITE_BOX, "score", "random", "ensemble") if r.through == "deployed"]
+        runs = [r for r in panel.runs if r.through == "deployed" and r.kind not in ("pursuit", "control")]
         if not runs or not panel.correct.any():
             continue
         silent_ = np.zeros(len(panel.indices), bool)
         for run in runs:
             silent_ |= run.seen & ~run.broken & panel.correct
-        covered = panel.broken("one-step", "iterative", "score", "random", "transfer", "ensemble")
+        covered = union([run for run in panel.runs if run.kind != "pursuit"], len(panel.indices)) & panel.correct
         ids = list(panel.indices[silent_])
         alone = int((silent_ & ~covered).sum())
         said = f"{len(ids)} samples, {alone} of them broken by nothing else ({panel.origin})"

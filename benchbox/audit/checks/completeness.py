@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchbox.analysis import pairs
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.checks.integrity import NOTHING_STORED
-from benchbox.audit.evidence import Case, families, worst_case
+from benchbox.audit.evidence import Case, families, undeclared, worst_case
 from benchbox.audit.verdict import Judgement, check, incomplete, passed, warn
 from benchbox.domain import Access
 
@@ -30,10 +30,11 @@ def diversity(case: Case) -> Judgement | None:
     found = families(cells)
     missing = [] if len(found) >= limit.FAMILIES else [f"only {len(found)} families"]
     missing += [f"no {need} attack" for need in ("score-based", "transfer") if need not in found]
-    if not any(
-        c.cell.access in (Access.WHITE_BOX, Access.BPDA) and "grad" in " ".join(families([c])) for c in cells
-    ):
+    whole = families([c for c in cells if c.cell.access in (Access.WHITE_BOX, Access.BPDA)])
+    if not any(family.startswith("gradient") for family in whole):
         missing.append("no gradient attack on the whole defence")
+    if missing and (unclear := undeclared(cells)):
+        missing.append(unclear)
     said = ", ".join(sorted(found))
     return incomplete(f"{', '.join(missing)}; there is {said}", families=len(found)) if missing else passed(said)
 
@@ -165,6 +166,8 @@ def other_attacks(case: Case) -> Judgement | None:
     if not cells:
         return incomplete(NOTHING_STORED)
     found = families(cells) - {"gradient of the cross-entropy", "transfer"}
+    if not found and (unclear := undeclared(cells)):
+        return incomplete(unclear)
     return passed(f"also {', '.join(sorted(found))}") if found else warn("gradients of the cross-entropy alone")
 
 
@@ -182,15 +185,18 @@ def floors(case: Case) -> Judgement | None:
     cells = case.stored.finished
     if not cells:
         return incomplete(NOTHING_STORED)
-    names = {c.cell.attack.name for c in cells if c.cell.view.artifact == c.cell.artifact}
-    whole = [c.cell.attack.arguments for c in cells if c.cell.view.artifact == c.cell.artifact]
-    steps = max((int(a.get("steps", 0)) for a in whole), default=0)
-    restarts = max((int(a.get("restarts", 1)) for a in whole), default=0)
-    enough_steps = steps >= limit.STEPS or bool(names & {"aa", "apgd-ce", "apgd-t"})
-    enough_starts = restarts >= limit.RESTARTS or bool(names & {"aa", "apgd-t"})
-    ran = ", ".join(sorted(names)) or "nothing"
-    said = f"{steps} steps and {restarts} starts at most, {ran} on the defence itself"
-    return passed(said) if enough_steps and enough_starts else incomplete(said, steps=steps, restarts=restarts)
+    whole = [c for c in cells if c.cell.view.artifact == c.cell.artifact]
+    natures = [c.cell.nature for c in whole if c.cell.nature and c.cell.nature.steps]
+    steps = max((nature.steps for nature in natures), default=0)
+    restarts = max((nature.restarts for nature in natures), default=0)
+    targets = max((nature.targets for nature in natures), default=0)
+    enough = steps >= limit.STEPS and (restarts >= limit.RESTARTS or targets >= limit.TARGETS)
+    ran = ", ".join(sorted({c.cell.attack.name for c in whole})) or "nothing"
+    said = f"{steps} steps, {restarts} starts and {targets} targets at most, {ran} on the defence itself"
+    if enough:
+        return passed(said)
+    unclear = undeclared(whole)
+    return incomplete(f"{said}; {unclear}" if unclear else said, steps=steps, restarts=restarts)
 
 
 @check(
@@ -204,10 +210,10 @@ def floors(case: Case) -> Judgement | None:
 )
 def queries(case: Case) -> Judgement | None:
     """AutoAttack includes 5,000."""
-    ran = [c.cell.attack for c in case.stored.finished if c.cell.attack.name in ("square", "aa")]
+    ran = [c.cell.nature.queries for c in case.stored.finished if c.cell.nature and c.cell.nature.queries]
     if not ran:
-        return incomplete("no score-based attack is finished")
-    most = max(5000 if a.name == "aa" else int(a.arguments.get("queries", 0)) for a in ran)
+        return incomplete(undeclared(case.stored.finished) or "no score-based attack is finished")
+    most = max(ran)
     said = f"{most} queries"
     return passed(said, queries=most) if most >= limit.SQUARE_QUERIES else incomplete(said, queries=most)
 

@@ -6,10 +6,12 @@ import numpy as np
 
 from benchbox.analysis.stats import clopper_pearson
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.evidence import Case
+from benchbox.audit.evidence import WHITE_BOX, Case, Panel, supposed, undeclared
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 from benchbox.domain import Access
 
+#: What an attack says it stands for whose passes are known.
+AUTOATTACK = "AutoAttack"
 NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
 NOT_PROBED = "the probes were not run"
 NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
@@ -183,23 +185,28 @@ def determinism(case: Case) -> Judgement | None:
 )
 def moved(case: Case) -> Judgement | None:
     """By single steps from the image itself: a random start moves without any gradient."""
-    found = []
-    for panel in case.panels:
-        runs = panel.of("one-step")
-        if not runs or not panel.correct.any():
-            continue
-        farthest = np.max([run.moved for run in runs], axis=0)
-        still = panel.correct & ~panel.broken("one-step", "iterative")
-        still &= farthest < limit.STILL * case.stored.threat.epsilon
-        share = still.sum() / panel.correct.sum()
-        said = f"{int(still.sum())} of {int(panel.correct.sum())} samples stay where they are ({panel.origin})"
-        found.append((share, said, panel.indices[still]))
+    nearest = limit.STILL * case.stored.threat.epsilon
+    found = [
+        one
+        for panel in case.panels
+        if (one := supposed(panel, WHITE_BOX, lambda panel: _moved(panel, nearest))) is not None
+    ]
     if not found:
         return incomplete("no single-step attack was run")
-    share, said, ids = max(found, key=lambda item: float(item[0]))
+    return max(found, key=lambda one: one.numbers.get("share", -1.0))
+
+
+def _moved(panel: Panel, nearest: float) -> Judgement | None:
+    runs = panel.of("one-step")
+    if not runs or not panel.correct.any():
+        return None
+    farthest = np.max([run.moved for run in runs], axis=0)
+    still = panel.correct & ~panel.broken(*WHITE_BOX) & (farthest < nearest)
+    share = float(still.sum() / panel.correct.sum())
+    said = f"{int(still.sum())} of {int(panel.correct.sum())} samples stay where they are ({panel.origin})"
     if share > limit.STILL_SHARE:
-        return fail(said, list(ids), share=float(share))
-    return passed(said, share=float(share))
+        return fail(said, list(panel.indices[still]), share=share)
+    return passed(said, share=share)
 
 
 @check(
@@ -213,10 +220,13 @@ def moved(case: Case) -> Judgement | None:
 )
 def identity(case: Case) -> Judgement | None:
     """Passes are stored as means of a batch, so the bound is what the survivors alone must have cost."""
-    ran = [c for c in case.stored.finished if c.cell.attack.name == "aa" and c.cell.eot == 1]
-    ran = [c for c in ran if c.cell.access is Access.WHITE_BOX]
-    if not ran or case.subject.randomized:
+    cells = [c for c in case.stored.finished if c.cell.access is Access.WHITE_BOX and c.cell.eot == 1]
+    ran = [c for c in cells if c.cell.nature and c.cell.nature.stands_for == AUTOATTACK]
+    if case.subject.randomized:
         return None
+    if not ran:
+        unclear = undeclared(cells)
+        return incomplete(unclear) if unclear else None
     if case.probes is not None and case.probes.behaviour.classes < 10:
         return incomplete("with fewer than ten classes AutoAttack has fewer targets, and no known count")
     for evidence in ran:

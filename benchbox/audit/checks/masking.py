@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
-from benchbox.audit.evidence import WHITE_BOX, Case, Kind, Panel, union
+from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case, Kind, Panel, supposed, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
@@ -23,7 +23,7 @@ from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, w
 )
 def black_box(case: Case) -> Judgement | None:
     """Per sample: averages hide it."""
-    return _unique(case, "score", "a score-based attack", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
+    return _unique(case, BLACK_BOX, "a score-based attack", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
 @check(
@@ -40,7 +40,7 @@ def transfer(case: Case) -> Judgement | None:
     """Does not apply where there is no other model to transfer from."""
     if not any(panel.of("transfer") for panel in case.panels) and not case.subject.purifies:
         return None
-    return _unique(case, "transfer", "a transferred image", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
+    return _unique(case, ("transfer",), "a transferred image", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
 @check(
@@ -55,7 +55,7 @@ def transfer(case: Case) -> Judgement | None:
 )
 def random(case: Case) -> Judgement | None:
     """Only what gradients left standing is tried."""
-    return _unique(case, "random", "a random point", 0.0, limit.RANDOM_FAIL)
+    return _unique(case, ("random",), "a random point", 0.0, limit.RANDOM_FAIL)
 
 
 @check(
@@ -70,18 +70,20 @@ def random(case: Case) -> Judgement | None:
 )
 def one_step(case: Case) -> Judgement | None:
     """Equal counts warn only: on a hundred samples a robust model may show them; B5 fails a stuck attack."""
-    found = [_one_step(panel) for panel in case.panels if panel.of("one-step") and panel.of("iterative")]
+    found = [one for panel in case.panels if (one := supposed(panel, WHITE_BOX, _one_step)) is not None]
     return worst(found) if found else incomplete("FGSM and an iterative attack are needed")
 
 
-def _one_step(panel: Panel) -> Judgement:
+def _one_step(panel: Panel) -> Judgement | None:
+    if not (panel.of("one-step") and panel.of("iterative")):
+        return None
     if not panel.correct.any():
         return incomplete(f"{NONE_CORRECT} ({panel.origin})")
     once, often = panel.broken("one-step"), panel.broken("iterative")
     only = once & ~often
     n = max(len(panel.indices), 1)
     said = f"FGSM breaks {int(once.sum())}, PGD {int(often.sum())}, FGSM alone {int(only.sum())} ({panel.origin})"
-    numbers = {"fgsm": int(once.sum()), "pgd": int(often.sum()), "only": int(only.sum())}
+    numbers = {"one step": int(once.sum()), "many": int(often.sum()), "only": int(only.sum())}
     if often.sum() < once.sum():
         return fail(said, list(panel.indices[only]), **numbers)
     if only.sum() / n > limit.ONE_STEP_WARN:
@@ -196,26 +198,31 @@ def carries(case: Case) -> Judgement | None:
     """Does not apply without a stand-in."""
     if not case.subject.stand_ins:
         return None
-    worst_share, said, ids = -1.0, "", []
-    for panel in case.panels:
-        for through in dict.fromkeys(run.through for run in panel.of(*WHITE_BOX) if run.through != "deployed"):
-            runs = [run for run in panel.of(*WHITE_BOX) if run.through == through]
-            seen = np.logical_or.reduce([run.seen for run in runs]) & panel.correct
-            if not seen.any():
-                continue
-            lost = seen & ~union(runs, len(panel.indices))
-            share = float(lost.sum() / seen.sum())
-            if share > worst_share:
-                worst_share = share
-                said = f"{100 * share:.1f} % of {int(seen.sum())} through {through} ({panel.origin})"
-                ids = list(panel.indices[lost])
-    if worst_share < 0:
+    found = [
+        one for panel in case.panels if (one := supposed(panel, ("iterative", "ensemble"), _carries)) is not None
+    ]
+    if not found:
         return incomplete("no attack through a stand-in broke anything")
-    return (
-        warn(said, ids, share=worst_share)
-        if worst_share > limit.TRANSFER_FAILURE
-        else passed(said, share=worst_share)
-    )
+    return max(found, key=lambda one: one.numbers.get("share", -1.0))
+
+
+def _carries(panel: Panel) -> Judgement | None:
+    worst_share, said, ids = -1.0, "", []
+    for through in dict.fromkeys(run.through for run in panel.of(*WHITE_BOX) if run.through != "deployed"):
+        runs = [run for run in panel.of(*WHITE_BOX) if run.through == through]
+        seen = np.logical_or.reduce([run.seen for run in runs]) & panel.correct
+        if not seen.any():
+            continue
+        lost = seen & ~union(runs, len(panel.indices))
+        share = float(lost.sum() / seen.sum())
+        if share > worst_share:
+            worst_share = share
+            said = f"{100 * share:.1f} % of {int(seen.sum())} through {through} ({panel.origin})"
+            ids = list(panel.indices[lost])
+    if worst_share < 0:
+        return None
+    judged = warn(said, ids, share=worst_share)
+    return judged if worst_share > limit.TRANSFER_FAILURE else passed(said, share=worst_share)
 
 
 @check(
@@ -242,36 +249,43 @@ def scale(case: Case) -> Judgement | None:
     return warn(said, ids, share=share) if share > limit.SATURATED else passed(said, share=share)
 
 
-def _unique(case: Case, kind: Kind, what: str, warn_above: float, fail_above: float) -> Judgement:
-    """Samples that only runs of a kind break, on each body of evidence."""
-    found = []
-    for panel in case.panels:
-        if not panel.of(kind) or not panel.of(*WHITE_BOX):
-            continue
-        if not panel.correct.any():
-            found.append(incomplete(f"{NONE_CORRECT} ({panel.origin})"))
-            continue
-        only = panel.only((kind,), WHITE_BOX)
-        n, k = max(len(panel.indices), 1), len(only)
-        tried = int((panel.correct & ~panel.broken(*WHITE_BOX)).sum())
-        said = f"{k} of {n} samples fall to {what} alone, {tried} withstood every gradient ({panel.origin})"
-        hard, share = _resisting(panel, only)
-        if k and share < 1:
-            said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
-            said += " and every target too"
-        if share * k / n > fail_above and hard >= limit.FEW:
-            found.append(fail(said, list(only), only=k, n=n))
-        elif k / n > warn_above:
-            found.append(warn(said, list(only), only=k, n=n))
-        else:
-            # Where gradients left nothing standing there is nothing another attack could find.
-            lacking = panel.lacking.get(kind, "") or panel.lacking.get("samples", "") if tried else ""
-            if panel.origin == "store" and kind == "random" and tried:
-                lacking = "the stored noise attack tries fewer points than the check asks for"
-            found.append(passed(said, lacking, only=k, n=n))
-    return (
-        worst(found) if found else incomplete(f"no attack of this kind was run ({kind}) beside a gradient attack")
-    )
+def _unique(case: Case, kinds: tuple[Kind, ...], what: str, warn_above: float, fail_above: float) -> Judgement:
+    """Samples that only runs of some kinds break, on each body of evidence."""
+
+    def judge(panel: Panel) -> Judgement | None:
+        return _unique_in(panel, kinds, what, warn_above, fail_above)
+
+    # An attack of an unknown kind speaks most for the defence as a gradient, most against it as one of `kinds`.
+    found = [one for panel in case.panels if (one := supposed(panel, ("iterative", kinds[0]), judge)) is not None]
+    if found:
+        return worst(found)
+    return incomplete(f"no attack of this kind was run ({kinds[0]}) beside a gradient attack")
+
+
+def _unique_in(
+    panel: Panel, kinds: tuple[Kind, ...], what: str, warn_above: float, fail_above: float
+) -> Judgement | None:
+    if not panel.of(*kinds) or not panel.of(*WHITE_BOX):
+        return None
+    if not panel.correct.any():
+        return incomplete(f"{NONE_CORRECT} ({panel.origin})")
+    only = panel.only(kinds, WHITE_BOX)
+    n, k = max(len(panel.indices), 1), len(only)
+    tried = int((panel.correct & ~panel.broken(*WHITE_BOX)).sum())
+    said = f"{k} of {n} samples fall to {what} alone, {tried} withstood every gradient ({panel.origin})"
+    hard, share = _resisting(panel, only)
+    if k and share < 1:
+        said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
+        said += " and every target too"
+    if share * k / n > fail_above and hard >= limit.FEW:
+        return fail(said, list(only), only=k, n=n)
+    if k / n > warn_above:
+        return warn(said, list(only), only=k, n=n)
+    # Where gradients left nothing standing there is nothing another attack could find.
+    lacking = panel.lacking.get(kinds[0], "") or panel.lacking.get("samples", "") if tried else ""
+    if panel.origin == "store" and "random" in kinds and tried:
+        lacking = "the stored noise attack tries fewer points than the check asks for"
+    return passed(said, lacking, only=k, n=n)
 
 
 def _resisting(panel: Panel, only: NDArray[np.int64]) -> tuple[int, float]:

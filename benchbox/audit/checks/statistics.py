@@ -13,7 +13,7 @@ from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.checks.integrity import NOTHING_STORED
 from benchbox.audit.evidence import Case, Stored
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
-from benchbox.domain import Access, Evidence
+from benchbox.domain import NULL_ATTACK, Access, Evidence
 
 
 @check(
@@ -180,7 +180,7 @@ def apart(case: Case) -> Judgement | None:
 def cost(case: Case) -> Judgement | None:
     """Counted by the view, whatever the attack says of itself."""
     counted = [c for c in case.stored.finished if c.cell.access is not Access.IMPORTED]
-    cells = [c for c in counted if c.cell.attack.name != "null"]
+    cells = [c for c in counted if c.cell.attack.name != NULL_ATTACK]
     if not cells:
         return incomplete(NOTHING_STORED)
     silent = [c.cell.attack.name for c in cells if not c.outcome.forwards.any()]

@@ -219,7 +219,7 @@ def _lacking(effort: Effort, n: int) -> dict[str, str]:
             f"only {effort.random_points} random points were tried, not {thresholds.RANDOM_POINTS:.0f}"
         )
     if effort.queries < thresholds.QUERIES:
-        lacking["score"] = f"the search had only {effort.queries} queries, not {thresholds.QUERIES:.0f}"
+        lacking["score-based"] = f"the search had only {effort.queries} queries, not {thresholds.QUERIES:.0f}"
     if effort.steps < thresholds.STEPS:
         lacking["iterative"] = f"PGD had only {effort.steps} steps, not {thresholds.STEPS:.0f}"
     if n < 100:

@@ -64,7 +64,7 @@ def squares(target: Target, standing: Flags) -> Run:
         x = _search(part)
         broken[rows] = part.wrong(x, "squares")
         moved[rows] = (x - part.x).flatten(1).abs().amax(1).double().cpu().numpy()
-    return Run("score", "random search by squares", broken, moved, broken.copy())
+    return Run("score-based", "random search by squares", broken, moved, broken.copy())
 
 
 def _search(target: Target) -> Tensor:

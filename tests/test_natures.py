@@ -1,0 +1,138 @@
+"""Attacks say what they are, cells remember it, and the audit judges by that and by no name."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evidence import CELL, outcome
+
+import benchbox
+from benchbox.audit import Stored, Subject, audit
+from benchbox.audit.conduct import _declared
+from benchbox.contract import registry
+from benchbox.domain import NULL_ATTACK, Access, Cell, Evidence, Nature, SampleList, Spec, ThreatModel, ViewSpec
+
+NOWHERE = Path("/nonexistent")
+DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
+THREAT = ThreatModel("linf", 0.2)
+SAMPLES = SampleList("digits", "test", tuple(range(60)), "digest")
+
+
+def attack(name: str, **settings: Any) -> Any:
+    plugin = ATTACKS.get(name)
+    return plugin.cls.configure(**plugin.preset, **settings)
+
+
+def evidence(name: str, broken: range, nature: Nature | None) -> Evidence:
+    """Sixty images, all correct, of which an attack on the deployed defence breaks some."""
+    cell = replace(
+        CELL, attack=Spec(name, {}, "benchbox/1"), access=Access.WHITE_BOX, artifact="a", view=ViewSpec("a"),
+        threat=THREAT, samples=SAMPLES, nature=nature,
+    )  # fmt: skip
+    labels = np.zeros(60, np.int64)
+    fell = np.isin(np.arange(60), broken).astype(np.int64)[:, None]
+    found = replace(outcome(cell, range(60)), label=labels, clean=labels[:, None], adversarial=fell)
+    return Evidence(cell, replace(found, linf=np.full(60, 0.2)), "done")
+
+
+def verdicts(*cells: Evidence) -> dict[str, str]:
+    return {f.check: str(f.verdict) for f in audit(Stored(Subject("x", "a"), THREAT, (1, 8, 8), cells))}
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS.names() if n != "torchattacks"])
+def test_every_built_in_attack_says_what_it_is(name: str) -> None:
+    assert attack(name).declare() is not None
+
+
+def test_every_attack_of_the_library_is_told() -> None:
+    library = pytest.importorskip("torchattacks")
+    names = [
+        n for n, c in vars(library).items() if getattr(c, "__module__", "").startswith("torchattacks.attacks.")
+    ]
+    natures = {name: attack(f"torchattacks:{name}").declare() for name in names if name != "AutoAttack"}
+    assert len(natures) > 30
+    assert [name for name, nature in natures.items() if nature is None] == []
+    assert natures["Square"].queries == 5000
+    assert attack("torchattacks:APGD", arguments={"loss": "dlr", "steps": 7}).declare() == Nature(
+        "iterative", climbs=("dlr",), steps=7
+    )
+
+
+def test_settings_of_an_attack_are_its_effort() -> None:
+    assert attack("pgd", steps=7, restarts=3).declare() == Nature(
+        "iterative", climbs=("cross-entropy",), steps=7, restarts=3
+    )
+    assert attack("square", queries=11).declare().queries == 11
+
+
+def test_a_cell_remembers_it_and_an_old_one_has_none() -> None:
+    cell = replace(CELL, nature=Nature("score-based", climbs=("margin",), queries=5))
+    assert Cell.from_dict(cell.as_dict()) == cell
+    assert (cell.key, cell.craft_key) == (CELL.key, CELL.craft_key)
+    old = cell.as_dict()
+    del old["nature"]
+    assert Cell.from_dict(old).nature is None
+
+
+@pytest.mark.parametrize("name", ["square", "torchattacks:Square"])
+def test_the_same_images_broken_by_square_get_the_same_verdict_under_any_name(name: str) -> None:
+    if name != "square":
+        pytest.importorskip("torchattacks")
+    gradient = evidence("pgd", range(0), attack("pgd").declare())
+    told = verdicts(gradient, evidence(name, range(60), attack(name).declare()))
+    assert told["B1"] == "FAIL"
+
+
+def test_what_no_one_declared_is_not_guessed() -> None:
+    gradient = evidence("pgd", range(0), attack("pgd").declare())
+    told = verdicts(gradient, evidence("theirs", range(60), None))
+    assert (told["B1"], told["B4"], told["C8"]) == ("INCOMPLETE", "INCOMPLETE", "INCOMPLETE")
+
+
+def test_an_undeclared_attack_hides_no_failure() -> None:
+    gradient = evidence("pgd", range(0), attack("pgd").declare())
+    scores = evidence("square", range(60), attack("square").declare())
+    assert verdicts(gradient, scores, evidence("theirs", range(3), None))["B1"] == "FAIL"
+
+
+def test_cells_of_an_older_store_are_judged_as_if_they_had_been_recorded() -> None:
+    old = evidence("square", range(60), None)
+    old = replace(old, cell=replace(old.cell, attack=Spec("square", {"queries": 5000, "p": 0.8}, "benchbox/1")))
+    assert _declared(old, ATTACKS).cell.nature == attack("square").declare()
+    gone = replace(old, cell=replace(old.cell, attack=Spec("gone", {}, "benchbox/1")))
+    assert _declared(gone, ATTACKS).cell.nature is None
+    other = replace(old, cell=replace(old.cell, attack=Spec("square", {}, "sha256:of another file")))
+    assert _declared(other, ATTACKS).cell.nature is None
+
+
+#: Words that are also names: what they mean here, by file.
+OTHER_MEANINGS = {
+    ("contract/ascent.py", "none"),  # torch's reduction
+    ("report/comparison.py", "none"),  # an empty list, in words
+    ("cli/diff.py", "none"),
+    ("cli/show.py", "none"),
+    ("audit/probes/gradients.py", "noise"),  # a random stream
+    ("provenance.py", "torchattacks"),  # packages
+    ("cli/doctor.py", "torchattacks"),
+    ("cli/doctor.py", "robustbench"),
+    ("report/plain.py", "null"),  # a measure in CSV
+}
+
+
+def test_the_engine_names_no_plug_in_but_the_control() -> None:
+    """Every string in the code that is a registered name; docstrings are prose."""
+    root = Path(benchbox.__file__).parent
+    names = {*DEFENSES.names(), *ATTACKS.names()}
+    found = set()
+    for file in root.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and node.value in names and id(node) not in prose:
+                found.add((file.relative_to(root).as_posix(), node.value))
+    assert found - OTHER_MEANINGS == {("domain.py", NULL_ATTACK)}
