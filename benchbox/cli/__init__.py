@@ -22,6 +22,7 @@ from benchbox.cli import (
     new,
     publish,
     report,
+    reproduce,
     run,
     show,
     train,
@@ -63,7 +64,21 @@ def build() -> typer.Typer:
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
 
-    for group in (run, train, audit, report, compare, publish, diff, exchange, listing, show, new, doctor):
+    for group in (
+        run,
+        train,
+        audit,
+        report,
+        compare,
+        publish,
+        reproduce,
+        diff,
+        exchange,
+        listing,
+        show,
+        new,
+        doctor,
+    ):
         group.register(app)
     return app
 

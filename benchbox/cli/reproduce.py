@@ -1,0 +1,106 @@
+"""`benchbox reproduce`: a part of a published row, computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchbox.cli import options
+from benchbox.cli.console import notice, output
+
+if TYPE_CHECKING:
+    from benchbox.analysis.agreement import Agreement
+    from benchbox.engine.reproduce import Part
+    from benchbox.engine.session import Session
+
+EXAMPLES = options.examples(
+    "benchbox reproduce results/published/mnist-linf.json --row pssr --samples 50",
+    "benchbox reproduce published:mnist-linf --row none --samples 100",
+)
+#: Exit status when the numbers are not those that were published.
+DIFFERENT = 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(reproduce)
+
+
+def reproduce(
+    file: Annotated[str, typer.Argument(metavar="FILE.json", help="Published results, or a store.")],
+    row: Annotated[
+        str,
+        typer.Option("--row", metavar="NAME", help="The defence, or the first characters of its weights' digest."),
+    ],
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many images of the list, from its beginning.")
+    ] = 50,
+    store: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="The store whose trained weights are used; nothing is written to it."),
+    ] = options.DEFAULT_STORE,
+    data_dir: options.DataDir = None,
+    no_download: options.NoDownload = False,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compute a part of a published row again, and say whether it agrees, image by image.
+
+    Weights that are not beside the store are trained first, by the published recipe and seed. The exit status is 1
+    where a cell has become better or worse by more than chance.
+    """
+    from benchbox.analysis import agreement
+    from benchbox.cli.progress import watcher
+    from benchbox.engine.reproduce import part
+    from benchbox.store import Store, open_records
+
+    with open_records(file) as records:
+        session = options.session(store, data_dir, device, download=not no_download)
+        chosen = part(session, records, row, samples)
+    for line in _needs(session, chosen):
+        output().print(line, soft_wrap=True)
+    with (
+        Store.open(":memory:") as fresh,
+        watcher(sum(len(plan.cells) for plan in chosen.plans), quiet=quiet) as eye,
+    ):
+        for plan in chosen.plans:
+            session.run(plan, fresh, eye)
+        again = fresh.evidence()
+    found = agreement.compare(chosen.published, [item for item in again if item.status == "done"])
+    for line in _said(found):
+        output().print(line, soft_wrap=True)
+    if found.verdict is agreement.Verdict.DIFFERS:
+        notice("see what else differs between the two machines: commit, packages and device stand in the file")
+        raise typer.Exit(DIFFERENT)
+
+
+def _needs(session: Session, chosen: Part) -> Iterator[str]:
+    from benchbox.cli.progress import describe_training
+    from benchbox.engine.reproduce import weights
+    from benchbox.training.artifacts import Artifacts
+
+    here, missing = weights(chosen.plans, Artifacts(session.settings.artifacts))
+    for what, trainings in (("weights found", here), ("to be trained", missing)):
+        if trainings:
+            yield f"{what}: {'; '.join(map(describe_training, trainings))}"
+    yield from (f"left out: {sentence}" for sentence in chosen.left_out)
+    yield from (f"note: {sentence}" for sentence in chosen.notes)
+
+
+def _said(found: Agreement) -> Iterator[str]:
+    from benchbox.analysis.agreement import differing
+
+    for cell, p in zip(found.found.cells, found.p, strict=True):
+        through = f" through {cell.a.view.stand_in}" if cell.a.view.stand_in else ""
+        name = f"{cell.a.access} {cell.a.attack.name}{through}, {cell.a.threat}"
+        same = cell.compared - differing(cell)
+        lost, won = (len(cell.clean.lost + cell.adversarial.lost), len(cell.clean.won + cell.adversarial.won))
+        more = f"; {lost} lost, {won} won, p = {p:.2g}" if same < cell.compared else ""
+        yield f"{name}: {same} of {cell.compared} images agree{more}"
+    for lone in found.found.only_a:
+        yield f"{lone.access} {lone.attack.name}: could not be computed"
+    images = sum(cell.compared for cell in found.found.cells)
+    same = images - sum(differing(cell) for cell in found.found.cells)
+    yield f"{found.verdict}: {same} of {images} images in {len(found.found.cells)} cells"
