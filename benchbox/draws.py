@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -47,16 +48,15 @@ class Draws:
 
     def at(self, *purpose: str | int) -> Draws:
         """An independent source for the same samples: `draws.at("restart", 3)`."""
-        text = f"{self.seed}/{'/'.join(map(str, purpose))}".encode()
-        return replace(self, seed=int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()))
+        return replace(self, seed=_derived(self.seed, purpose))
 
-    def rows(self, keep: Tensor) -> Draws:
+    def rows(self, keep: Tensor | slice) -> Draws:
         """The same source for a subset of the samples; `keep` is an index or boolean mask over rows."""
         return replace(self, indices=self.indices[keep])
 
     def bits(self, *shape: int) -> Tensor:
         """(N, *shape) int64, all 64 bits random."""
-        keys = _mix(self.indices * _GAMMA + _signed(self.seed))
+        keys = _mix(self.indices * _GAMMA + self._offset())
         steps = torch.arange(1, math.prod(shape) + 1, device=keys.device) * _GAMMA
         return _mix(keys[:, None] + steps).view(-1, *shape)
 
@@ -78,8 +78,52 @@ class Draws:
         """(N, n) int64: a permutation of 0 … n-1 in each row."""
         return self.bits(n).argsort(dim=1)
 
+    def _offset(self) -> Tensor | int:
+        return _signed(self.seed)
+
     def __len__(self) -> int:
         return len(self.indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked(Draws):
+    """Several sources one below the other, so that copies of a batch pass through a network as one.
+
+    Row i draws exactly what it would draw from its own source.
+
+    Attributes:
+        seeds: Of the sources.
+        source: (N,) int64, the source of each row: its place in `seeds`.
+    """
+
+    seeds: tuple[int, ...] = ()
+    source: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def at(self, *purpose: str | int) -> Draws:
+        """An independent source for the same rows."""
+        return replace(self, seeds=tuple(_derived(seed, purpose) for seed in self.seeds))
+
+    def rows(self, keep: Tensor | slice) -> Draws:
+        """The same sources for a subset of the rows."""
+        return replace(self, indices=self.indices[keep], source=self.source[keep])
+
+    def _offset(self) -> Tensor:
+        return torch.tensor([_signed(seed) for seed in self.seeds], device=self.indices.device)[self.source]
+
+
+def stack(sources: Sequence[Draws]) -> Draws:
+    """Sources one below the other; a single one stays what it is. None of them is stacked itself."""
+    if len(sources) == 1:
+        return sources[0]
+    indices = torch.cat([source.indices for source in sources])
+    counts = torch.tensor([len(source) for source in sources], device=indices.device)
+    place = torch.arange(len(sources), device=indices.device).repeat_interleave(counts, output_size=len(indices))
+    return Stacked(indices, sources[0].seed, tuple(source.seed for source in sources), place)
+
+
+def _derived(seed: int, purpose: tuple[str | int, ...]) -> int:
+    text = f"{seed}/{'/'.join(map(str, purpose))}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
 def sample_draws(n: int, seed: int = 0, device: torch.device | str = "cpu") -> Draws:

@@ -34,6 +34,7 @@ from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import check_logits
 from benchbox.errors import AttackError, DefenseError
 from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.layout import lay
 from benchbox.training.loop import fit
 from benchbox.training.precision import Precision
 
@@ -240,8 +241,9 @@ def check_saving(defense: Defense, recipe: Recipe, x: Tensor, *, classifier: nn.
     draws = sample_draws(len(x))
     for one in (defense, loaded):
         one.reveal(x, draws)
-    # The engine's layout: the same images in another give other last bits.
-    loaded.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    loaded.eval().requires_grad_(False)
+    for one in (defense, loaded):
+        lay(one, False)  # training may have laid the weights out anew, and another layout gives other last bits
     _require(
         torch.equal(loaded(x, draws), defense(x, draws)),
         f"defence {name} has other logits after loading; keep everything it needs in parameters and buffers",
@@ -351,7 +353,6 @@ def _first_player(defense: Defense, images: Images, threat: ThreatModel) -> floa
     """Its loss on the first images at the start of the training; None if nothing is trained."""
     trial = copy.deepcopy(defense)
     trial.requires_grad_(True)
-    trial.to(memory_format=torch.channels_last)
     names = [name for name, parameters in trial.players().items() if parameters]
     if not names:
         return None

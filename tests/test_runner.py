@@ -59,11 +59,12 @@ class Noisy(Blur):
         return (x + 0.4 * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
 
 class Alarmed(Noisy):
-    """Once it was asked for a gradient it adds more noise: scored is another defence than the one deployed."""
+    """Once it was asked often it adds more noise: scored is another defence than the one deployed."""
     card = Card("alarmed", "reacts to attacks")
-    level = 0.2
+    asked = 0
     def purify(self, x, draws):
-        self.level = 1.0 if x.requires_grad else self.level
+        self.asked += len(x)
+        self.level = 0.2 if self.asked < 1200 else 1.0
         return (x + self.level * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
 '''
 ATTACKS = """

@@ -26,7 +26,8 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
-from benchbox.engine.judge import score
+from benchbox.engine.bench import fastest
+from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
 from benchbox.errors import RequestError
@@ -41,7 +42,7 @@ KIND = "audit"
 class Ready:
     """A trained defence and what it is audited with."""
 
-    defense: Defense
+    judge: Judge
     training: Training
     dataset: Dataset
     samples: SampleList
@@ -49,6 +50,11 @@ class Ready:
     effort: Effort
     device: torch.device
     attacks: Registry[Attack]
+
+    @property
+    def defense(self) -> Defense:
+        """What the probes ask."""
+        return self.judge.defense
 
     @property
     def subject(self) -> Subject:
@@ -100,9 +106,9 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     where = device.choose(session.settings.device)
     record = provenance.collect(device.describe(where))
     defense = session.workshop(request.dataset, report, record).obtain(training)
-    threat = ball(request, dataset)
+    judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch))
     effort = replace(effort, samples=len(samples))
-    return Ready(defense, training, dataset, samples, threat, effort, where, session.attacks)
+    return Ready(judge, training, dataset, samples, ball(request, dataset), effort, where, session.attacks)
 
 
 def cost(ready: Ready) -> Cost:
@@ -217,10 +223,10 @@ def _rescore(
     indices = torch.tensor([cell.samples.indices[p] for p in positions])
     clean = ready.dataset.test.batch(indices)[0].to(ready.device)
     x_adv = torch.from_numpy(images).to(ready.device)
-    draws = Draws(indices.to(ready.device), cell.attack_seed).at("score")
-    classes, repeats = ready.dataset.spec.classes, cell.scoring_draws
-    again = score(ready.defense, x_adv, draws.at("adversarial"), repeats, classes).cpu().numpy()
-    first = score(ready.defense, clean, draws.at("clean"), repeats, classes).cpu().numpy()
+    streams = Streams(indices.tolist(), cell.attack_seed, ready.device)
+    ready.judge.reveal(clean, streams)
+    again = ready.judge.score(x_adv, streams.adversarial, cell.scoring_draws).cpu().numpy()
+    first = ready.judge.score(clean, streams.clean, cell.scoring_draws).cpu().numpy()
     excess = ready.threat.norms(x_adv - clean) - ready.threat.epsilon
     box = x_adv.flatten(1)
     inside = (excess <= TOLERANCE) & (box.amin(1) >= -TOLERANCE) & (box.amax(1) <= 1 + TOLERANCE)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchbox.draws import Draws
+from benchbox.draws import Draws, stack
 
 Forward = Callable[[Tensor, Draws], Tensor]
 #: What `View.gradient` averages over the draws. Means of logits or of probabilities are other objectives.
@@ -27,18 +27,28 @@ class View:
         draws: The attack's stream for this batch; row i belongs to sample i.
         eot: Draws a gradient is averaged over (Expectation over Transformation; Athalye et al. 2018). The
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
+        batch: Rows of one call of the model: larger batches are split, draws of a smaller one are taken together;
+            None for calls as they come.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
     """
 
     def __init__(
-        self, forward: Forward, y: Tensor, draws: Draws, *, randomized: bool = False, eot: int = 1
+        self,
+        forward: Forward,
+        y: Tensor,
+        draws: Draws,
+        *,
+        randomized: bool = False,
+        eot: int = 1,
+        batch: int | None = None,
     ) -> None:
         self.forward = forward
         self.y = y
         self.draws = draws
         self.randomized = randomized
         self.eot = eot if randomized else 1
+        self.batch = batch
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._calls = 0
@@ -47,16 +57,7 @@ class View:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
-        rows = x.shape[0]
-        logits = self.forward(x, self._fresh(rows) if self.randomized else self.draws)
-        self._calls += 1
-        self._count(0, rows)
-        if logits.requires_grad:
-            logits.register_hook(lambda gradient: self._count(1, rows))
-        if rows == self.y.shape[0]:
-            self._standing &= logits.detach().argmax(1) == self.y
-            self._withstood += self._standing
-        return logits
+        return self._ask(x, 1)
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of a per-sample loss at x, in one forward and one backward pass per EOT draw.
@@ -68,21 +69,46 @@ class View:
         Returns:
             The gradient (n, C, H, W), the losses (n,) and the logits (n, K), each averaged over the draws.
         """
-        gradient, losses, logits = self._one_gradient(x, loss)
-        if self.eot == 1:
-            return gradient, losses, logits
-        for _ in range(self.eot - 1):
-            more = self._one_gradient(x, loss)
-            gradient, losses, logits = gradient + more[0], losses + more[1], logits + more[2]
-        return gradient / self.eot, losses / self.eot, logits / self.eot
+        rows, left = len(x), self.eot
+        totals: list[Tensor] = []
+        while left:
+            together = 1 if self.batch is None else min(left, max(1, self.batch // max(rows, 1)))
+            found = self._one_gradient(x, loss, together)
+            # One draw after the other, so that the sum is rounded alike however many were taken together.
+            for draw in zip(*(part.split(rows) for part in found), strict=True):
+                totals = [total + part for total, part in zip(totals, draw, strict=True)] if totals else [*draw]
+            left -= together
+        gradient, losses, logits = totals if self.eot == 1 else [total / self.eot for total in totals]
+        return gradient, losses, logits
 
-    def _one_gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        leaf = x.detach().requires_grad_()
+    def _one_gradient(
+        self, x: Tensor, loss: Callable[[Tensor], Tensor], copies: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        leaf = (x if copies == 1 else x.repeat(copies, 1, 1, 1)).detach().requires_grad_()
         with torch.enable_grad():
-            logits = self(leaf)
-            losses = loss(logits)
+            logits = self._ask(leaf, copies)
+            losses = torch.cat([loss(part) for part in logits.split(len(x))])
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        return gradient, losses.detach(), logits.detach()
+        return gradient.contiguous(), losses.detach(), logits.detach()
+
+    def _ask(self, x: Tensor, copies: int) -> Tensor:
+        """Logits of some images, given as often as there are draws to be taken, one copy below the other."""
+        rows = len(x) // copies
+        logits = self._split(x, stack([self._source(rows) for _ in range(copies)]))
+        self._count(0, rows, copies)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: self._count(1, rows, copies))
+        if rows == len(self.y):
+            for part in logits.detach().split(rows):
+                self._standing &= part.argmax(1) == self.y
+                self._withstood += self._standing
+        return logits
+
+    def _split(self, x: Tensor, draws: Draws) -> Tensor:
+        if self.batch is None or len(x) <= self.batch:
+            return self.forward(x, draws)
+        parts = (slice(at, at + self.batch) for at in range(0, len(x), self.batch))
+        return torch.cat([self.forward(x[part], draws.rows(part)) for part in parts])
 
     @property
     def first_success(self) -> Tensor:
@@ -91,22 +117,31 @@ class View:
 
     def rows(self, keep: Tensor) -> View:
         """A view of some of the samples, with counters of its own."""
-        return View(self.forward, self.y[keep], self.draws.rows(keep), randomized=self.randomized, eot=self.eot)
+        return View(
+            self.forward,
+            self.y[keep],
+            self.draws.rows(keep),
+            randomized=self.randomized,
+            eot=self.eot,
+            batch=self.batch,
+        )
 
     def passes(self) -> tuple[float, float]:
         """(forward, backward) passes per sample so far; passes over a part of the batch are shared out evenly."""
         n = max(len(self.y), 1)
         return self.whole[0] + self.partial[0] / n, self.whole[1] + self.partial[1] / n
 
-    def _fresh(self, rows: int) -> Draws:
+    def _source(self, rows: int) -> Draws:
+        """The draws of the next call: the same for a deterministic model, fresh ones for a randomised."""
         draws = self.draws
         if rows != len(draws):
             # A library that drops rows on its own does not say which: rows keep distinct draws, not their own.
             draws = draws.rows(torch.arange(rows, device=draws.indices.device) % len(draws))
-        return draws.at("view", self._calls)
+        self._calls += 1
+        return draws.at("view", self._calls - 1) if self.randomized else draws
 
-    def _count(self, direction: int, rows: int) -> None:
+    def _count(self, direction: int, rows: int, copies: int) -> None:
         if rows == self.y.shape[0]:
-            self.whole[direction] += 1
+            self.whole[direction] += copies
         else:
-            self.partial[direction] += rows
+            self.partial[direction] += rows * copies

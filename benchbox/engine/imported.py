@@ -11,22 +11,19 @@ import torch
 from benchbox import provenance
 from benchbox.contract.attack import Crafted
 from benchbox.domain import Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
-from benchbox.draws import Draws
 from benchbox.engine import device, exchange
-from benchbox.engine.judge import score
+from benchbox.engine.judge import Streams
 from benchbox.engine.plan import Request, ball
-from benchbox.engine.runner import outcome_of
-from benchbox.engine.session import BATCH_SIZE
+from benchbox.engine.unit import adversarials
 from benchbox.errors import ArtifactError, DefenseError
-from benchbox.store import Adversarials
 from benchbox.training.artifacts import Artifacts, Training
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchbox.contract.defense import Defense
     from benchbox.data.dataset import Dataset
     from benchbox.engine.exchange import AdversarialFile
+    from benchbox.engine.judge import Judge
     from benchbox.engine.session import Session
     from benchbox.store import Store
     from benchbox.training.loop import Progress
@@ -67,13 +64,13 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
     cells = [_cell(session, request, training, attack, threat, samples) for training in trainings]
     record = provenance.collect(device.describe(device.choose(session.settings.device)))
     run = store.begin_run({**request.as_dict(), "attacks": [attack.name]}, record)
+    bench = session.bench(request.dataset, store, _silent, record, len(samples))
     try:
         for cell, training in zip(cells, trainings, strict=True):
             _note_kind(session, store, training)
             store.add_cell(cell, run)
-            defense = session.workshop(request.dataset, _silent, record).obtain(training)
             try:
-                _fill(cell, session, store, defense, x_adv)
+                _fill(cell, session, store, bench.judge(training), x_adv)
             except DefenseError as error:
                 store.fail(cell, str(error))
                 raise
@@ -131,37 +128,21 @@ def _cell(
     )
 
 
-def _fill(cell: Cell, session: Session, store: Store, defense: Defense, x_adv: NDArray[np.float32]) -> None:
+def _fill(cell: Cell, session: Session, store: Store, judge: Judge, x_adv: NDArray[np.float32]) -> None:
     """Score what is missing, in the same draws as the runner would."""
     dataset, where = session.dataset(cell.samples.dataset), device.choose(session.settings.device)
-    size = session.settings.batch_size or BATCH_SIZE.get(where.type, BATCH_SIZE["cpu"])
-    todo = np.setdiff1d(np.arange(len(cell.samples)), store.positions(cell))
+    todo, size = np.setdiff1d(np.arange(len(cell.samples)), store.positions(cell)), judge.layout.batch
     for positions in (todo[start : start + size] for start in range(0, len(todo), size)):
         start = time.perf_counter()
-        indices = torch.tensor([cell.samples.indices[p] for p in positions])
+        indices = [cell.samples.indices[p] for p in positions]
         x, y = (t.to(where) for t in dataset.test.batch(indices))
-        x = x.contiguous(memory_format=torch.channels_last)
-        attacked = torch.from_numpy(x_adv[positions]).to(where, memory_format=torch.channels_last)
-        draws = Draws(indices.to(where), cell.attack_seed)
-        if not defense.deployable:
-            defense.reveal(x, draws)
-        clean, adversarial = (
-            score(defense, images, draws.at("score", kind), cell.scoring_draws, dataset.spec.classes)
-            for kind, images in (("clean", x), ("adversarial", attacked))
-        )
+        streams = Streams(indices, cell.attack_seed, where)
         nobody_counted = torch.zeros(len(y), dtype=torch.float64)
+        attacked = torch.from_numpy(x_adv[positions]).to(where)
         crafted = Crafted(attacked, torch.full((len(y),), -1), nobody_counted, nobody_counted)
-        store.commit_batch(
-            cell,
-            outcome_of(positions, x, y, clean, adversarial, crafted),
-            seconds=time.perf_counter() - start,
-            crafted=_adversarials(cell, positions, x_adv[positions]),
-        )
-
-
-def _adversarials(cell: Cell, positions: NDArray[np.int64], x_adv: NDArray[np.float32]) -> Adversarials:
-    unknown = np.zeros(len(positions))
-    return Adversarials(cell.craft_key, positions, x_adv, np.full(len(positions), -1), unknown, unknown)
+        outcome = judge.outcome(positions, x, y, crafted, streams, cell.scoring_draws)
+        images = adversarials(cell, positions, crafted)
+        store.commit_batch(cell, outcome, seconds=time.perf_counter() - start, crafted=images)
 
 
 def _note_kind(session: Session, store: Store, training: Training) -> None:

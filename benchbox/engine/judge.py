@@ -1,35 +1,184 @@
-"""What the deployed defence says of some images, in fresh draws that no attack has seen."""
+"""Asks the deployed defence: attack, score, import and audit reach it through one call, and none by another way.
+
+What is scored is the deployed defence in fresh draws that no attack has seen. The call looks the same to it either
+way: the same entry, images that ask for a gradient, batches of the same size, copies to do with as it likes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from benchbox.contract.attack import Crafted
 from benchbox.contract.defense import Defense
-from benchbox.draws import Draws
+from benchbox.contract.view import Forward, View
+from benchbox.domain import Outcome
+from benchbox.draws import Draws, stack
 from benchbox.errors import DefenseError
+from benchbox.training.layout import Layout, hand_over
 
 
-def score(defense: Defense, x: Tensor, draws: Draws, repeats: int, classes: int) -> Tensor:
-    """Predicted classes (N, R): column r in the r-th fresh draw.
+class Streams:
+    """Every random stream of some samples; their names are spelled here and nowhere else.
+
+    This is also where a secret that indices and seeds are drawn from has its place.
 
     Args:
-        defense: The deployed defence, in evaluation mode.
-        x: (N, C, H, W) float32 in [0, 1].
-        draws: Source of the fresh draws.
-        repeats: R; 1 for a deterministic defence.
-        classes: K, for the check of the logits.
+        indices: (N,) positions in the data set.
+        seed: The cell's.
+        device: Where numbers are drawn.
+    """
+
+    def __init__(self, indices: Sequence[int], seed: int, device: torch.device) -> None:
+        self.indices = tuple(indices)
+        self.seed = seed
+        self.samples = Draws(torch.tensor(self.indices, dtype=torch.int64, device=device), seed)
+
+    @property
+    def clean(self) -> Draws:
+        """What the defence draws when it is scored on clean images."""
+        return self.samples.at("score", "clean")
+
+    @property
+    def adversarial(self) -> Draws:
+        """What it draws when it is scored on adversarial images."""
+        return self.samples.at("score", "adversarial")
+
+    def crafting(self, attack: str) -> Draws:
+        """What an attack draws."""
+        return self.samples.at("craft", attack)
+
+    def attacked(self, attack: str) -> Draws:
+        """What the model under attack draws."""
+        return self.crafting(attack).at("model")
+
+
+class Judge:
+    """One defence, and the only way to ask it.
+
+    Args:
+        defense: In evaluation mode, frozen, its weights in the layout.
+        layout: How it is run.
+    """
+
+    def __init__(self, defense: Defense, layout: Layout) -> None:
+        self.defense = defense
+        self.layout = layout
+        self._clean: dict[tuple[int, int, int], Tensor] = {}
+
+    def ask(self, x: Tensor, draws: Draws) -> Tensor:
+        """Logits (n, K) of the deployed defence for images (n, C, H, W).
+
+        Raises:
+            DefenseError: They have another shape.
+        """
+        logits = self.defense(hand_over(x, self.layout.channels_last), draws)
+        check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
+        return logits  # type: ignore[no-any-return]
+
+    def through(self, stand_in: str | None) -> Forward:
+        """What an attacker differentiates: the deployed defence, or one of its stand-ins."""
+        if stand_in is None:
+            return self.ask
+        forward = self.defense.surrogates()[stand_in]
+        return lambda x, draws: forward(hand_over(x, self.layout.channels_last), draws)
+
+    def view(self, y: Tensor, draws: Draws, *, stand_in: str | None = None, eot: int = 1) -> View:
+        """The model an attack is given for one batch of samples of classes y (N,)."""
+        randomized, batch = self.defense.randomized, self.layout.batch
+        return View(self.through(stand_in), y, draws, randomized=randomized, eot=eot, batch=batch)
+
+    def reveal(self, x: Tensor, streams: Streams) -> None:
+        """Show an oracle the clean images (N, C, H, W); nothing that can be deployed looks."""
+        if not self.defense.deployable:
+            self.defense.reveal(x.clone(), streams.samples)
+
+    def score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
+        """Predicted classes (N, R): column r in the r-th fresh draw.
+
+        Args:
+            x: (N, C, H, W) float32 in [0, 1].
+            draws: Source of the fresh draws.
+            repeats: R; 1 for a deterministic defence.
+
+        Raises:
+            DefenseError: The defence broke its contract.
+        """
+        rows = [self._score(x[part], draws.rows(part), repeats) for part in _parts(len(x), self.layout.batch)]
+        return torch.cat(rows)
+
+    def _score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
+        together = max(1, self.layout.batch // max(len(x), 1))
+        columns: list[Tensor] = []
+        for part in _parts(repeats, together):
+            sources = [draws.at(r) for r in range(repeats)[part]]
+            leaf = x.repeat(len(sources), 1, 1, 1).requires_grad_()
+            with torch.enable_grad():
+                logits = self.ask(leaf, stack(sources)).detach()
+            check_logits(logits, len(leaf), self.defense.images.classes, self.defense.card.name)
+            columns += logits.argmax(1).split(len(x))
+        return torch.stack(columns, 1)
+
+    def clean(self, x: Tensor, streams: Streams, repeats: int) -> Tensor:
+        """Predicted classes (N, R) on the clean images, asked once for each image."""
+        keys = [(index, streams.seed, repeats) for index in streams.indices]
+        if not all(key in self._clean for key in keys):
+            self.reveal(x, streams)
+            self._clean.update(zip(keys, self.score(x, streams.clean, repeats), strict=True))
+        return torch.stack([self._clean[key] for key in keys])
+
+    def outcome(
+        self, positions: NDArray[np.int64], x: Tensor, y: Tensor, crafted: Crafted, streams: Streams, repeats: int
+    ) -> Outcome:
+        """What happened to a batch.
+
+        Args:
+            positions: (n,) places in the sample list.
+            x: (n, C, H, W) clean images.
+            y: (n,) true classes.
+            crafted: The adversarial images.
+            streams: Of these samples.
+            repeats: Scoring draws.
+
+        Raises:
+            DefenseError: The defence broke its contract.
+        """
+        self.reveal(x, streams)
+        clean = self.clean(x, streams, repeats)
+        adversarial = self.score(crafted.x, streams.adversarial, repeats)
+        delta = (crafted.x - x).flatten(1)
+        return Outcome(
+            position=positions,
+            label=y.cpu().numpy(),
+            clean=clean.cpu().numpy(),
+            adversarial=adversarial.cpu().numpy(),
+            first_success=crafted.first_success.cpu().numpy(),
+            linf=delta.abs().amax(1).double().cpu().numpy(),
+            l2=delta.norm(dim=1).double().cpu().numpy(),
+            forwards=crafted.forwards.numpy(),
+            backwards=crafted.backwards.numpy(),
+        )
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    return (slice(at, at + size) for at in range(0, n, size))
+
+
+def check_shape(logits: Tensor, n: int, classes: int, name: str) -> None:
+    """Refuse what is not one logit for each class.
 
     Raises:
-        DefenseError: The defence broke its contract.
+        DefenseError: Another shape.
     """
-    columns = []
-    with torch.no_grad():
-        for r in range(repeats):
-            logits = defense(x, draws.at(r))
-            check_logits(logits, len(x), classes, defense.card.name)
-            columns.append(logits.argmax(1))
-    return torch.stack(columns, 1)
+    if logits.shape != (n, classes):
+        raise DefenseError(
+            f"defence {name} returned shape {tuple(logits.shape)} for {n} images and {classes} classes; "
+            f"return logits of shape ({n}, {classes})"
+        )
 
 
 def check_logits(logits: Tensor, n: int, classes: int, name: str) -> None:
@@ -40,11 +189,7 @@ def check_logits(logits: Tensor, n: int, classes: int, name: str) -> None:
     Raises:
         DefenseError: Wrong shape, NaN or infinity, or probabilities.
     """
-    if logits.shape != (n, classes):
-        raise DefenseError(
-            f"defence {name} returned shape {tuple(logits.shape)} for {n} images and {classes} classes; "
-            f"return logits of shape ({n}, {classes})"
-        )
+    check_shape(logits, n, classes, name)
     if not bool(logits.isfinite().all()):
         raise DefenseError(f"defence {name} returned NaN or infinity; guard its divisions and logarithms")
     low, high = logits.min(), logits.max()

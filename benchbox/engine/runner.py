@@ -14,23 +14,21 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from benchbox.contract.attack import Attack, Crafted
-from benchbox.contract.defense import Defense
+from benchbox.contract.attack import Attack
 from benchbox.contract.registry import Registry
-from benchbox.contract.view import Forward, View
 from benchbox.data.dataset import Dataset
-from benchbox.domain import Access, Cell, Outcome
-from benchbox.draws import Draws
+from benchbox.domain import Access, Cell
 from benchbox.engine import transfer
-from benchbox.engine.judge import score
+from benchbox.engine.bench import Bench
+from benchbox.engine.judge import Judge
 from benchbox.engine.plan import Plan
+from benchbox.engine.unit import Models, Unit, work
 from benchbox.errors import BenchboxError, StoreError
-from benchbox.store import Adversarials, Store
+from benchbox.store import Store
 from benchbox.training.artifacts import Training
 from benchbox.training.loop import Progress
-from benchbox.training.workshop import Workshop
 
 
 class Observer(Protocol):
@@ -68,32 +66,28 @@ class Runner:
 
     Args:
         store: Where outcomes go.
-        workshop: Where defences come from.
+        bench: Where defences come from.
         attacks: The plug-ins.
         dataset: The images.
         device: Where models run.
-        batch_size: Images attacked at once; results do not depend on it.
         observer: Hears of progress.
     """
 
     def __init__(
         self,
         store: Store,
-        workshop: Workshop,
+        bench: Bench,
         attacks: Registry[Attack],
         dataset: Dataset,
         device: torch.device,
-        batch_size: int,
         observer: Observer,
     ) -> None:
         self.store = store
-        self.workshop = workshop
+        self.bench = bench
         self.attacks = attacks
         self.dataset = dataset
         self.device = device
-        self.batch_size = batch_size
         self.observer = observer
-        self._clean: dict[tuple[str, bytes, int], Tensor] = {}
 
     def run(self, plan: Plan, run: int) -> Report:
         """Run every cell that is not in the store yet.
@@ -133,135 +127,39 @@ class Runner:
         self.observer.failed(cell, error)
         report.failed[cell.key] = error
 
-    def _fill(self, cell: Cell, todo: np.ndarray, trainings: Mapping[str, Training], report: Report) -> None:
+    def _fill(
+        self, cell: Cell, todo: NDArray[np.int64], trainings: Mapping[str, Training], report: Report
+    ) -> None:
         start = time.perf_counter()
-        defense = self.workshop.obtain(trainings[cell.artifact])
-        source = self.workshop.obtain(trainings[cell.view.artifact])
-        attack = self._attack(cell)
+        deployed = self.bench.judge(trainings[cell.artifact])
+        attacked = self.bench.judge(trainings[cell.view.artifact])
+        models = Models(attacked, deployed, self._attack(cell), self.dataset, self.device)
         report.training += time.perf_counter() - start
         done = len(cell.samples) - len(todo)
         self.observer.cell(cell, done, len(cell.samples))
-        for positions in _batches(todo, self.batch_size):
-            start = time.perf_counter()
-            outcome, images, scoring = self._batch(cell, positions, defense, source, attack)
-            seconds = time.perf_counter() - start
-            self.store.commit_batch(cell, outcome, seconds=seconds, crafted=images)
-            report.scoring += scoring
-            report.crafting += seconds - scoring
-            done += len(positions)
+        for unit in self._units(cell, todo, models):
+            result = work(unit, models)
+            seconds = result.crafting + result.scoring
+            self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
+            report.scoring += result.scoring
+            report.crafting += result.crafting
+            done += len(unit.positions)
             self.observer.cell(cell, done, len(cell.samples))
         if cell.access is Access.TRANSFER:
-            self.store.attach(cell.key, "transfer", self._transfer(cell, source, defense))
+            self.store.attach(cell.key, "transfer", self._transfer(cell, attacked, deployed))
 
-    def _batch(
-        self, cell: Cell, positions: np.ndarray, defense: Defense, source: Defense, attack: Attack
-    ) -> tuple[Outcome, Adversarials | None, float]:
-        indices = torch.tensor([cell.samples.indices[p] for p in positions])
-        x, y = (t.to(self.device) for t in self.dataset.test.batch(indices))
-        x = x.contiguous(memory_format=torch.channels_last)
-        draws = Draws(indices.to(self.device), cell.attack_seed)
-        for model in (defense, source):
-            if not model.deployable:
-                model.reveal(x, draws)
-        start = time.perf_counter()
-        clean = self._clean_predictions(cell, defense, x, draws)
-        scoring = time.perf_counter() - start
-        stored = self.store.crafted(cell.craft_key, positions)
-        if stored is None:
-            crafted = self._craft(cell, source, attack, x, y, draws)
-            images = _adversarials(cell, positions, crafted)
-        else:
-            crafted, images = _crafted(stored, self.device), None
-        start = time.perf_counter()
-        adversarial = score(
-            defense,
-            crafted.x,
-            draws.at("score", "adversarial"),
-            cell.scoring_draws,
-            self.dataset.spec.classes,
-        )
-        scoring += time.perf_counter() - start
-        return outcome_of(positions, x, y, clean, adversarial, crafted), images, scoring
+    def _units(self, cell: Cell, todo: NDArray[np.int64], models: Models) -> Iterator[Unit]:
+        size = models.attacked.layout.batch
+        for start in range(0, len(todo), size):
+            positions = todo[start : start + size]
+            yield Unit(cell, positions, self.store.crafted(cell.craft_key, positions))
 
-    def _clean_predictions(self, cell: Cell, defense: Defense, x: Tensor, draws: Draws) -> Tensor:
-        key = (cell.artifact, draws.indices.cpu().numpy().tobytes(), cell.attack_seed)
-        if key not in self._clean:
-            self._clean[key] = score(
-                defense, x, draws.at("score", "clean"), cell.scoring_draws, self.dataset.spec.classes
-            )
-        return self._clean[key]
-
-    def _craft(self, cell: Cell, source: Defense, attack: Attack, x: Tensor, y: Tensor, draws: Draws) -> Crafted:
-        # Every sample is attacked, also one that is wrong already: another defence may score these images.
-        stream = draws.at("craft", attack.card.name)
-        forward = _forward(source, cell.view.stand_in)
-        view = View(forward, y, stream.at("model"), randomized=source.randomized, eot=cell.eot)
-        return attack(view, x, y, cell.threat, stream)
-
-    def _transfer(self, cell: Cell, source: Defense, defense: Defense) -> dict[str, float]:
+    def _transfer(self, cell: Cell, attacked: Judge, deployed: Judge) -> dict[str, float]:
         stored = self.store.crafted(cell.craft_key, np.arange(len(cell.samples)))
         assert stored is not None
         x, y = (t.to(self.device) for t in self.dataset.test.batch(cell.samples.indices))
-        return transfer.describe(source, defense, x, torch.from_numpy(stored.x).to(self.device), y)
+        return transfer.describe(attacked, deployed, x, torch.from_numpy(stored.x).to(self.device), y)
 
     def _attack(self, cell: Cell) -> Attack:
         plugin = self.attacks.get(cell.attack.name)
         return plugin.cls(**cell.attack.arguments)
-
-
-def _forward(source: Defense, stand_in: str | None) -> Forward:
-    if stand_in is not None:
-        return source.surrogates()[stand_in]
-    return lambda x, draws: source(x, draws)
-
-
-def _batches(positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(positions), size):
-        yield positions[start : start + size]
-
-
-def _adversarials(cell: Cell, positions: np.ndarray, crafted: Crafted) -> Adversarials:
-    return Adversarials(
-        craft_key=cell.craft_key,
-        position=positions,
-        x=crafted.x.contiguous(memory_format=torch.contiguous_format).cpu().numpy(),
-        first_success=crafted.first_success.cpu().numpy(),
-        forwards=crafted.forwards.numpy(),
-        backwards=crafted.backwards.numpy(),
-    )
-
-
-def _crafted(stored: Adversarials, device: torch.device) -> Crafted:
-    return Crafted(
-        torch.from_numpy(stored.x).to(device, memory_format=torch.channels_last),
-        torch.from_numpy(stored.first_success),
-        torch.from_numpy(stored.forwards),
-        torch.from_numpy(stored.backwards),
-    )
-
-
-def outcome_of(
-    positions: np.ndarray, x: Tensor, y: Tensor, clean: Tensor, adversarial: Tensor, crafted: Crafted
-) -> Outcome:
-    """What happened to a batch.
-
-    Args:
-        positions: (n,) places in the sample list.
-        x: (n, C, H, W) clean images.
-        y: (n,) true classes.
-        clean: (n, R) predicted classes on them.
-        adversarial: (n, R) predicted classes on the adversarial images.
-        crafted: The adversarial images.
-    """
-    delta = (crafted.x - x).flatten(1)
-    return Outcome(
-        position=positions,
-        label=y.cpu().numpy(),
-        clean=clean.cpu().numpy(),
-        adversarial=adversarial.cpu().numpy(),
-        first_success=crafted.first_success.cpu().numpy(),
-        linf=delta.abs().amax(1).double().cpu().numpy(),
-        l2=delta.norm(dim=1).double().cpu().numpy(),
-        forwards=crafted.forwards.numpy(),
-        backwards=crafted.backwards.numpy(),
-    )

@@ -12,6 +12,7 @@ from benchbox import provenance
 from benchbox.contract.pretrained import Shelf
 from benchbox.data.dataset import data_folder, load, sample_list
 from benchbox.engine import device
+from benchbox.engine.bench import Bench
 from benchbox.engine.plan import Plan, Planner, Request
 from benchbox.engine.runner import Observer, Report, Runner
 from benchbox.errors import ArtifactError, StoreError
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from benchbox.data.dataset import Dataset
     from benchbox.domain import SampleList
 
-#: Images attacked at once: what fits a CPU's cache, and what fills a GPU.
-BATCH_SIZE = {"cpu": 125, "cuda": 500}
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,7 +38,7 @@ class Settings:
         artifacts: Folder of trained weights.
         data_dir: Folder of data sets, if given.
         device: As torch names it; None for the best there is.
-        batch_size: Images attacked at once; None for the device's usual.
+        batch_size: Images a call; None for what is measured to be fastest.
         precision: What is trained is trained in it; None for the device's usual.
         download: Whether data sets and the weights of model zoos may be fetched.
     """
@@ -103,7 +101,7 @@ class Session:
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
         try:
-            report = self._runner(plan.request.dataset, store, observer, record).run(plan, run)
+            report = self._runner(plan, store, observer, record).run(plan, run)
         except (KeyboardInterrupt, StoreError) as error:
             # A store that is full cannot be told of it either; the first error is the one to see.
             with contextlib.suppress(StoreError):
@@ -156,14 +154,31 @@ class Session:
             report,
         )
 
-    def _runner(self, dataset: str, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
-        where = device.choose(self.settings.device)
-        return Runner(
+    def bench(
+        self, dataset: str, store: Store, report: Callable[..., None], record: dict[str, object], images: int
+    ) -> Bench:
+        """Where defences that are ready to be asked come from.
+
+        Args:
+            dataset: What they classify.
+            store: Where a measured layout is remembered.
+            report: Hears of a training.
+            record: Provenance of what is trained.
+            images: How many will be attacked, for how long measuring may take.
+        """
+        return Bench(
+            self.workshop(dataset, report, record),
             store,
-            self.workshop(dataset, observer.training, record),
-            self.attacks,
             self.dataset(dataset),
-            where,
-            self.settings.batch_size or BATCH_SIZE.get(where.type, BATCH_SIZE["cpu"]),
-            observer,
+            device.choose(self.settings.device),
+            self.settings.batch_size,
+            images,
+        )
+
+    def _runner(self, plan: Plan, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
+        name, images = plan.request.dataset, sum(len(cell.samples) for cell in plan.cells)
+        models = len({cell.view.artifact for cell in plan.cells}) or 1
+        bench = self.bench(name, store, observer.training, record, images // models)
+        return Runner(
+            store, bench, self.attacks, self.dataset(name), device.choose(self.settings.device), observer
         )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from benchbox.contract.defense import Defense
+from benchbox.draws import sample_draws
+from benchbox.engine.judge import Judge
 
 BATCH = 500
 
 
-def describe(substitute: Defense, target: Defense, x: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, float]:
+def describe(substitute: Judge, target: Judge, x: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, float]:
     """The three numbers without which a low transfer rate means nothing.
 
     Args:
@@ -27,10 +26,8 @@ def describe(substitute: Defense, target: Defense, x: Tensor, x_adv: Tensor, y: 
         the attack turned, on the substitute itself; `agreement`: share of clean images on which substitute and
         target predict the same class. All in [0, 1].
     """
-    with torch.no_grad():
-        clean = torch.cat([substitute(part).argmax(1) for part in _parts(x)])
-        attacked = torch.cat([substitute(part).argmax(1) for part in _parts(x_adv)])
-        deployed = torch.cat([target(part).argmax(1) for part in _parts(x)])
+    clean, attacked = _predicted(substitute, x), _predicted(substitute, x_adv)
+    deployed = _predicted(target, x)
     right = clean == y
     return {
         "source_accuracy": float(right.float().mean()),
@@ -39,5 +36,7 @@ def describe(substitute: Defense, target: Defense, x: Tensor, x_adv: Tensor, y: 
     }
 
 
-def _parts(x: Tensor) -> Iterator[Tensor]:
-    yield from x.split(BATCH)
+def _predicted(judge: Judge, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        parts = [judge.ask(part, sample_draws(len(part), device=x.device)).argmax(1) for part in x.split(BATCH)]
+    return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from benchbox.contract.pretrained import Pretrained
 from benchbox.data.dataset import Dataset
 from benchbox.training import loop
 from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.layout import lay
 from benchbox.training.loop import Progress
 from benchbox.training.precision import Precision
 
@@ -88,7 +90,8 @@ class Workshop:
         recipe = cls.recipe_type(**wanted.defense.arguments)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(wanted.seed)
-            return cls(recipe, self.dataset.spec, base.classifier if base else None), recipe
+            # A copy: what one defence does to its classifier, its layout included, is no other's business.
+            return cls(recipe, self.dataset.spec, copy.deepcopy(base.classifier) if base else None), recipe
 
     def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
         start = time.perf_counter()
@@ -118,5 +121,6 @@ class Workshop:
 
 
 def _frozen(defense: Defense, device: torch.device) -> Defense:
-    defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return defense.eval().requires_grad_(False)
+    # A training may have left the weights channels-last; whoever runs the defence chooses its layout.
+    lay(defense, False)
+    return defense.to(device).eval().requires_grad_(False)

@@ -1,0 +1,117 @@
+"""The unit of work: some images of one cell, crafted and scored. Pure, so that it can run in any process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchbox.contract.attack import Attack, Crafted
+from benchbox.data.dataset import Dataset
+from benchbox.domain import Cell, Outcome
+from benchbox.engine.judge import Judge, Streams
+from benchbox.store import Adversarials
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some images of a cell.
+
+    Attributes:
+        cell: The cell.
+        positions: (n,) places in its sample list.
+        stored: Their adversarial images, where another cell made them already.
+    """
+
+    cell: Cell
+    positions: NDArray[np.int64]
+    stored: Adversarials | None = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a unit asks.
+
+    Attributes:
+        attacked: The model whose view the attack is given.
+        deployed: The defence that is scored.
+        attack: Built with the cell's settings.
+        dataset: The images.
+        device: Where they are put.
+    """
+
+    attacked: Judge
+    deployed: Judge
+    attack: Attack
+    dataset: Dataset
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a unit.
+
+    Attributes:
+        outcome: Of its images.
+        images: The adversarial images, if they were made here.
+        crafting: Seconds.
+        scoring: Seconds.
+    """
+
+    outcome: Outcome
+    images: Adversarials | None
+    crafting: float
+    scoring: float
+
+
+def work(unit: Unit, models: Models) -> Done:
+    """Craft what is not crafted yet, and score it on the deployed defence.
+
+    Raises:
+        AttackError: The attack broke its contract.
+        DefenseError: The defence did.
+    """
+    cell = unit.cell
+    indices = [cell.samples.indices[p] for p in unit.positions]
+    x, y = (t.to(models.device) for t in models.dataset.test.batch(torch.tensor(indices)))
+    streams = Streams(indices, cell.attack_seed, models.device)
+    start = time.perf_counter()
+    # Before the attack: a defence that notices one shall have been asked what it says without.
+    models.deployed.clean(x, streams, cell.scoring_draws)
+    middle = time.perf_counter()
+    if unit.stored is not None:
+        crafted, images = _crafted(unit.stored, models.device), None
+    else:
+        # Every sample is attacked, also one that is wrong already: another defence may score these images.
+        name, attacked = models.attack.card.name, models.attacked
+        attacked.reveal(x, streams)
+        view = attacked.view(y, streams.attacked(name), stand_in=cell.view.stand_in, eot=cell.eot)
+        crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
+        images = adversarials(cell, unit.positions, crafted)
+    end = time.perf_counter()
+    outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
+    return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end)
+
+
+def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> Adversarials:
+    """Adversarial images as the store keeps them."""
+    return Adversarials(
+        craft_key=cell.craft_key,
+        position=positions,
+        x=crafted.x.cpu().numpy(),
+        first_success=crafted.first_success.cpu().numpy(),
+        forwards=crafted.forwards.numpy(),
+        backwards=crafted.backwards.numpy(),
+    )
+
+
+def _crafted(stored: Adversarials, device: torch.device) -> Crafted:
+    return Crafted(
+        torch.from_numpy(stored.x).to(device),
+        torch.from_numpy(stored.first_success),
+        torch.from_numpy(stored.forwards),
+        torch.from_numpy(stored.backwards),
+    )

@@ -1,0 +1,211 @@
+"""How a network runs fastest: its memory layout and its batch size, found by trying and never imposed.
+
+Code of others expects contiguous tensors: `x.view(len(x), -1)` raises on channels-last ones. So whoever attacks or
+is asked sees contiguous images, and only a network that was seen to work with channels-last weights gets them. Its
+images are converted inside the call, and their gradients come back contiguous.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from benchbox.draws import Draws
+
+Forward = Callable[[Tensor, Draws], Tensor]
+
+#: Images a call: what fits a CPU's cache, and what fills a GPU. The first is the one to beat.
+BATCH_SIZES = {"cpu": (125, 60, 250), "cuda": (500, 1000, 250)}
+#: Images that decide whether a layout works, and the first that are timed.
+TRIED = 8
+#: Another layout or batch size has to save this share of the time: a busy machine shall not decide.
+SAVES = 0.1
+#: Calls that are timed, the quickest counts; the first one warms up.
+REPEATS = 3
+#: Share of the seconds a run will take that may go into measuring.
+SHARE = 0.01
+#: Rounding may move a logit by this share of the largest one.
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network is run.
+
+    Attributes:
+        channels_last: Whether its weights, and the images handed to it, lie channels-last.
+        batch: Images a call.
+    """
+
+    channels_last: bool = False
+    batch: int = BATCH_SIZES["cpu"][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Self | None:
+        """Inverse of `as_dict`; None for anything else."""
+        if not isinstance(record, dict) or set(record) != {"channels_last", "batch"}:
+            return None
+        return cls(bool(record["channels_last"]), max(1, int(record["batch"])))
+
+
+def usual_batch(device: torch.device) -> int:
+    """Images a call where nothing was measured."""
+    return BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])[0]
+
+
+def lay(module: nn.Module, channels_last: bool) -> None:
+    """Put the weights of a network into a layout; their values stay."""
+    module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def hand_over(x: Tensor, channels_last: bool) -> Tensor:
+    """A copy of some images (N, C, H, W) in a layout, for a network to do with as it likes.
+
+    The images themselves cannot be changed through it, and their gradient is contiguous.
+    """
+    return _HandOver.apply(x, channels_last)  # type: ignore[no-any-return]
+
+
+class _HandOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, channels_last: bool) -> Tensor:
+        return x.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.contiguous(), None
+
+
+class Answer(NamedTuple):
+    """What a network says of some images (N, C, H, W): logits (N, K), and their gradient, None without one."""
+
+    logits: Tensor
+    gradient: Tensor | None
+
+
+def answer(forward: Forward, x: Tensor, draws: Draws, channels_last: bool = False) -> Answer:
+    """Ask once, forwards and backwards, as an attack does."""
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        logits = forward(hand_over(leaf, channels_last), draws)
+        if not logits.requires_grad:
+            return Answer(logits, None)
+        (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    return Answer(logits.detach(), gradient)
+
+
+def agree(first: Tensor, second: Tensor) -> bool:
+    """Whether two logits (N, K) are the same but for rounding, and so are the classes."""
+    if first.shape != second.shape or not torch.equal(first.argmax(1), second.argmax(1)):
+        return False
+    scale = first.abs().amax().clamp_min(1.0)
+    return bool((first - second).abs().amax() <= ROUNDING * scale)
+
+
+def answer_channels_last(module: nn.Module, forward: Forward, x: Tensor, draws: Draws) -> Answer | None:
+    """What a network says with channels-last weights, which it keeps; None if it raises, and then not."""
+    lay(module, True)
+    try:
+        return answer(forward, x, draws, channels_last=True)
+    except Exception:  # whatever code of others makes of a layout it did not expect
+        lay(module, False)
+        return None
+
+
+def works_channels_last(module: nn.Module, forward: Forward, x: Tensor, draws: Draws) -> bool:
+    """Whether a network says the same with channels-last weights; leaves it contiguous.
+
+    Args:
+        module: Its weights, on the device of `x`.
+        forward: How it is asked.
+        x: (N, C, H, W) a few images.
+        draws: One row an image.
+    """
+    lay(module, False)
+    plain = answer(forward, x, draws)
+    other = answer_channels_last(module, forward, x, draws)
+    lay(module, False)
+    if other is None or not agree(plain.logits, other.logits):
+        return False
+    if plain.gradient is None or other.gradient is None:
+        return plain.gradient is other.gradient
+    return _as_finite(plain.gradient, other.gradient)
+
+
+def _as_finite(plain: Tensor, other: Tensor) -> bool:
+    """Whether a gradient is finite wherever the plain one is."""
+    return bool((other.isfinite() | ~plain.isfinite()).all())
+
+
+def measure(
+    module: nn.Module, forward: Forward, x: Tensor, draws: Draws, images: int, batch: int | None = None
+) -> Layout:
+    """The layout and the batch size a network is fastest in; leaves its weights in that layout.
+
+    Args:
+        module: Its weights, on the device of `x`, in evaluation mode.
+        forward: How it is asked.
+        x: (N, C, H, W) images to try it on; repeated where a batch needs more.
+        draws: One row an image.
+        images: How many images will be attacked; says how long measuring may take.
+        batch: The batch size, where it was asked for.
+    """
+    sizes = (batch,) if batch else BATCH_SIZES.get(x.device.type, BATCH_SIZES["cpu"])
+    x, draws = x[:TRIED], draws.rows(slice(TRIED))
+    works = works_channels_last(module, forward, x, draws)
+    spent = _Spent(lambda size, last: _seconds(forward, *_enlarged(x, draws, size), last), images)
+    last = works
+    if works:
+        size = max(len(x), min(sizes[0], spent.affordable // 8))
+        plain = spent.each(size, False)
+        lay(module, True)
+        turned = spent.each(size, True)
+        last = plain is None or turned is None or turned <= plain / (1 - SAVES)
+        lay(module, last)
+    best, fastest = sizes[0], None
+    for size in sizes if len(sizes) > 1 else ():
+        seconds = spent.each(size, last)
+        if seconds is None:
+            break
+        if fastest is None or seconds < fastest * (1 - SAVES):
+            best, fastest = size, seconds
+    return Layout(last, best)
+
+
+class _Spent:
+    """Times calls while the time for it lasts."""
+
+    def __init__(self, timed: Callable[[int, bool], float], images: int) -> None:
+        self.timed = timed
+        # Images that may be passed through: PGD-40 and a few cheaper attacks pass each image a hundred times.
+        self.affordable = int(SHARE * 100 * images)
+        self.passed = 0
+
+    def each(self, size: int, channels_last: bool) -> float | None:
+        """Seconds an image in calls of this size; None if there is no time to find out."""
+        if self.passed and self.passed + REPEATS * size > self.affordable:
+            return None
+        self.passed += REPEATS * size
+        return min(self.timed(size, channels_last) for _ in range(REPEATS)) / size
+
+
+def _enlarged(x: Tensor, draws: Draws, size: int) -> tuple[Tensor, Draws]:
+    rows = torch.arange(size, device=x.device) % len(x)
+    return x[rows], draws.rows(rows)
+
+
+def _seconds(forward: Forward, x: Tensor, draws: Draws, channels_last: bool) -> float:
+    start = time.perf_counter()
+    answer(forward, x, draws, channels_last)
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - start
