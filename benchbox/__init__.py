@@ -1,6 +1,7 @@
 """benchbox measures how much robustness a defence really has, keeps the evidence, and ranks defences by it.
 
-A plug-in needs only what is exported here. The names load on first use, so that `import benchbox`
+`evaluate`, `attack`, `compare` and `load` are the way in from Python; a plug-in needs only the classes that are
+exported here. The names load on first use, so that `import benchbox`
 (and with it `benchbox --help`) costs nothing.
 """
 
@@ -10,6 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchbox.api import attack as attack
+    from benchbox.api import compare as compare
+    from benchbox.api import evaluate as evaluate
+    from benchbox.api import load as load
     from benchbox.contract.ascent import ascend as ascend
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.errors import BenchboxError as BenchboxError
+    from benchbox.result import Result as Result
 
 _HOME = {
     "Access": "domain",
@@ -53,11 +59,20 @@ _HOME = {
     "Recipe": "contract.defense",
     "ThreatModel": "domain",
     "View": "contract.view",
+    "Result": "result",
     "ascend": "contract.ascent",
+    "attack": "api",
+    "compare": "api",
+    "evaluate": "api",
+    "load": "api",
 }
 
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

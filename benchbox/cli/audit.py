@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import notice, output
+from benchbox.cli.console import errors, notice, output
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def audit(
     session = options.session(store, data_dir, device, download=not no_download)
     from benchbox.audit.conduct import conduct, cost, prepare
     from benchbox.audit.probes.measurements import Effort
-    from benchbox.cli.progress import watcher
+    from benchbox.progress import watcher
     from benchbox.store import Store
 
     effort = Effort(steps=steps, random_points=random_points)
-    with watcher(0, quiet=quiet) as observer:
+    with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, asked, effort, observer.training)
     _announce(ready, cost(ready), yes)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
@@ -96,7 +96,7 @@ def _announce(ready: Ready, price: Cost, yes: bool) -> None:
     Raises:
         RequestError: It is much, and there is nobody to ask.
     """
-    from benchbox.cli.progress import duration
+    from benchbox.progress import duration
 
     needed = price.passes
     notice(

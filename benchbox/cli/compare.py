@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from benchbox import api
 from benchbox.cli import options
 from benchbox.cli.console import output
-from benchbox.cli.report import known_of
-from benchbox.errors import RequestError, unknown
-
-if TYPE_CHECKING:
-    from benchbox.analysis.comparison import Comparison
+from benchbox.errors import unknown
 
 FORMATS = ("terminal", "markdown", "json", "csv")
 EXAMPLES = options.examples(
@@ -48,29 +45,8 @@ def compare(
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
     store = "published" if published else store
-    found = _compared(store, options.names(dataset), a, b, options.names(attacks))
-    from benchbox.report import comparison
-
+    found = api.compare(a, b, dataset=options.names(dataset), attacks=options.names(attacks), store=store)
     if format_ == "terminal":
-        output().print(comparison.terminal(found))
+        output().print(found.renderable())
     else:
-        typer.echo(comparison.render(found, format_), nl=False)
-
-
-def _compared(store: str, datasets: tuple[str, ...], a: str, b: str, attacks: tuple[str, ...]) -> list[Comparison]:
-    """Compare within each data set; an empty tuple stands for all.
-
-    Raises:
-        StoreError: There is no store.
-        RequestError: It does not hold what was asked for.
-    """
-    from benchbox.analysis import compare as comparing
-    from benchbox.store import open_records
-
-    with open_records(store) as opened:
-        evidence = [e for dataset in datasets or (None,) for e in opened.evidence(dataset=dataset)]
-        purifiers = known_of(evidence, opened).purifiers
-    if not evidence:
-        asked = f" of {', '.join(datasets)}" if datasets else ""
-        raise RequestError(f"{store} holds nothing{asked}; fill it with `benchbox run`")
-    return comparing.compare(evidence, a, b, attacks=attacks, purifiers=purifiers)
+        typer.echo(found.table(format_), nl=False)

@@ -91,8 +91,8 @@ def import_adversarials(
     Every image of the sample list has to be there, inside the ball. The defence has to be trained already.
     What the attacker knew cannot be checked, so the tables show the access as imported.
     """
-    from benchbox.cli.report import known_of
     from benchbox.engine import exchange
+    from benchbox.result import known_of
 
     given = {
         "defenses": (defense,),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
+from benchbox import api
 from benchbox.cli.console import notice
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Registry
     from benchbox.engine.session import Session
 
-DEFAULT_STORE = "results/benchbox.sqlite"
+DEFAULT_STORE = api.STORE
 
 
 def of(field: str) -> Any:
@@ -196,12 +197,6 @@ def scalar(text: str) -> Any:
         return text
 
 
-def artifacts_folder(store: str) -> Path:
-    """Where trained weights lie: beside an SQLite file, else in `results/`."""
-    path = store.removeprefix("sqlite:///")
-    return Path("results" if "://" in path else Path(path).parent) / "artifacts"
-
-
 def plugins() -> tuple[Registry[Defense], Registry[Attack]]:
     """The defences and attacks of this workspace."""
     from benchbox.contract import registry
@@ -224,7 +219,7 @@ def session(
         RequestError: The device is not there, or the precision is unknown.
     """
     from benchbox.engine import device as devices
-    from benchbox.engine.session import Session, Settings
+    from benchbox.engine.session import Session, Settings, artifacts_folder
     from benchbox.training import precision as precisions
 
     # Now, not after the data has been read.

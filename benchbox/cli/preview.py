@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchbox.cli.progress import describe_training
+from benchbox.progress import describe_training
 
 if TYPE_CHECKING:
     from benchbox.domain import Cell

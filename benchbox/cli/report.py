@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchbox.api import load
 from benchbox.cli import options
 from benchbox.cli.console import FILE_WIDTH, output
 from benchbox.errors import RequestError, unknown
@@ -16,7 +16,6 @@ from benchbox.errors import RequestError, unknown
 if TYPE_CHECKING:
     from benchbox.analysis.known import Known
     from benchbox.domain import Evidence
-    from benchbox.store import Records
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 PAGE = Path("reports/leaderboard.html")
@@ -65,7 +64,8 @@ def report(
     if standalone and format_ != "latex":
         raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
     store = "published" if published else store
-    evidence, known = _stored(store, options.names(dataset), options.names(defense))
+    found = load(store, dataset=options.names(dataset), defense=options.names(defense))
+    evidence, known = list(found.evidence), found.known
     if format_ == "terminal" and to is None:
         from benchbox.report import terminal
 
@@ -78,45 +78,6 @@ def report(
     else:
         _write(to, text)
         typer.echo(str(to))
-
-
-def known_of(evidence: Sequence[Evidence], store: Records) -> Known:
-    """What was noted of the defences when they were run, their audits, and how all weights were trained."""
-    from benchbox.analysis.known import Known
-
-    names = {item.cell.defense.name for item in evidence}
-    artifacts = {item.cell.artifact for item in evidence}
-    noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
-    return Known(
-        purifiers=[name for name, kind in noted.items() if kind.get("purifies")],
-        oracles=[name for name, kind in noted.items() if not kind.get("deployable", True)],
-        randomized=[name for name, kind in noted.items() if kind.get("randomized")],
-        audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
-        cards=store.artifacts(),
-    )
-
-
-def _stored(store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) -> tuple[list[Evidence], Known]:
-    """The cells of some data sets and defences; an empty tuple stands for all.
-
-    Raises:
-        StoreError: There is no store.
-        RequestError: It holds no such cell.
-    """
-    from benchbox.store import open_records
-
-    with open_records(store) as opened:
-        found = [
-            cell
-            for dataset in datasets or (None,)
-            for cell in opened.evidence(dataset=dataset, defenses=defenses or None)
-        ]
-        known = known_of(found, opened)
-    if not found:
-        asked = ", ".join(datasets + defenses)
-        remedy = "`benchbox list runs` says what was run" if asked else "fill it with `benchbox run`"
-        raise RequestError(f"{store} holds nothing{f' of {asked}' if asked else ''}; {remedy}")
-    return found, known
 
 
 def _text(evidence: list[Evidence], known: Known, format_: str, standalone: bool, against: str | None) -> str:

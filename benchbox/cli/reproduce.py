@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import notice, output
+from benchbox.cli.console import errors, notice, output
 
 if TYPE_CHECKING:
     from benchbox.analysis.agreement import Agreement
@@ -52,7 +52,7 @@ def reproduce(
     where a cell has become better or worse by more than chance.
     """
     from benchbox.analysis import agreement
-    from benchbox.cli.progress import watcher
+    from benchbox.progress import watcher
     from benchbox.engine.reproduce import part
     from benchbox.store import Store, open_records
 
@@ -63,7 +63,7 @@ def reproduce(
         output().print(line, soft_wrap=True)
     with (
         Store.open(":memory:") as fresh,
-        watcher(sum(len(plan.cells) for plan in chosen.plans), quiet=quiet) as eye,
+        watcher(None if quiet else errors(), sum(len(plan.cells) for plan in chosen.plans)) as eye,
     ):
         for plan in chosen.plans:
             session.run(plan, fresh, eye)
@@ -77,7 +77,7 @@ def reproduce(
 
 
 def _needs(session: Session, chosen: Part) -> Iterator[str]:
-    from benchbox.cli.progress import describe_training
+    from benchbox.progress import describe_training
     from benchbox.engine.reproduce import weights
     from benchbox.training.artifacts import Artifacts
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchbox import api
 from benchbox.cli import options
-from benchbox.cli.console import complain, notice, output
-from benchbox.cli.report import known_of
+from benchbox.cli.console import complain, errors, notice, output
 from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(
     command continues a run that was stopped, and prints the table of one that is complete.
     """
     session = options.session(store, data_dir, device, batch_size, precision, download=not no_download)
-    plans = [session.plan(one) for one in asked.requests()]
+    plans = api.plans(session, asked)
     if dry_run:
         _preview(session, plans)
         return
@@ -86,39 +86,32 @@ def _states(plans: list[Plan], store: Store) -> list[State]:
 
 def _run(session: Session, plans: list[Plan], quiet: bool) -> int:
     """Run, print the table, and return the exit status."""
-    from benchbox import report
-    from benchbox.cli.progress import watcher
-    from benchbox.store import Store
-
-    keys = [cell.key for plan in plans for cell in plan.cells]
-    if not keys:
+    if not any(plan.cells for plan in plans):
         notice("nothing to run: no attack of the request runs under the accesses it names")
         return 0
-    with Store.open(session.settings.store) as store:
-        unfinished = sum(len(state.open) for state in _states(plans, store))
-        try:
-            with watcher(unfinished, quiet=quiet) as observer:
-                reports = [session.run(plan, store, observer) for plan in plans]
-        except KeyboardInterrupt:
-            raise options.Interrupted(_stored(_states(plans, store))) from None
-        evidence = store.evidence(keys=keys)
-        output().print(report.terminal(evidence, known_of(evidence, store)))
+    reports: list[Report] = []
+    try:
+        result = api.carry_out(session, plans, None if quiet else errors(), reports.extend)
+    except KeyboardInterrupt:
+        raise options.Interrupted(_stored(session, plans)) from None
+    output().print(result.renderable())
     typer.echo(_summary(reports))
-    for error in dict.fromkeys(error for one in reports for error in one.failed.values()):
+    for error in dict.fromkeys(result.failed.values()):
         complain(error)
     return _status(reports)
 
 
-def _stored(states: list[State]) -> str:
-    cells = sum(len(state.plan.cells) for state in states)
-    done = cells - sum(len(state.open) for state in states)
-    images = sum(state.stored[cell.key] for state in states for cell in state.open)
-    more = f" and {images} images of others" if images else ""
-    return f"{done} of {cells} cells{more} are stored; the same command continues from there"
+def _stored(session: Session, plans: list[Plan]) -> str:
+    from benchbox.store import Store
+
+    with Store.open(session.settings.store) as store:
+        found = api.standing(plans, store)
+    more = f" and {found.images} images of others" if found.images else ""
+    return f"{found.done} of {found.cells} cells{more} are stored; the same command continues from there"
 
 
 def _summary(reports: list[Report]) -> str:
-    from benchbox.cli.progress import duration
+    from benchbox.progress import duration
 
     done, reused, failed = (
         sum(counts) for counts in zip(*((r.done, r.reused, len(r.failed)) for r in reports), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import output
+from benchbox.cli.console import errors, output
 from benchbox.engine.request import Grid
 
 EXAMPLES = options.examples(
@@ -36,7 +36,7 @@ def train(
     is for training on another machine or at another time.
     """
     session = options.session(store, data_dir, device, precision=precision, download=not no_download)
-    from benchbox.cli.progress import describe_training, watcher
+    from benchbox.progress import describe_training, watcher
     from benchbox.training.artifacts import Artifacts
 
     wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
@@ -44,7 +44,7 @@ def train(
     for key, step in wanted.items():
         there = step.source is not None or key in artifacts
         try:
-            with watcher(0, quiet=quiet) as observer:
+            with watcher(None if quiet else errors(), 0) as observer:
                 session.train([step], observer)
         except KeyboardInterrupt:
             raise options.Interrupted(

@@ -82,10 +82,23 @@ class Registry(Generic[T]):
         self.base = base
         self.workspace = workspace or Path.cwd()
         self.announce = announce
+        self._lent: dict[str, Plugin[T]] = {}
+
+    def lend(self, plugin: Plugin[T]) -> None:
+        """Take a plug-in that is there already, under its name.
+
+        Raises:
+            RequestError: The name is claimed.
+        """
+        if plugin.name in self._claims:
+            raise RequestError(
+                f"{self.kind} {plugin.name!r} is claimed by {self._claims[plugin.name].origin}; name it otherwise"
+            )
+        self._lent[plugin.name] = plugin
 
     def names(self) -> list[str]:
         """Every claimed name, in order."""
-        return sorted(self._claims)
+        return sorted({*self._claims, *self._lent})
 
     def get(self, name: str) -> Plugin[T]:
         """Load a plug-in by name, by `family:member`, or by `path/to/file.py:Class`.
@@ -93,6 +106,8 @@ class Registry(Generic[T]):
         Raises:
             RequestError: Nobody claims the name, two do, or its code cannot be loaded.
         """
+        if name in self._lent:
+            return self._lent[name]
         path, _, attribute = name.rpartition(":")
         if path.endswith(".py"):
             file = Path(path) if Path(path).is_absolute() else self.workspace / path
@@ -108,7 +123,7 @@ class Registry(Generic[T]):
             preset = getattr(cls, "family_field", None)
             if preset:
                 return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
-        raise unknown(self.kind, name, self._claims)
+        raise unknown(self.kind, name, self.names())
 
     @cached_property
     def _claims(self) -> dict[str, Claim[T]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
 from benchbox.data.catalogue import L2_RADIUS
 from benchbox.domain import NULL_ATTACK, Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.engine.lent import Lent
 from benchbox.engine.request import Request as Request
 from benchbox.errors import RequestError, unknown
 from benchbox.training.artifacts import Training
@@ -111,6 +112,8 @@ class Planner:
     ) -> Training:
         """How a defence is trained on a data set, its base included; the norm is that of the request."""
         plugin = self.defenses.get(name)
+        if isinstance(plugin, Lent):
+            return plugin.training(dataset)
         own = overrides.get(name, {})
         if "weights" in own and "weights" not in plugin.cls.recipe_type.model_fields:
             raise RequestError(

@@ -100,7 +100,7 @@ def training_of(record: Mapping[str, Any]) -> Training:
 
 def _plan(published: Sequence[Evidence], dataset: str, trainings: Mapping[str, Training]) -> Plan:
     cells = tuple(item.cell for item in published)
-    request = Request(defenses=tuple(dict.fromkeys(c.defense.name for c in cells)), dataset=dataset)
+    request = Request(defenses=tuple(dict.fromkeys(c.defense.name for c in cells)), datasets=(dataset,))
     needed = dict.fromkeys(name for cell in cells for name in (cell.artifact, cell.view.artifact))
     return Plan(request, cells, {k: t for name in needed for k, t in _chain(trainings[name]).items()})
 

@@ -13,6 +13,7 @@ from benchbox.contract.pretrained import Shelf
 from benchbox.data.dataset import data_folder, load, sample_list
 from benchbox.engine import device
 from benchbox.engine.bench import Bench
+from benchbox.engine.lent import Lent
 from benchbox.engine.plan import Plan, Planner, Request
 from benchbox.engine.runner import Observer, Report, Runner
 from benchbox.errors import ArtifactError, StoreError
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Registry
     from benchbox.data.dataset import Dataset
     from benchbox.domain import SampleList
+
+#: Where results lie unless another place is named.
+STORE = "results/benchbox.sqlite"
+
+
+def artifacts_folder(store: str) -> Path:
+    """Where trained weights lie: beside an SQLite file, else in `results/`."""
+    path = store.removeprefix("sqlite:///")
+    return Path("results" if "://" in path else Path(path).parent) / "artifacts"
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Settings:
         download: Whether data sets and the weights of model zoos may be fetched.
     """
 
-    store: str = "results/benchbox.sqlite"
+    store: str = STORE
     artifacts: Path = Path("results/artifacts")
     data_dir: Path | None = None
     device: str | None = None
@@ -67,6 +77,12 @@ class Session:
         self.settings = settings
         self.announce = announce
         self._datasets: dict[str, Dataset] = {}
+        self._lent: list[Lent] = []
+
+    def lend(self, plugin: Lent) -> None:
+        """Take a defence that exists as an object, so that requests may name it."""
+        self.defenses.lend(plugin)
+        self._lent += plugin.chain()
 
     def dataset(self, name: str) -> Dataset:
         """A data set, read once."""
@@ -143,16 +159,19 @@ class Session:
         self, dataset: str, report: Callable[..., None], record: dict[str, object] | None = None
     ) -> Workshop:
         """Where trained defences for a data set come from."""
-        where = device.choose(self.settings.device)
-        return Workshop(
+        where, images = device.choose(self.settings.device), self.dataset(dataset)
+        workshop = Workshop(
             Artifacts(self.settings.artifacts),
             self.defenses,
-            self.dataset(dataset),
+            images,
             where,
             precision.choose(self.settings.precision, where),
             record,
             report,
         )
+        for plugin in self._lent:
+            workshop.lend(plugin.training(images).digest, plugin.defense)
+        return workshop
 
     def bench(
         self, dataset: str, store: Store, report: Callable[..., None], record: dict[str, object], images: int

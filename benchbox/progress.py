@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -15,8 +16,6 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from benchbox.cli.console import errors
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,17 +24,21 @@ if TYPE_CHECKING:
     from benchbox.training.loop import Progress
 
 
-def watcher(cells: int, *, quiet: bool = False) -> Silent:
-    """The observer that fits the standard error.
+def watcher(console: Console | None, cells: int) -> Silent:
+    """The observer that fits a console: bars where they can be drawn, else lines.
 
     Args:
+        console: Where it draws; None for nowhere.
         cells: How many have to be run; 0 for a training alone.
-        quiet: Draw nothing.
     """
-    if quiet:
+    if console is None:
         return Silent()
-    console = errors()
-    return Drawn(console, cells) if console.is_terminal else Lines(console, cells)
+    return Drawn(console, cells) if console.is_terminal or _draws_bars(console) else Lines(console, cells)
+
+
+def _draws_bars(console: Console) -> bool:
+    """Whether this is a notebook with widgets; without them rich would print a warning for every bar."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
 def describe_cell(cell: Cell) -> str:
