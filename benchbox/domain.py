@@ -191,28 +191,40 @@ class SampleList:
         split: Always `test` for published numbers; `validation` while tuning.
         indices: Positions in that split, in the order they are scored.
         digest: SHA-256 of the images and labels themselves.
+        seed: What the indices were drawn with at random; None for the first n, or a choice of somebody's.
     """
 
     dataset: str
     split: str
     indices: tuple[int, ...]
     digest: str
+    seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def said(self) -> str:
+        """As in "the first 360 test images"."""
+        n = len(self)
+        if self.seed is not None:
+            return f"{n} random {self.split} images (seed {self.seed})"
+        which = "the first" if self.indices == tuple(range(n)) else "a choice of"
+        return f"{which} {n} {self.split} images"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; the indices shrink to a count when they are simply the first n."""
         first_n = self.indices == tuple(range(len(self.indices)))
         which: Any = {"first": len(self.indices)} if first_n else list(self.indices)
-        return {"dataset": self.dataset, "split": self.split, "indices": which, "digest": self.digest}
+        record = {"dataset": self.dataset, "split": self.split, "indices": which, "digest": self.digest}
+        return record if self.seed is None else {**record, "seed": self.seed}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> SampleList:
         """Inverse of `as_dict`."""
         which = record["indices"]
         indices = tuple(range(which["first"])) if isinstance(which, dict) else tuple(which)
-        return cls(record["dataset"], record["split"], indices, record["digest"])
+        return cls(record["dataset"], record["split"], indices, record["digest"], record.get("seed"))
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,19 @@ def test_sample_list_is_the_first_n(digits: Dataset) -> None:
     assert sample_list(digits, 5, "train").digest == digits.train.rows(slice(5)).digest
 
 
+def test_random_lists_repeat_and_the_shorter_is_the_beginning_of_the_longer(digits):
+    five, ten = (sample_list(digits, n, seed=3) for n in (5, 10))
+    assert five.indices == ten.indices[:5] != tuple(range(5))
+    assert len(set(ten.indices)) == 10
+    assert five == sample_list(digits, 5, seed=3) == SampleList.from_dict(five.as_dict())
+    assert five.indices != sample_list(digits, 5, seed=4).indices
+    assert five.digest == digits.test.rows(five.indices).digest
+    assert (five.said, sample_list(digits, 5).said) == (
+        "5 random test images (seed 3)",
+        "the first 5 test images",
+    )
+
+
 def test_sample_list_defaults_to_1000_or_what_there_is(tmp_path: Path) -> None:
     assert len(sample_list(load("own", save(tmp_path).parent))) == 6
     x = np.random.default_rng(0).integers(0, 256, (1200, 4, 4)).astype(np.uint8)

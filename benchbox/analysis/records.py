@@ -195,9 +195,7 @@ class Table:
     @property
     def title(self) -> str:
         """Data set, ball and number of images."""
-        n = len(self.samples)
-        which = "the first" if self.samples.indices == tuple(range(n)) else "a choice of"
-        return f"{self.samples.dataset}, {self.threat}, {which} {n} {self.samples.split} images"
+        return f"{self.samples.dataset}, {self.threat}, {self.samples.said}"
 
     @property
     def accesses(self) -> tuple[Access, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchbox.data.catalogue import KNOWN, Family
 from benchbox.domain import ImageSpec, SampleList
+from benchbox.draws import sample_draws
 from benchbox.errors import DataError, unknown
 
 EPSILON: dict[Family, float] = {"mnist": 0.3, "cifar": 8 / 255}
@@ -171,13 +172,19 @@ def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(means), tuple(stds)
 
 
-def sample_list(dataset: Dataset, n: int | None = None, split: str = "test") -> SampleList:
-    """The first n images of a split.
+def sample_list(
+    dataset: Dataset, n: int | None = None, split: str = "test", *, seed: int | None = None
+) -> SampleList:
+    """The first n images of a split, or n drawn at random.
+
+    The first n are no random sample: the first half of MNIST's test set is harder than the second. Of two random
+    lists with the same seed the shorter one is the beginning of the longer one.
 
     Args:
         dataset: Where they come from.
         n: How many; None for all of `digits` and for at most 1,000 of any other.
         split: `test`, or `train`.
+        seed: What they are drawn with, without replacement; None for the first n.
 
     Raises:
         DataError: The split has fewer images than n, or n is less than 1.
@@ -190,4 +197,7 @@ def sample_list(dataset: Dataset, n: int | None = None, split: str = "test") -> 
         raise DataError(
             f"asked for {n} {split} images of {dataset.name}, which has {len(images)}; ask for 1 to {len(images)}"
         )
-    return SampleList(dataset.name, split, tuple(range(n)), images.rows(slice(n)).digest)
+    if seed is None:
+        return SampleList(dataset.name, split, tuple(range(n)), images.rows(slice(n)).digest)
+    chosen = sample_draws(1, seed).at("samples").permutation(len(images))[0, :n]
+    return SampleList(dataset.name, split, tuple(chosen.tolist()), images.rows(chosen).digest, seed)

@@ -130,6 +130,11 @@ class Grid(BaseModel):
         description="Score the first N test images.  (default: all of digits, else 1000)",
         json_schema_extra=_says("N", "--samples"),
     )
+    sample_seed: int | None = Field(
+        default=None,
+        description="Draw the test images at random with this seed.  (default: the first N)",
+        json_schema_extra=_says("N", "--sample-seed"),
+    )
     seeds: Seeds = Field(
         default=(0,),
         description="Training seeds; each is a row of its own.  (default: 0)",

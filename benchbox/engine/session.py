@@ -94,7 +94,7 @@ class Session:
 
     def samples(self, request: Request) -> SampleList:
         """The images a request scores."""
-        return sample_list(self.dataset(request.dataset), request.samples)
+        return sample_list(self.dataset(request.dataset), request.samples, seed=request.sample_seed)
 
     def plan(self, request: Request) -> Plan:
         """The cells of a request."""

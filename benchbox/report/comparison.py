@@ -37,11 +37,7 @@ def terminal(comparisons: Sequence[Comparison]) -> RenderableType:
 
 def title(one: Comparison) -> str:
     """Who, on which images, within which ball."""
-    samples = one.samples
-    n, which = len(samples), "the first"
-    if samples.indices != tuple(range(n)):
-        which = "a choice of"
-    return f"{one.a.name} − {one.b.name} on {samples.dataset}, {one.threat}, {which} {n} {samples.split} images"
+    return f"{one.a.name} − {one.b.name} on {one.samples.dataset}, {one.threat}, {one.samples.said}"
 
 
 def remarks(one: Comparison) -> Iterator[str]:

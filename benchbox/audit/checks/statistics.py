@@ -207,8 +207,7 @@ def subset(case: Case) -> Judgement | None:
     samples = cells[0].cell.samples
     if not samples.digest:
         return incomplete("the sample list has no digest")
-    which = "the first" if samples.indices == tuple(range(len(samples))) else "a choice of"
-    return passed(f"{which} {len(samples)} {samples.split} images, digest {samples.digest[:12]}")
+    return passed(f"{samples.said}, digest {samples.digest[:12]}")
 
 
 CHECKS = (size, claim, aggregate, seeds, scoring, apart, cost, subset)
