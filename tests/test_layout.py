@@ -177,7 +177,7 @@ def test_a_run_on_colour_images_finishes_whatever_the_network_does_with_its_layo
     settings = Settings(artifacts=tmp_path / "artifacts", data_dir=tmp_path, device="cpu")
     session = Session(registry.defenses(tmp_path), ATTACKS, settings)
     request = Request(
-        defense="model.py:network", dataset="rgb", attacks=("pgd", "square", "cw"), epsilon=1 / 255,
+        defenses=("model.py:network",), datasets=("rgb",), attacks=("pgd", "square", "cw"), epsilon=1 / 255,
         overrides={"model.py:network": {"weights": str(tmp_path / "w.pt")}, "square": {"queries": 20}},
     )  # fmt: skip
 
