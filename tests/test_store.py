@@ -1,6 +1,5 @@
 """The results store: what goes in comes out, once, as a whole or not at all."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -57,16 +56,12 @@ def test_evidence_joins_batches_and_sorts_them_by_position(store, cell):
     np.testing.assert_array_equal(store.positions(cell), np.arange(6))
 
 
-def test_rows_are_readable_with_any_sqlite_tool(store, path):
+def test_cells_are_readable_with_any_sqlite_tool(store, path):
     begin(store, RANDOM)
-    batch = outcome(RANDOM, [3])
-    store.commit_batch(RANDOM, batch, seconds=0)
-    query = "SELECT defense, position, label, clean FROM outcome JOIN cell ON cell.id = cell_id"
     with sqlite3.connect(path) as plain:
-        defense, position, label, clean = plain.execute(query).fetchone()
+        query = "SELECT defense, access, status, json_extract(record, '$.threat.epsilon') FROM cell"
+        assert plain.execute(query).fetchone() == ("carso", "gray-box", "partial", 0.3)
         assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert (defense, position, label) == ("carso", 3, batch.label[0])
-    assert json.loads(clean) == batch.clean[0].tolist()
 
 
 def test_evidence_can_be_narrowed(store):
@@ -81,6 +76,11 @@ def test_evidence_can_be_narrowed(store):
     assert found(dataset="digits", defenses=["pssr", "atop"]) == [CELL]
     assert found(keys=[elsewhere.key, RANDOM.key]) == [RANDOM, elsewhere]
     assert found(keys=[]) == []
+    assert found(prefix=RANDOM.key[:8]) == [RANDOM]
+    assert found(prefix="%") == []
+    assert found(attacks=["fgsm"]) == []
+    assert found(access="gray-box", status="partial", run=1) == [CELL, RANDOM, elsewhere]
+    assert [(c.cell, c.status, c.committed) for c in store.cells(defenses=["carso"])] == [(RANDOM, "partial", 0)]
 
 
 def test_a_failed_cell_is_evidence_and_can_be_retried(store):
@@ -147,15 +147,17 @@ def test_a_large_store_is_read_whole(store):
 # Once, as a whole or not at all
 
 
-def test_a_position_is_committed_once_and_a_refused_batch_leaves_nothing(store):
+def test_a_position_is_committed_once_and_the_second_takes_what_is_there(store):
     begin(store, CELL)
     store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=1)
-    with pytest.raises(StoreError, match=r"UNIQUE.*same first"):
-        store.commit_batch(CELL, outcome(CELL, [2, 1], seed=1), seconds=1, crafted=images(CELL.craft_key, [2, 1]))
+    late = outcome(CELL, [2, 1], seed=1)
+    store.commit_batch(CELL, late, seconds=2, crafted=images(CELL.craft_key, [2, 1]))
     (evidence,) = store.evidence()
-    assert_same(evidence.outcome, outcome(CELL, [0, 1]))
-    assert evidence.seconds == 1
-    assert store.crafted(CELL.craft_key, np.array([2])) is None
+    assert evidence.outcome.position.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(evidence.outcome.l2, [*outcome(CELL, [0, 1]).l2, late.l2[0]])
+    assert evidence.seconds == 3
+    store.commit_batch(CELL, late, seconds=4)
+    assert store.evidence()[0].seconds == 3
 
 
 def test_a_failure_in_the_middle_of_a_commit_undoes_what_came_before_it(store):
@@ -286,23 +288,9 @@ def test_an_image_is_stored_once_for_all_cells_that_share_it(store, path):
     store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=first)
     store.commit_batch(other, outcome(other, [1, 2]), seconds=0, crafted=second)
     with sqlite3.connect(path) as plain:
-        assert plain.execute("SELECT position FROM adversarial").fetchall() == [(0,), (1,), (2,)]
+        assert plain.execute("SELECT samples FROM crafted").fetchall() == [(2,), (1,)]
     kept = store.crafted(CELL.craft_key, np.array([0, 1, 2]))
     np.testing.assert_array_equal(kept.x, np.stack([first.x[0], first.x[1], second.x[1]]))
-
-
-@pytest.mark.parametrize("damage", ["zeroblob(40)", "substr(x, 1, 20)", "(SELECT x FROM adversarial LIMIT 1)"])
-def test_a_damaged_image_is_refused(store, path, damage):
-    begin(store, CELL)
-    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=images(CELL.craft_key, [0, 1]))
-    with sqlite3.connect(path) as plain:
-        plain.execute(f"UPDATE adversarial SET x = {damage} WHERE position = 1")
-    assert store.crafted(CELL.craft_key, np.array([0])) is not None
-    with pytest.raises(StoreError, match=r"image 1 of .* is damaged.*DELETE FROM") as caught:
-        store.crafted(CELL.craft_key, np.array([0, 1]))
-    with sqlite3.connect(path) as plain:  # the remedy works
-        plain.execute(str(caught.value)[str(caught.value).index("DELETE") :].split(" and run")[0])
-    assert store.crafted(CELL.craft_key, np.array([0, 1])) is None
 
 
 def test_images_that_would_not_come_back_as_they_are_get_refused():

@@ -8,7 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from evidence import CELL, assert_same, images, outcome
 
 from benchbox.store import Store
 
@@ -103,3 +105,57 @@ def test_who_shows_no_sign_of_life_loses_its_claims_in_the_end(path):
         with store.claim("a", wait=10) as mine:
             assert mine
         os.kill(holder.pid, signal.SIGKILL)
+
+
+WRITERS = """
+import os, sys
+from dataclasses import replace
+from evidence import CELL, begin, images, outcome
+from benchbox.store import Store
+
+def write(by):
+    with Store.open(sys.argv[1]) as store:
+        for cell in (CELL, replace(CELL, artifact="z")):  # of one crafting
+            run = begin(store, cell)
+            for part in ([0, 1], [1, 2, 3], [4, 5]):
+                crafted = images(cell.craft_key, part, seed=part[0])
+                store.commit_batch(cell, outcome(cell, part, seed=part[0]), seconds=1, crafted=crafted)
+            store.attach(cell.key, "transfer", {"by": by})
+        store.put_artifact("a", {"by": by})
+        store.remember("batch", by)
+        store.finish_run(run, "done")
+
+go, gate = os.pipe()
+children = []
+for by in range(int(sys.argv[2])):  # forked: two dozen that load their libraries would hardly meet
+    if not (child := os.fork()):
+        os.close(gate)
+        os.read(go, 1)  # ends when the last gate is closed: all at once
+        write(by)
+        os._exit(0)
+    children.append(child)
+os.close(gate)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+def write_at_once(where, writers):
+    with start(WRITERS, where, writers) as process:
+        return process.communicate()[0]
+
+
+def assert_written(where, writers):
+    with Store.open(where) as store:
+        one, other = store.evidence()
+        assert (one.status, other.status, one.seconds) == ("done", "done", 3)
+        np.testing.assert_array_equal(one.outcome.position, np.arange(6))
+        assert_same(other.outcome, one.outcome)
+        np.testing.assert_array_equal(one.outcome.l2[:2], outcome(CELL, [0, 1]).l2)
+        np.testing.assert_array_equal(store.crafted(CELL.craft_key, np.arange(2)).x, images("", [0, 1]).x)
+        assert sorted(run.status for run in store.runs()) == ["done"] * writers + ["killed"] * writers
+        assert store.recall("batch") in range(writers)
+
+
+def test_many_writers_of_the_same_lose_nothing_and_none_fails(path):
+    assert write_at_once(path, 24) == f"{[0] * 24}\n"
+    assert_written(path, 24)

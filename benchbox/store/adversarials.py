@@ -1,25 +1,19 @@
-"""Adversarial images in the store: one row an image, so that any batch can be asked for again."""
+"""Adversarial images in the store: packed, a batch in a piece, so that any of them can be asked for again."""
 
 from __future__ import annotations
 
-import hashlib
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, select, update
 
 from benchbox.errors import StoreError
-from benchbox.store.schema import ADVERSARIAL, CRAFTING
-
-#: Positions asked for in one statement; databases limit the number of parameters.
-CHUNK = 500
-
-#: Adversarial images hardly compress; a higher level costs time and gains nothing.
-LEVEL = 1
+from benchbox.store import arrays, seals
+from benchbox.store.database import insert_missing
+from benchbox.store.schema import CRAFTED, CRAFTING
 
 
 @dataclass(frozen=True)
@@ -56,26 +50,23 @@ class Adversarials:
     def __len__(self) -> int:
         return len(self.position)
 
+    def rows(self, chosen: NDArray[Any], craft_key: str | None = None) -> Adversarials:
+        """Some of the rows: a mask, or numbers."""
+        return Adversarials(craft_key or self.craft_key, *(getattr(self, name)[chosen] for name in _ARRAYS))
+
+
+_ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "craft_key")
+
 
 def save(connection: Connection, crafted: Adversarials) -> None:
     """Add the images whose positions are not there yet; those that are stay as they are."""
-    crafting = _crafting(connection, crafted)
-    query = select(ADVERSARIAL.c.position).where(ADVERSARIAL.c.crafting_id == crafting)
-    known = set(connection.scalars(query))
-    rows = [
-        {
-            "crafting_id": crafting,
-            "position": position,
-            "first_success": int(crafted.first_success[i]),
-            "forwards": float(crafted.forwards[i]),
-            "backwards": float(crafted.backwards[i]),
-            **_encode(crafted.x[i]),
-        }
-        for i, position in enumerate(crafted.position.tolist())
-        if position not in known
-    ]
-    if rows:
-        connection.execute(insert(ADVERSARIAL), rows)
+    row = _crafting(connection, crafted)
+    new = crafted.rows(~np.isin(crafted.position, arrays.positions(row.committed)))
+    if len(new) == 0:
+        return
+    values = {"crafting_id": row.id, "samples": len(new), **encode(new)}
+    connection.execute(CRAFTED.insert().values(seals.sealed(CRAFTED, values, row.key)))
+    change(connection, row, arrays.bits(new.position, row.committed))
 
 
 def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:
@@ -87,64 +78,88 @@ def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -
     crafting = connection.execute(select(CRAFTING).where(CRAFTING.c.key == craft_key)).one_or_none()
     if crafting is None:
         return None
-    found: dict[int, Row[Any]] = {}
-    for chunk in _chunks(positions):
-        query = select(ADVERSARIAL).where(
-            ADVERSARIAL.c.crafting_id == crafting.id, ADVERSARIAL.c.position.in_(chunk)
-        )
-        found |= {row.position: row for row in connection.execute(query)}
-        if not all(position in found for position in chunk):
-            return None
-    rows = [found[position] for position in positions.tolist()]
-    x = np.empty((len(rows), crafting.channels, crafting.height, crafting.width), np.float32)
-    for image, row in zip(x, rows, strict=True):
-        image[...] = _decode(row, craft_key, image.shape)
-    return Adversarials(
-        craft_key,
-        np.array(positions, np.int64),
-        x,
-        np.array([row.first_success for row in rows], np.int64),
-        np.array([row.forwards for row in rows], np.float64),
-        np.array([row.backwards for row in rows], np.float64),
+    check(crafting)
+    if not np.isin(positions, arrays.positions(crafting.committed)).all():
+        return None
+    found = [decode(crafting, row) for row in _pieces(connection, crafting, positions)]
+    joined = Adversarials(
+        craft_key, *(np.concatenate([getattr(piece, name) for piece in found]) for name in _ARRAYS)
     )
+    order = np.argsort(joined.position)
+    places = np.minimum(np.searchsorted(joined.position, positions, sorter=order), len(joined) - 1)
+    if not np.array_equal(joined.position[order[places]], positions):
+        raise seals.damaged(_name(crafting))
+    return joined.rows(order[places])
 
 
-def _crafting(connection: Connection, crafted: Adversarials) -> int:
-    shape = crafted.x.shape[1:]
-    row = connection.execute(select(CRAFTING).where(CRAFTING.c.key == crafted.craft_key)).one_or_none()
-    if row is not None:
-        if (row.channels, row.height, row.width) != shape:
-            raise StoreError(
-                f"adversarial images of {crafted.craft_key[:12]} have shape "
-                f"{(row.channels, row.height, row.width)} in the store, got {shape}; give all one shape"
-            )
-        return int(row.id)
-    channels, height, width = shape
-    values = {"key": crafted.craft_key, "channels": channels, "height": height, "width": width}
-    key = connection.execute(insert(CRAFTING).values(values)).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+def check(crafting: Row[Any]) -> None:
+    """Refuse the row of a crafting that is not what was stored.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    seals.check(CRAFTING, crafting, _name(crafting))
 
 
-def _chunks(positions: NDArray[np.int64]) -> Iterator[list[int]]:
-    for start in range(0, len(positions), CHUNK):
-        yield positions[start : start + CHUNK].tolist()
+def encode(crafted: Adversarials) -> dict[str, bytes]:
+    """The two packed columns of a piece: positions, to find it by, and all the rest."""
+    rest = {name: getattr(crafted, name) for name in _ARRAYS if name != "position"}
+    return {"position": arrays.pack({"position": crafted.position}), "images": arrays.pack(rest)}
 
 
-def _encode(image: NDArray[np.float32]) -> dict[str, Any]:
-    raw = image.astype("<f4").tobytes()
-    return {"sha256": hashlib.sha256(raw).hexdigest(), "x": zlib.compress(raw, LEVEL)}
+def decode(crafting: Row[Any], row: Row[Any]) -> Adversarials:
+    """Inverse of `encode`.
 
-
-def _decode(row: Row[Any], craft_key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    Raises:
+        StoreError: The piece is not what was stored.
+    """
+    seals.check(CRAFTED, row, _name(crafting), crafting.key)
     try:
-        raw = zlib.decompress(row.x)
-    except zlib.error:
-        raw = b""
-    if hashlib.sha256(raw).hexdigest() != row.sha256:
+        arrays = arrays.unpack(row.position) | arrays.unpack(row.images)
+        made = Adversarials(crafting.key, **arrays)
+        if made.x.shape == (row.samples, crafting.channels, crafting.height, crafting.width):
+            return made
+    except (TypeError, AttributeError, ValueError, StoreError):
+        pass
+    raise seals.damaged(_name(crafting))
+
+
+def change(connection: Connection, crafting: Row[Any], committed: bytes) -> None:
+    """Write anew which images are there; a crafting without a seal stays without."""
+    new = {**crafting._mapping, "committed": committed}
+    seal = None if crafting.seal is None else seals.seal(CRAFTING, new)
+    query = update(CRAFTING).where(CRAFTING.c.id == crafting.id)
+    connection.execute(query.values(committed=committed, seal=seal))
+
+
+def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.int64]) -> Iterable[Row[Any]]:
+    """The rows that hold these positions: their images alone are read."""
+    mine = CRAFTED.c.crafting_id == crafting.id
+    query = select(CRAFTED.c.id, CRAFTED.c.position).where(mine).order_by(CRAFTED.c.id)
+    numbers = []
+    for row in connection.execute(query):
+        try:
+            if np.isin(arrays.unpack(row.position)["position"], positions).any():
+                numbers.append(row.id)
+        except (ValueError, KeyError, TypeError):
+            raise seals.damaged(_name(crafting)) from None
+    return connection.execute(select(CRAFTED).where(CRAFTED.c.id.in_(numbers)).order_by(CRAFTED.c.id)).all()
+
+
+def _crafting(connection: Connection, crafted: Adversarials) -> Row[Any]:
+    """The row that images of this key belong to, locked where rows can be; made if it is not there."""
+    shape = dict(zip(("channels", "height", "width"), crafted.x.shape[1:], strict=True))
+    values = seals.sealed(CRAFTING, {"key": crafted.craft_key, **shape})
+    connection.execute(insert_missing(connection, CRAFTING).values(values))
+    row = connection.execute(select(CRAFTING).where(CRAFTING.c.key == crafted.craft_key).with_for_update()).one()
+    check(row)
+    if (row.channels, row.height, row.width) != crafted.x.shape[1:]:
         raise StoreError(
-            f"adversarial image {row.position} of {craft_key[:12]} is damaged in the store (its SHA-256 "
-            f"differs); put back a copy or DELETE FROM adversarial WHERE crafting_id = {row.crafting_id} AND "
-            f"position = {row.position} and run the same command again"
+            f"adversarial images of {crafted.craft_key[:12]} have shape "
+            f"{(row.channels, row.height, row.width)} in the store, got {crafted.x.shape[1:]}; give all one shape"
         )
-    return np.frombuffer(raw, "<f4").reshape(shape)
+    return row
+
+
+def _name(crafting: Row[Any]) -> str:
+    return f"adversarial images {str(crafting.key)[:12]}"

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
-from benchbox.domain import Cell, Evidence
-from benchbox.errors import StoreError
-from benchbox.store import outcomes
-from benchbox.store.schema import BATCH, CELL, OUTCOME, RUN
+from benchbox.domain import Cell, Evidence, Outcome, digest
+from benchbox.errors import BenchboxError, StoreError
+from benchbox.store import arrays, outcomes, seals
+from benchbox.store.database import insert_missing
+from benchbox.store.schema import BATCH, CELL, RUN
 
 
-def add(connection: Connection, cell: Cell, run: int) -> int:
-    """The cell's number; it gets one, and belongs to the run, if it has none yet."""
-    known: int | None = connection.scalar(select(CELL.c.id).where(CELL.c.key == cell.key).with_for_update())
-    if known is not None:
-        return known
+@dataclass(frozen=True)
+class CellRecord:
+    """A cell and how far it has come, without its outcomes.
+
+    Attributes:
+        cell: What was run.
+        status: `done`, `partial` or `failed`.
+        error: Why it failed.
+        committed: How many of its samples are there.
+        run: The run that added it.
+        created: When, ISO 8601, UTC.
+    """
+
+    cell: Cell
+    status: str
+    error: str
+    committed: int
+    run: int
+    created: str
+
+
+def add(connection: Connection, cell: Cell, run: int) -> None:
+    """Make a cell known that is not; forget the failure of one that is."""
     values = {
         "key": cell.key,
         "run_id": run,
@@ -27,49 +49,153 @@ def add(connection: Connection, cell: Cell, run: int) -> int:
         "samples": len(cell.samples),
         "status": "partial",
         "error": "",
-        "record": cell.as_dict(),
+        "record": seals.plain(cell.as_dict()),
     }
-    key = connection.execute(insert(CELL).values(values)).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    query = insert_missing(connection, CELL).values(seals.sealed(CELL, values))
+    if connection.execute(query).rowcount != 1:
+        row = find(connection, cell)
+        if row.status == "failed":
+            change(connection, row, status=status(row, row.committed), error="")
 
 
-def find(connection: Connection, cell: Cell) -> tuple[int, int]:
-    """Numbers of the cell and of the run that added it.
+def find(connection: Connection, cell: Cell) -> Row[Any]:
+    """The row of a cell, locked where rows can be: its state is read, then written.
 
     Raises:
-        StoreError: Nobody has added it.
+        StoreError: Nobody has added it, or it is damaged.
     """
-    # Locked, where rows can be (in SQLite the writer is alone): `settle` must count the batches of others too.
-    query = select(CELL.c.id, CELL.c.run_id).where(CELL.c.key == cell.key).with_for_update()
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(select(CELL).where(CELL.c.key == cell.key).with_for_update()).one_or_none()
     if row is None:
         raise StoreError(f"cell {cell.key[:12]} is not in the store; add it with add_cell first")
-    return row.id, row.run_id
+    read(row)
+    return row
 
 
-def settle(connection: Connection, cell_id: int, cell: Cell) -> None:
-    """Say `done` or `partial`, by what is there."""
-    count = connection.scalar(select(func.count()).where(OUTCOME.c.cell_id == cell_id))
-    status = "done" if count == len(cell.samples) else "partial"
-    connection.execute(update(CELL).where(CELL.c.id == cell_id).values(status=status, error=""))
+def change(connection: Connection, row: Row[Any], **values: Any) -> None:
+    """Write some columns of a cell anew; one without a seal stays without."""
+    new = {**row._mapping, **values}
+    seal = None if row.seal is None else seals.seal(CELL, new)
+    connection.execute(update(CELL).where(CELL.c.id == row.id).values(**values, seal=seal))
+
+
+def status(row: Row[Any], committed: bytes | None) -> str:
+    """`done` or `partial`, by what is there."""
+    return "done" if len(arrays.positions(committed)) == row.samples else "partial"
+
+
+def commit(connection: Connection, cell: Cell, run: int | None, outcome: Outcome, seconds: float) -> None:
+    """Keep a batch. Of positions that are there already, what is there stays.
+
+    Args:
+        run: The run that made it; that of the cell by default.
+    """
+    row = find(connection, cell)
+    new = outcomes.without(outcome, arrays.positions(row.committed))
+    if len(new) == 0:
+        return
+    batch = {
+        "cell_id": row.id,
+        "run_id": row.run_id if run is None else run,
+        "samples": len(new),
+        "seconds": float(seconds),
+        "outcome": outcomes.encode(new),
+    }
+    connection.execute(BATCH.insert().values(seals.sealed(BATCH, batch, cell.key)))
+    committed = arrays.bits(new.position, row.committed)
+    change(connection, row, committed=committed, status=status(row, committed), error="")
+
+
+def checked(row: Row[Any]) -> Row[Any]:
+    """The row itself, if it is what was stored.
+
+    Raises:
+        StoreError: It is not.
+    """
+    seals.check(CELL, row, _name(row))
+    return row
+
+
+def read(row: Row[Any]) -> Cell:
+    """The cell that a row is about.
+
+    Raises:
+        StoreError: It is not the one that was stored.
+    """
+    checked(row)
+    try:
+        if digest({k: v for k, v in row.record.items() if k != "averaging"}) == row.key:
+            return Cell.from_dict(row.record)
+    except (BenchboxError, TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+        pass
+    raise seals.damaged(_name(row))
+
+
+def record(row: Row[Any]) -> CellRecord:
+    """A cell and how far it has come."""
+    committed = len(arrays.positions(row.committed))
+    return CellRecord(read(row), row.status, row.error, committed, row.run_id, row.created)
 
 
 def evidence(connection: Connection, wanted: Select[tuple[int]]) -> Iterator[Evidence]:
-    """What is known of the cells whose numbers a query names, in the order they were added."""
+    """What is known of the cells whose numbers a query names, in the order they were added.
+
+    Raises:
+        StoreError: Something of them is damaged.
+    """
     rows = connection.execute(select(CELL).where(CELL.c.id.in_(wanted)).order_by(CELL.c.id)).all()
-    spent = select(BATCH.c.cell_id, func.sum(BATCH.c.seconds)).group_by(BATCH.c.cell_id)
-    seconds = dict(connection.execute(spent).all())
-    provenances = dict(connection.execute(select(RUN.c.id, RUN.c.provenance)).all())
+    query = select(BATCH).where(BATCH.c.cell_id.in_(wanted)).order_by(BATCH.c.cell_id, BATCH.c.id)
+    batches = {number: list(group) for number, group in groupby(connection.execute(query), lambda b: b.cell_id)}
+    provenances = _provenances(connection, {row.run_id for row in rows})
     for row in rows:
-        cell = Cell.from_dict(row.record)
+        cell, made = read(row), batches.get(row.id, [])
         yield Evidence(
             cell,
-            outcomes.load(connection, row.id, cell),
+            _outcome(row, cell, made),
             row.status,
             row.error,
-            seconds.get(row.id, 0.0),
+            sum(batch.seconds for batch in made),
             row.run_id,
             row.created,
             provenances[row.run_id],
         )
+
+
+def _outcome(row: Row[Any], cell: Cell, batches: Sequence[Row[Any]]) -> Outcome:
+    """What the batches hold; they are intact, and together are what the cell says is there."""
+    for batch in batches:
+        check_batch(row, cell, batch)
+    count = sum(batch.samples for batch in batches)
+    if count != len(arrays.positions(row.committed)):
+        raise seals.damaged(_name(row))
+    return outcomes.Packed.of(tuple(batch.outcome for batch in batches), count, cell.scoring_draws)
+
+
+def check_batch(row: Row[Any], cell: Cell, batch: Row[Any]) -> None:
+    """Refuse a batch that is not what was stored.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    seals.check(BATCH, batch, _name(row), cell.key)
+    if batch.seal is None:  # of schema 0001: at least it means something
+        try:
+            intact = len(outcomes.decode(batch.outcome, cell)) == batch.samples
+        except ValueError:
+            intact = False
+        if not intact:
+            raise seals.damaged(_name(row))
+
+
+def _provenances(connection: Connection, runs: set[int]) -> Mapping[int, Mapping[str, Any]]:
+    found = {}
+    for row in connection.execute(select(RUN).order_by(RUN.c.id)):
+        if row.id in runs:
+            seals.check(RUN, row, f"run {row.id}")
+            found[row.id] = row.provenance
+    if lost := runs - found.keys():
+        raise seals.damaged(f"run {min(lost)}")
+    return found
+
+
+def _name(row: Row[Any]) -> str:
+    return f"cell {str(row.key)[:12]} ({row.defense}, {row.access}, {row.attack} on {row.dataset})"

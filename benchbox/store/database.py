@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
@@ -17,12 +18,15 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from benchbox.domain import canonical
 from benchbox.errors import StoreError
 from benchbox.store.schema import REVISION
+from benchbox.store.seals import read_json
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-#: Seconds to wait for another process that is writing to the same file.
-PATIENCE = 30
+#: Seconds to wait for other processes that are writing to the same file.
+PATIENCE = 120
+#: The lock that PostgreSQL's processes take before they bring a schema up to date; any number does.
+_UPGRADING = 20250131
 
 #: What a driver's message contains -> what the user can do; the first that fits.
 _REMEDIES = (
@@ -55,7 +59,8 @@ def parse(url_or_path: str | Path) -> URL:
     if isinstance(url_or_path, Path) or "://" not in url_or_path:
         return URL.create("sqlite", database=str(url_or_path))
     try:
-        return make_url(url_or_path)
+        url = make_url(url_or_path)
+        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
     except (ArgumentError, ValueError):
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url_or_path)
         raise StoreError(f"{shown!r} is no database URL; write a path, or dialect://user@host/name") from None
@@ -83,7 +88,7 @@ def connect(url: URL, *, must_exist: bool) -> Engine:
             raise StoreError(f"{describe(url)} is empty; fill it with `benchbox run`")
         if revision != REVISION:
             with transaction(engine, write=True) as connection:
-                _upgrade(connection, revision)
+                _upgrade(connection)
     except BaseException:
         engine.dispose()
         raise
@@ -101,6 +106,9 @@ def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             connection.execution_options(benchbox_write=write)
+            if connection.dialect.name == "postgresql" and not write:
+                # Several statements read one state, as they do in SQLite.
+                connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
     except StatementError as error:
@@ -151,7 +159,7 @@ def _prepare_folder(url: URL, must_exist: bool) -> None:
 
 def _engine(url: URL) -> Engine:
     try:
-        engine = create_engine(url, json_serializer=canonical)
+        engine = create_engine(url, json_serializer=canonical, json_deserializer=read_json)
     except ImportError as error:
         driver = error.name or str(error)
         raise StoreError(f"{describe(url)} needs the driver {driver}; pip install {driver}") from error
@@ -166,6 +174,8 @@ def _engine(url: URL) -> Engine:
 def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # The driver's own idea of when a transaction begins omits reads and DDL; `_begin_sqlite` replaces it.
     connection.isolation_level = None
+    # Text that is no text any more is damage like any other: its seal does not fit.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
     # Readers and the one writer do not wait for each other; a killed process loses nothing it committed, and a
@@ -196,7 +206,12 @@ def _revision(connection: Connection) -> str | None:
     return None
 
 
-def _upgrade(connection: Connection, revision: str | None) -> None:
+def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # in SQLite the writer is alone anyway
+        connection.execute(select(func.pg_advisory_xact_lock(_UPGRADING)))
+    revision = _revision(connection)
+    if revision == REVISION:
+        return  # another process was first
     # Importing Alembic takes longer than opening a current store, so only a new or an old one pays for it.
     from alembic import command
     from alembic.config import Config

@@ -72,10 +72,17 @@ class Leases:
 
     def elsewhere(self, names: Iterable[str]) -> set[str]:
         """Those of the names that somebody else holds."""
+        return {row.name for row in self._living(names) if row.owner != self._owner}
+
+    def alive(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that anybody holds."""
+        return {row.name for row in self._living(names)}
+
+    def _living(self, names: Iterable[str]) -> list[Row[Any]]:
         with transaction(self._engine, write=False) as connection:
             rows = connection.execute(select(LEASE).where(LEASE.c.name.in_(list(names)))).all()
             clock = _clock(connection)
-        return {row.name for row in rows if row.owner != self._owner and not _is_free(row, clock)}
+        return [row for row in rows if not _is_free(row, clock)]
 
     def _take(self, connection: Connection, name: str, seconds: float) -> bool:
         clock = _clock(connection)

@@ -1,34 +1,35 @@
-"""Outcomes as rows: one a sample, readable with any database tool."""
+"""Outcomes as they are kept: packed, a batch in a piece, and unpacked when somebody looks."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, insert, select
 
 from benchbox.domain import Cell, Outcome
 from benchbox.errors import StoreError
-from benchbox.store.schema import OUTCOME
+from benchbox.store import arrays
 
 _WHOLE = ("position", "label", "first_success")
 _REAL = ("linf", "l2", "forwards", "backwards")
 _PREDICTIONS = ("clean", "adversarial")
-_NAMES = (*_WHOLE, *_REAL, *_PREDICTIONS)
-_COLUMNS = tuple(OUTCOME.c[name] for name in _NAMES)
+_NAMES = tuple(field.name for field in fields(Outcome))
+
+#: Outcomes that are kept unpacked. A report goes through thousands, a few at a time.
+UNPACKED = 64
 
 
 def check(cell: Cell, outcome: Outcome) -> None:
-    """Refuse what would not come back as it was.
+    """Refuse what would not come back as it was, or means nothing.
 
     Raises:
         StoreError: Rows or draws do not match the cell, a position is not on its list or occurs twice, or a
             number is not finite.
     """
-    n = len(outcome)
+    n = len(outcome.position)
     expected: dict[str, tuple[int, ...]] = dict.fromkeys((*_WHOLE, *_REAL), (n,))
     expected |= dict.fromkeys(_PREDICTIONS, (n, cell.scoring_draws))
     for name, shape in expected.items():
@@ -47,32 +48,77 @@ def check(cell: Cell, outcome: Outcome) -> None:
         )
 
 
-def save(connection: Connection, cell_id: int, outcome: Outcome) -> None:
-    """Insert the rows; a position that is there already violates the primary key."""
-    columns = {name: getattr(outcome, name).tolist() for name in (*_WHOLE, *_REAL)}
-    for name in _PREDICTIONS:
-        columns[name] = [json.dumps(row, separators=(",", ":")) for row in getattr(outcome, name).tolist()]
-    rows = [
-        {"cell_id": cell_id, **dict(zip(columns, values, strict=True))}
-        for values in zip(*columns.values(), strict=True)
-    ]
-    if rows:
-        connection.execute(insert(OUTCOME), rows)
+def encode(outcome: Outcome) -> bytes:
+    """An outcome, packed."""
+    wide = {name: np.asarray(getattr(outcome, name), _kind(name)) for name in _NAMES}
+    return arrays.pack(wide)
 
 
-def load(connection: Connection, cell_id: int, cell: Cell) -> Outcome:
-    """What is committed of a cell, sorted by position."""
-    query = select(*_COLUMNS).where(OUTCOME.c.cell_id == cell_id).order_by(OUTCOME.c.position)
-    rows = connection.execute(query).all()
-    values = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
-    columns: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
-    columns |= {name: np.array(columns[name], np.int64) for name in _WHOLE}
-    columns |= {name: np.array(columns[name], np.float64) for name in _REAL}
-    columns |= {name: _predictions(columns[name], cell.scoring_draws) for name in _PREDICTIONS}
-    return Outcome(**columns)
+def decode(packed: bytes, cell: Cell) -> Outcome:
+    """Inverse of `encode`, for an outcome that nothing vouches for.
+
+    Raises:
+        ValueError: It is none, or none of this cell.
+    """
+    try:
+        outcome = Outcome(**arrays.unpack(packed))
+        check(cell, outcome)
+    except (TypeError, AttributeError, StoreError) as error:
+        raise ValueError(str(error)) from error
+    return outcome
 
 
-def _predictions(texts: Sequence[str], draws: int) -> NDArray[np.int64]:
-    # Rows of integers need no JSON parser, and without one a large store is read in half the time.
-    numbers = ",".join(texts).replace("[", "").replace("]", "")
-    return np.fromstring(numbers, np.int64, sep=",").reshape(len(texts), draws)
+def without(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
+    """The samples at other positions than these."""
+    keep = ~np.isin(outcome.position, positions)
+    return outcome if keep.all() else Outcome(**{name: getattr(outcome, name)[keep] for name in _NAMES})
+
+
+class Packed(Outcome):
+    """An outcome that is unpacked when one of its arrays is asked for: a large store fits into memory."""
+
+    _batches: tuple[bytes, ...]
+    _count: int
+    _draws: int
+
+    @classmethod
+    def of(cls, batches: tuple[bytes, ...], count: int, draws: int) -> Packed:
+        """The outcome of a cell.
+
+        Args:
+            batches: What `encode` made of its batches; they are intact.
+            count: Their samples.
+            draws: The cell's scoring draws.
+        """
+        self = cls.__new__(cls)
+        for name, value in (("_batches", batches), ("_count", count), ("_draws", draws)):
+            object.__setattr__(self, name, value)
+        return self
+
+    def __len__(self) -> int:
+        return self._count if "_count" in vars(self) else len(self.position)
+
+    def __getattr__(self, name: str) -> Any:  # asked only for what is not there, that is, for the arrays
+        if name not in _NAMES or "_batches" not in vars(self):
+            raise AttributeError(name)
+        return _unpack(self._batches, self._draws)[name]
+
+    def __reduce__(self) -> tuple[type[Outcome], tuple[Any, ...]]:
+        return Outcome, tuple(getattr(self, name) for name in _NAMES)
+
+
+@lru_cache(maxsize=UNPACKED)
+def _unpack(batches: tuple[bytes, ...], draws: int) -> dict[str, NDArray[Any]]:
+    """The arrays of all batches, sorted by position."""
+    found = [arrays.unpack(batch) for batch in batches]
+    none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in _NAMES}
+    joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in _NAMES}
+    order = np.argsort(joined["position"])
+    joined = {name: array[order] for name, array in joined.items()}
+    for array in joined.values():
+        array.flags.writeable = False  # whoever asks next gets the same one
+    return joined
+
+
+def _kind(name: str) -> type[np.generic]:
+    return np.float64 if name in _REAL else np.int64

@@ -1,14 +1,27 @@
 """The tables, as the newest migration leaves them.
 
 A change here needs a migration in `migrations/versions` and a new `REVISION`; a test compares the two.
-Cells and craftings have a number besides their key, which keeps the rows that refer to them small.
+Cells and craftings have a number besides their key, which keeps the rows that refer to them small. The seal of a
+row is a digest of everything else in it (`benchbox.store.seals`); rows of schema 0001 have none.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 #: The newest migration. A store at this revision is opened without loading Alembic.
 REVISION = "0002"
@@ -17,6 +30,15 @@ REVISION = "0002"
 def now() -> str:
     """The time as the store writes it, ISO 8601 in UTC to the second: `2025-01-31T12:00:00+00:00`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Bytes(LargeBinary):
+    """Bytes as the driver gives them: a damaged file may hold anything in their place, and the seal finds it."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        """The value stays as it is."""
 
 
 METADATA = MetaData(
@@ -37,6 +59,7 @@ RUN = Table(
     Column("status", String(16), nullable=False),
     Column("request", JSON, nullable=False),
     Column("provenance", JSON, nullable=False),
+    Column("seal", String(64)),
 )
 
 CELL = Table(
@@ -54,6 +77,8 @@ CELL = Table(
     Column("status", String(16), nullable=False),  # partial, done, failed
     Column("error", Text, nullable=False),
     Column("record", JSON, nullable=False),  # the whole cell; the columns above repeat it for people
+    Column("committed", Bytes),  # one bit a position, set when its outcome is in a batch; NULL: none is
+    Column("seal", String(64)),
 )
 
 BATCH = Table(
@@ -65,22 +90,8 @@ BATCH = Table(
     Column("created", String(32), nullable=False, default=now),
     Column("samples", Integer, nullable=False),
     Column("seconds", Float, nullable=False),
-)
-
-OUTCOME = Table(
-    "outcome",
-    METADATA,
-    Column("cell_id", Integer, ForeignKey("cell.id"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("label", Integer, nullable=False),
-    Column("clean", Text, nullable=False),  # predicted classes, one a scoring draw: [7,7,1]
-    Column("adversarial", Text, nullable=False),
-    Column("first_success", Integer, nullable=False),
-    Column("linf", Float, nullable=False),
-    Column("l2", Float, nullable=False),
-    Column("forwards", Float, nullable=False),
-    Column("backwards", Float, nullable=False),
-    sqlite_with_rowid=False,  # rows lie in the order of their key: smaller, and read in one sweep
+    Column("outcome", Bytes),  # of its samples, packed (`benchbox.store.arrays`)
+    Column("seal", String(64)),
 )
 
 CRAFTING = Table(
@@ -92,18 +103,19 @@ CRAFTING = Table(
     Column("channels", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("width", Integer, nullable=False),
+    Column("committed", Bytes),  # one bit a position, set when its image is there; NULL: none is
+    Column("seal", String(64)),
 )
 
-ADVERSARIAL = Table(
-    "adversarial",
+CRAFTED = Table(
+    "crafted",
     METADATA,
-    Column("crafting_id", Integer, ForeignKey("crafting.id"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("first_success", Integer, nullable=False),
-    Column("forwards", Float, nullable=False),
-    Column("backwards", Float, nullable=False),
-    Column("sha256", String(64), nullable=False),  # of the bytes before compression
-    Column("x", LargeBinary, nullable=False),  # zlib of the image's little-endian float32, C × H × W
+    Column("id", Integer, primary_key=True),
+    Column("crafting_id", Integer, ForeignKey("crafting.id"), nullable=False, index=True),
+    Column("samples", Integer, nullable=False),
+    Column("position", Bytes, nullable=False),  # of each image, packed
+    Column("images", Bytes, nullable=False),  # and what making them took, packed
+    Column("seal", String(64)),
 )
 
 ARTIFACT = Table(
@@ -112,6 +124,7 @@ ARTIFACT = Table(
     Column("digest", String(64), primary_key=True),
     Column("created", String(32), nullable=False, default=now, onupdate=now),
     Column("card", JSON, nullable=False),
+    Column("seal", String(64)),
 )
 
 SETTING = Table(
@@ -120,6 +133,7 @@ SETTING = Table(
     Column("key", String(255), primary_key=True),
     Column("created", String(32), nullable=False, default=now, onupdate=now),
     Column("value", JSON, nullable=False),
+    Column("seal", String(64)),
 )
 
 ATTACHMENT = Table(
@@ -129,6 +143,7 @@ ATTACHMENT = Table(
     Column("kind", String(64), primary_key=True),
     Column("created", String(32), nullable=False, default=now, onupdate=now),
     Column("record", JSON, nullable=False),
+    Column("seal", String(64)),
 )
 
 LEASE = Table(

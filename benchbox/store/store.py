@@ -11,14 +11,18 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Table, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, select, update
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, cells, leases, outcomes
+from benchbox.store import adversarials, arrays, cells, leases, outcomes, seals
 from benchbox.store.adversarials import Adversarials
-from benchbox.store.database import connect, parse, transaction
-from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, OUTCOME, RUN, SETTING, now
+from benchbox.store.cells import CellRecord
+from benchbox.store.database import connect, insert_missing, parse, transaction
+from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
+
+#: The status of a run that was neither finished nor is alive.
+KILLED = "killed"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class RunRecord:
         id: Its number.
         created: When it began, ISO 8601, UTC.
         finished: When it ended; None while it runs, and for ever if it was killed.
-        status: `running`, or what `finish_run` was told.
+        status: `running`, `killed` if it stopped living before it ended, or what `finish_run` was told.
         request: What was asked for.
         provenance: On what machine, with what code.
         cells: How many cells it added; cells it found in the store belong to the run that added them.
@@ -54,7 +58,8 @@ class Store:
     - an outcome is stored once for each position of a cell, and is never changed afterwards;
     - a cell is `done` exactly when every position of its sample list is there, unless `fail` has said
       otherwise since;
-    - what is read back equals what was stored, to the bit; adversarial images are checked by their SHA-256;
+    - what is read back equals what was stored, to the bit: every row has a seal, which is checked, and one
+      that does not fit is a `StoreError` that names the cell and what mends it;
     - several processes may share a store: writers wait for one another, and one that finds what it was about
       to write takes what is there.
 
@@ -126,25 +131,42 @@ class Store:
         return self._leases.elsewhere(names)
 
     def begin_run(self, request: Mapping[str, Any], provenance: Mapping[str, Any]) -> int:
-        """Note that a run begins; returns its number."""
-        values = {"status": "running", "request": dict(request), "provenance": dict(provenance)}
+        """Note that a run begins; returns its number. It is `running` while this store is open and lives."""
+        record = {"request": seals.plain(dict(request)), "provenance": seals.plain(dict(provenance))}
         with self._writing() as connection:
+            values = seals.sealed(RUN, {"status": "running", **record})
             key = connection.execute(insert(RUN).values(values)).inserted_primary_key
             assert key is not None
-            return int(key[0])
+            run = int(key[0])
+        self._leases.take(_lease(run), leases.SECONDS)
+        return run
 
     def finish_run(self, run: int, status: str) -> None:
         """Note that a run ended, and how."""
         with self._writing() as connection:
-            query = update(RUN).where(RUN.c.id == run).values(status=status, finished=now())
-            if connection.execute(query).rowcount == 0:
+            row = connection.execute(select(RUN).where(RUN.c.id == run).with_for_update()).one_or_none()
+            if row is None:
                 raise StoreError(f"there is no run {run} in the store; begin it with begin_run")
+            seals.check(RUN, row, f"run {run}")
+            values = {"status": status, "finished": now()}
+            seal = row.seal and seals.seal(RUN, {**row._mapping, **values})
+            connection.execute(update(RUN).where(RUN.c.id == run).values(**values, seal=seal))
+        self._leases.release(_lease(run))
 
     def runs(self) -> list[RunRecord]:
         """Every run, oldest first."""
-        added = select(func.count()).where(CELL.c.run_id == RUN.c.id).scalar_subquery()
+        added = select(CELL.c.run_id, func.count().label("cells")).group_by(CELL.c.run_id)
         with self._reading() as connection:
-            return [RunRecord(*row) for row in connection.execute(select(RUN, added).order_by(RUN.c.id))]
+            rows = connection.execute(select(RUN).order_by(RUN.c.id)).all()
+            counts = {row.run_id: row.cells for row in connection.execute(added)}
+        alive = self._leases.alive(_lease(row.id) for row in rows if row.status == "running")
+        found = []
+        for row in rows:
+            seals.check(RUN, row, f"run {row.id}")
+            killed = row.status == "running" and _lease(row.id) not in alive
+            rest = (KILLED if killed else row.status, row.request, row.provenance, counts.get(row.id, 0))
+            found.append(RunRecord(row.id, row.created, row.finished, *rest))
+        return found
 
     def add_cell(self, cell: Cell, run: int) -> None:
         """Make a cell known; batches committed from now on through this object belong to `run`.
@@ -153,39 +175,37 @@ class Store:
         forgotten and it is `partial` (or `done`) again.
         """
         with self._writing() as connection:
-            cells.settle(connection, cells.add(connection, cell, run), cell)
+            cells.add(connection, cell, run)
         self._runs[cell.key] = run
 
     def positions(self, cell: Cell) -> NDArray[np.int64]:
         """(N,) the positions of a cell that are committed, ascending."""
-        query = select(OUTCOME.c.position).join(CELL).where(CELL.c.key == cell.key).order_by(OUTCOME.c.position)
         with self._reading() as connection:
-            return np.array(connection.scalars(query).all(), np.int64)
+            row = connection.execute(select(CELL).where(CELL.c.key == cell.key)).one_or_none()
+        return arrays.positions(None if row is None else cells.checked(row).committed)
 
     def commit_batch(
         self, cell: Cell, outcome: Outcome, *, seconds: float, crafted: Adversarials | None = None
     ) -> None:
         """Store what happened to some samples of a cell, with their adversarial images if given.
 
+        What is there already stays: of two processes that ran the same samples, the second takes what the first
+        has stored and goes on.
+
         Args:
             cell: Added before.
-            outcome: Of positions that are not committed yet.
+            outcome: Of positions of its list.
             seconds: What the batch took.
             crafted: Images to keep for other cells of the same craft key; those that are there stay.
 
         Raises:
-            StoreError: Also if a position is committed already, or rows do not fit the cell; then nothing of
-                the batch is stored.
+            StoreError: Also if rows do not fit the cell; then nothing of the batch is stored.
         """
         outcomes.check(cell, outcome)
         with self._writing() as connection:
-            cell_id, run = cells.find(connection, cell)
-            batch = {"cell_id": cell_id, "run_id": self._runs.get(cell.key, run)}
-            connection.execute(insert(BATCH).values(**batch, samples=len(outcome), seconds=seconds))
-            outcomes.save(connection, cell_id, outcome)
+            cells.commit(connection, cell, self._runs.get(cell.key), outcome, seconds)
             if crafted is not None:
                 adversarials.save(connection, crafted)
-            cells.settle(connection, cell_id, cell)
 
     def crafted(self, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:
         """The adversarial images at exactly these positions, in their order; None if one is missing.
@@ -199,30 +219,44 @@ class Store:
     def fail(self, cell: Cell, error: str) -> None:
         """Note that a cell ended with an error; what it has committed stays."""
         with self._writing() as connection:
-            cell_id, _ = cells.find(connection, cell)
-            connection.execute(update(CELL).where(CELL.c.id == cell_id).values(status="failed", error=error))
+            cells.change(connection, cells.find(connection, cell), status="failed", error=error)
+
+    def cells(self, **narrow: Any) -> list[CellRecord]:
+        """Cells and how far they have come, without their outcomes; narrowed as `evidence` is."""
+        query = select(CELL).where(CELL.c.id.in_(_wanted(**narrow))).order_by(CELL.c.id)
+        with self._reading() as connection:
+            return [cells.record(row) for row in connection.execute(query)]
 
     def evidence(
         self,
         *,
         dataset: str | None = None,
         defenses: Sequence[str] | None = None,
+        attacks: Sequence[str] | None = None,
+        access: str | None = None,
+        status: str | None = None,
+        run: int | None = None,
         keys: Sequence[str] | None = None,
+        prefix: str | None = None,
     ) -> list[Evidence]:
         """Cells with what is known of them, in the order they were added; None stands for all.
+
+        Outcomes are unpacked when they are looked at, so that thousands fit into memory.
 
         Args:
             dataset: Name of the data set.
             defenses: Names of defences.
+            attacks: Names of attacks.
+            access: What the attacker knows.
+            status: `done`, `partial` or `failed`.
+            run: Number of the run that added them.
             keys: Keys of cells.
+            prefix: First characters of a key.
+
+        Raises:
+            StoreError: Also if something of them is not what was stored.
         """
-        wanted = select(CELL.c.id)
-        if dataset is not None:
-            wanted = wanted.where(CELL.c.dataset == dataset)
-        if defenses is not None:
-            wanted = wanted.where(CELL.c.defense.in_(defenses))
-        if keys is not None:
-            wanted = wanted.where(CELL.c.key.in_(keys))
+        wanted = _wanted(dataset, defenses, attacks, access, status, run, keys, prefix)
         with self._reading() as connection:
             return list(cells.evidence(connection, wanted))
 
@@ -233,7 +267,7 @@ class Store:
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """The card of every trained artifact that is known here, by digest."""
         with self._reading() as connection:
-            return {row.digest: row.card for row in connection.execute(select(ARTIFACT))}
+            return {row.digest: _record(ARTIFACT, row).card for row in connection.execute(select(ARTIFACT))}
 
     def artifact(self, digest: str) -> Mapping[str, Any] | None:
         """The card of a trained artifact, None if there is none."""
@@ -242,11 +276,13 @@ class Store:
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a small JSON value, such as a measured batch size. Replaces an earlier one."""
-        self._put(SETTING, {"key": key}, {"value": value})
+        # In a list: SQLite would store a number that stands alone as its own kind of number.
+        self._put(SETTING, {"key": key}, {"value": [value]})
 
     def recall(self, key: str) -> Any:
         """What `remember` was told, None if nothing."""
-        return self._get(SETTING, "value", key=key)
+        kept = self._get(SETTING, "value", key=key)
+        return None if kept is None else kept[0]
 
     def attach(self, subject: str, kind: str, record: Mapping[str, Any]) -> None:
         """Keep a record about a cell or an artifact, one of a kind. Replaces an earlier one.
@@ -275,11 +311,41 @@ class Store:
         return transaction(self._engine, write=True)
 
     def _put(self, table: Table, key: Mapping[str, str], values: Mapping[str, Any]) -> None:
-        # Update, then insert: every database has its own word for doing both at once.
+        row = seals.sealed(table, {**key, **{name: seals.plain(value) for name, value in values.items()}})
         with self._writing() as connection:
-            if connection.execute(update(table).filter_by(**key).values(values)).rowcount == 0:
-                connection.execute(insert(table).values({**key, **values}))
+            if connection.execute(insert_missing(connection, table).values(row)).rowcount != 1:
+                connection.execute(update(table).filter_by(**key).values(row))
 
     def _get(self, table: Table, column: str, **key: str) -> Any:
         with self._reading() as connection:
-            return connection.scalar(select(table.c[column]).filter_by(**key))
+            row = connection.execute(select(table).filter_by(**key)).one_or_none()
+        return None if row is None else getattr(_record(table, row), column)
+
+
+def _record(table: Table, row: Row[Any]) -> Row[Any]:
+    """A row with a record in it, if it is what was stored."""
+    named = " ".join(str(row._mapping[column.name])[:80] for column in table.primary_key)
+    seals.check(table, row, f"{table.name} {named!r}")
+    return row
+
+
+def _lease(run: int) -> str:
+    return f"run/{run}"
+
+
+def _wanted(
+    dataset: str | None = None,
+    defenses: Sequence[str] | None = None,
+    attacks: Sequence[str] | None = None,
+    access: str | None = None,
+    status: str | None = None,
+    run: int | None = None,
+    keys: Sequence[str] | None = None,
+    prefix: str | None = None,
+) -> Select[tuple[int]]:
+    """The numbers of the cells that fit; None stands for all."""
+    exact = {CELL.c.dataset: dataset, CELL.c.access: access, CELL.c.status: status, CELL.c.run_id: run}
+    lists = {CELL.c.defense: defenses, CELL.c.attack: attacks, CELL.c.key: keys}
+    query = select(CELL.c.id).where(*(column == value for column, value in exact.items() if value is not None))
+    query = query.where(*(column.in_(names) for column, names in lists.items() if names is not None))
+    return query if prefix is None else query.where(CELL.c.key.startswith(prefix, autoescape=True))
