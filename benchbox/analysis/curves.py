@@ -1,0 +1,223 @@
+"""How accuracy changes along something: the radius of the ball, or a setting of a recipe."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchbox.analysis import control, labels
+from benchbox.analysis.entry import clean_correct, union, worst
+from benchbox.domain import Evidence, SampleList, Spec, ThreatModel, canonical, format_epsilon
+from benchbox.errors import RequestError
+
+if TYPE_CHECKING:
+    from benchbox.analysis.entry import Score
+
+
+class Point(NamedTuple):
+    """A place on a curve."""
+
+    x: float
+    score: Score
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line.
+
+    Attributes:
+        label: Of the legend.
+        points: From left to right.
+    """
+
+    label: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines that may be compared: the same images, the same attacks.
+
+    Attributes:
+        axis: What x is.
+        title: What the lines are of.
+        samples: The images.
+        balls: The balls.
+        seeds: Training seeds.
+        attack_seeds: Of what attacked.
+        lines: Sorted by label.
+    """
+
+    axis: str
+    title: str
+    samples: SampleList
+    balls: tuple[ThreatModel, ...]
+    seeds: tuple[int, ...]
+    attack_seeds: tuple[int, ...]
+    lines: tuple[Curve, ...]
+
+
+def over_epsilon(
+    evidence: Sequence[Evidence], attacks: Sequence[str] = (), accesses: Sequence[str] = ()
+) -> list[Curves]:
+    """Accuracy against the radius: per-image worst case over the attacks that a defence has finished in each ball.
+
+    A point stands only where all the attacks of the line are finished, so that no ball is attacked less than
+    another. It begins with the clean images at radius 0.
+
+    Args:
+        evidence: Cells in several balls.
+        attacks: Names; empty for all.
+        accesses: Likewise.
+
+    Raises:
+        RequestError: No defence has finished the same attack in two balls.
+    """
+    found = []
+    for (samples, norm), group in _grouped(
+        evidence, attacks, accesses, lambda e: (e.cell.samples, e.cell.threat.norm)
+    ).items():
+        lines = []
+        for label, row in _rows(group).items():
+            by_radius = _by(row, lambda e: e.cell.threat.epsilon)
+            line = _line(label, {radius: cells for radius, cells in by_radius.items() if radius > 0})
+            if len(line.points) > 1:
+                clean = Point(0.0, union([clean_correct(row[0])]))
+                lines.append(replace(line, points=(clean, *line.points)))
+        if lines:
+            axis = f"radius of the ball ({'L∞' if norm == 'linf' else 'L2'} ε)"
+            found.append(_curves(axis, _what(attacks, accesses), group, samples, lines))
+    if not found:
+        raise RequestError(
+            "no defence has the same finished attack in two balls; run it with another radius too: "
+            "`benchbox run --epsilon 0.1 …`"
+        )
+    return found
+
+
+def over_field(
+    evidence: Sequence[Evidence], field: str, attacks: Sequence[str] = (), accesses: Sequence[str] = ()
+) -> list[Curves]:
+    """Accuracy against a number of a defence's recipe, one line for each attack under each access.
+
+    Args:
+        evidence: Cells of recipes that differ in that field alone.
+        field: Its name, such as `alpha`.
+        attacks: Names; empty for all.
+        accesses: Likewise.
+
+    Raises:
+        RequestError: No defence was run with two values of it.
+    """
+
+    def rest(e: Evidence) -> Any:
+        others = {k: v for k, v in e.cell.defense.arguments.items() if k != field}
+        return e.cell.samples, e.cell.threat, e.cell.defense.name, canonical([others, e.cell.defense.code])
+
+    found = []
+    usable = [e for e in evidence if isinstance(e.cell.defense.arguments.get(field), int | float)]
+    for (samples, threat, name, _), group in _grouped(usable, attacks, accesses, rest).items():
+        lines = [
+            _line(label, _by(cells, lambda e: float(e.cell.defense.arguments[field])))
+            for label, cells in sorted(_by(group, _attacked).items())
+        ]
+        lines = [line for line in lines if len(line.points) > 1]
+        if lines:
+            found.append(_curves(field, f"{name}, {threat}", group, samples, lines))
+    if not found:
+        raise RequestError(
+            f"no defence was run with two values of {field!r}; name them as an axis of a grid file, as in "
+            "docs/grids/pssr-alpha.toml"
+        )
+    return found
+
+
+def _grouped(
+    evidence: Sequence[Evidence], attacks: Sequence[str], accesses: Sequence[str], key: Any
+) -> Mapping[Any, list[Evidence]]:
+    groups: dict[Any, list[Evidence]] = defaultdict(list)
+    for item in evidence:
+        wanted = not attacks or item.cell.attack.name in attacks
+        if (
+            wanted
+            and (not accesses or item.cell.access in accesses)
+            and item.status == "done"
+            and not control.is_null(item)
+        ):
+            groups[key(item)].append(item)
+    return groups
+
+
+def _by(evidence: Sequence[Evidence], key: Any) -> dict[Any, list[Evidence]]:
+    groups: dict[Any, list[Evidence]] = defaultdict(list)
+    for item in evidence:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def _rows(evidence: Sequence[Evidence]) -> Mapping[str, list[Evidence]]:
+    """The cells of each trained defence, by what it is called beside the others."""
+    said = labels.distinctions([item.cell.defense for item in evidence])
+    seeds = {item.cell.training_seed for item in evidence}
+
+    def name(item: Evidence) -> str:
+        spec: Spec = item.cell.defense
+        seed = f"seed {item.cell.training_seed}" if len(seeds) > 1 else ""
+        return labels.labelled(spec.name, said[labels.identity(spec)], seed)
+
+    return _by(sorted(evidence, key=name), name)
+
+
+def _attacked(item: Evidence) -> str:
+    cell = item.cell
+    return f"{cell.attack.name}, {cell.access}"
+
+
+def _line(label: str, cells: Mapping[float, Sequence[Evidence]]) -> Curve:
+    """The worst case at each x over the attacks that are finished at every x at which the most of them are."""
+    kinds = {x: {_kind(item) for item in items} for x, items in cells.items()}
+    wanted = max(kinds.values(), key=len, default=set())
+    points = [
+        Point(x, score)
+        for x, items in sorted(cells.items())
+        if kinds[x] >= wanted and (score := worst(list(items), with_clean=True)) is not None
+    ]
+    return Curve(label, tuple(points))
+
+
+def _kind(item: Evidence) -> str:
+    cell = item.cell
+    # Settings may follow the radius (a step of ε/10 is the same attack in every ball): the name decides.
+    return canonical([cell.attack.name, str(cell.access), cell.view.stand_in])
+
+
+def _curves(
+    axis: str, title: str, group: Sequence[Evidence], samples: SampleList, lines: Sequence[Curve]
+) -> Curves:
+    balls = {item.cell.threat: None for item in group}
+    return Curves(
+        axis=axis,
+        title=title,
+        samples=samples,
+        balls=tuple(sorted(balls, key=lambda ball: (ball.norm, ball.epsilon))),
+        seeds=tuple(sorted({item.cell.training_seed for item in group})),
+        attack_seeds=tuple(sorted({item.cell.attack_seed for item in group})),
+        lines=tuple(lines),
+    )
+
+
+def _what(attacks: Sequence[str], accesses: Sequence[str]) -> str:
+    under = f" under {', '.join(accesses)}" if accesses else ""
+    return f"worst of {', '.join(attacks)}{under}" if attacks else f"worst of all finished attacks{under}"
+
+
+def balls_said(balls: Sequence[ThreatModel]) -> str:
+    """`L∞ ε = 0.15, 0.3`."""
+    norms = dict.fromkeys(ball.norm for ball in balls)
+    return "; ".join(
+        f"{'L∞' if norm == 'linf' else 'L2'} ε = "
+        + ", ".join(format_epsilon(ball.epsilon) for ball in balls if ball.norm == norm)
+        for norm in norms
+    )

@@ -1,0 +1,150 @@
+"""What is left of a defence's claim, attack by attack: a table's rows read for one picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchbox.analysis import labels, paper
+from benchbox.domain import Access, ThreatModel
+
+if TYPE_CHECKING:
+    from benchbox.analysis.entry import Entry, Score
+    from benchbox.analysis.paper import Printed
+    from benchbox.analysis.records import Row, Table
+
+#: From what knows most to what knows least: the order in which a claim is tested.
+ORDER = (Access.WHITE_BOX, Access.BPDA, Access.TRANSFER, Access.GRAY_BOX, Access.IMPORTED)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One finished measurement.
+
+    Attributes:
+        access: What the attacker knew.
+        name: The attack, and the stand-in it went through where there is one.
+        score: What was left.
+    """
+
+    access: Access
+    name: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class Survival:
+    """A defence on one list of images inside one ball.
+
+    Attributes:
+        label: Its name, and how its recipe differs from the others of that name.
+        title: Of its table.
+        dataset: Name.
+        threat: The ball.
+        n: Images.
+        seeds: Of its trainings.
+        attack_seeds: Of what attacked it.
+        dots: Access by access in `ORDER`, attacks in the order of papers.
+        worst: Worst case of the training that has fallen furthest; None where nothing is finished.
+        clean: Of clean images, of the same training.
+        claim: The lowest number under attack that its paper prints; None where it prints none.
+        warnings: What the reader has to know, one sentence each.
+    """
+
+    label: str
+    title: str
+    dataset: str
+    threat: ThreatModel
+    n: int
+    seeds: tuple[int, ...]
+    attack_seeds: tuple[int, ...]
+    dots: tuple[Dot, ...]
+    worst: Dot | None
+    clean: Dot | None
+    claim: Printed | None
+    warnings: tuple[str, ...] = ()
+    source: str = paper.NAME
+
+    @property
+    def setting(self) -> str:
+        """For an axis: data set, ball, number of images."""
+        return f"{self.dataset}, {self.threat}, n = {self.n}"
+
+
+def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
+    """One for each defence and recipe of each table that has something to show; trainings are taken together."""
+    for table in tables:
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in table.rows:
+            groups[labels.identity(row.defense)].append(row)
+        said = labels.distinctions([row.defense for row in table.rows])
+        for identity, rows in groups.items():
+            found = _survival(table, rows, labels.labelled(rows[0].defense.name, said[identity]))
+            if found.dots:
+                yield found
+
+
+def claim(dataset: str, defense: str, threat: ThreatModel) -> Printed | None:
+    """The lowest number under attack that the paper prints for a defence in its main table or its ablation."""
+    # What the paper calls white-box stands beside gray-box (benchbox.analysis.paper says why).
+    every = [paper.beside(dataset, defense, threat, Access.GRAY_BOX, attack) for attack in labels.ATTACKS]
+    return min((one for one in every if one is not None), key=lambda one: one.percent, default=None)
+
+
+def _survival(table: Table, rows: Sequence[Row], label: str) -> Survival:
+    shown = [row for row in rows if not row.withheld]
+    scored = [(row.robust.percent, row.training_seed, row) for row in shown if row.robust is not None]
+    furthest = min(scored, key=lambda one: one[:2])[2] if scored else None
+    name, dataset = rows[0].defense.name, table.samples.dataset
+    cells = [m.evidence.cell for row in rows for entry in row.entries.values() for m in entry.measurements]
+    return Survival(
+        label=label,
+        title=table.title,
+        dataset=dataset,
+        threat=table.threat,
+        n=len(table.samples),
+        seeds=tuple(sorted({row.training_seed for row in rows})),
+        attack_seeds=tuple(sorted({cell.attack_seed for cell in cells})),
+        dots=_dots(shown),
+        worst=_named("worst case", furthest.robust if furthest else None),
+        clean=_named("clean images", furthest.clean.score if furthest else None),
+        claim=claim(dataset, name, table.threat),
+        warnings=tuple(_warnings(rows)),
+    )
+
+
+def _named(name: str, score: Score | None) -> Dot | None:
+    return None if score is None else Dot(Access.WHITE_BOX, name, score)
+
+
+def _dots(rows: Sequence[Row]) -> tuple[Dot, ...]:
+    found: dict[str, tuple[str, Dot]] = {}
+    for row in rows:
+        for column, entry in row.entries.items():
+            found |= {key: (column.attack, dot) for key, dot in _measured(column.attack, entry)}
+    dots = sorted(
+        found.values(), key=lambda pair: (ORDER.index(pair[1].access), labels.attack_place(pair[0]), pair[1].name)
+    )
+    return tuple(dot for _, dot in dots)
+
+
+def _measured(attack: str, entry: Entry) -> Iterator[tuple[str, Dot]]:
+    for measurement in entry.measurements:
+        # Also what is printed under another access of the same model: it counts where it was measured.
+        cell = measurement.evidence.cell
+        if measurement.status == "done" and measurement.score is not None:
+            through = f", {measurement.stand_in}" if measurement.stand_in else ""
+            yield cell.key, Dot(cell.access, f"{attack}{through}", measurement.score)
+
+
+def _warnings(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        seed = f" (training seed {row.training_seed})" if len(rows) > 1 else ""
+        if row.withheld:
+            yield f"Withheld{seed}: the null attack disagrees with the clean accuracy, so its scoring is wrong."
+        if row.invalid:
+            yield f"Withdrawn{seed}: the audit found that its numbers are not what they say."
+        if row.oracle:
+            yield "An oracle: it knows what no defence can know."
