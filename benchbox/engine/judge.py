@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from benchbox.contract import border
 from benchbox.contract.defense import Defense
 from benchbox.draws import Draws
 from benchbox.errors import DefenseError
@@ -24,7 +25,7 @@ def score(defense: Defense, x: Tensor, draws: Draws, repeats: int, classes: int)
         DefenseError: The defence broke its contract.
     """
     columns = []
-    with torch.no_grad():
+    with border.crossing(type(defense), DefenseError), torch.no_grad():
         for r in range(repeats):
             logits = defense(x, draws.at(r))
             check_logits(logits, len(x), classes, defense.card.name)
@@ -38,8 +39,9 @@ def check_logits(logits: Tensor, n: int, classes: int, name: str) -> None:
     The rule for probabilities is AutoAttack's (its checks.py): everything in [0, 1] and rows that sum to 1.
 
     Raises:
-        DefenseError: Wrong shape, NaN or infinity, or probabilities.
+        DefenseError: No tensor of real numbers, wrong shape, NaN or infinity, or probabilities.
     """
+    border.tensor(logits, f"defence {name}")
     if logits.shape != (n, classes):
         raise DefenseError(
             f"defence {name} returned shape {tuple(logits.shape)} for {n} images and {classes} classes; "

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchbox.contract import border
 from benchbox.contract.attack import Attack, Crafted
 from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
@@ -26,7 +27,7 @@ from benchbox.draws import Draws
 from benchbox.engine import transfer
 from benchbox.engine.judge import score
 from benchbox.engine.plan import Plan
-from benchbox.errors import BenchboxError, StoreError
+from benchbox.errors import BenchboxError, DefenseError, StoreError
 from benchbox.store import Adversarials, Store
 from benchbox.training.artifacts import Training
 from benchbox.training.loop import Progress
@@ -194,9 +195,10 @@ class Runner:
     def _craft(self, cell: Cell, source: Defense, attack: Attack, x: Tensor, y: Tensor, draws: Draws) -> Crafted:
         # Every sample is attacked, also one that is wrong already: another defence may score these images.
         stream = draws.at("craft", attack.card.name)
-        forward = _forward(source, cell.view.stand_in)
-        view = View(forward, y, stream.at("model"), randomized=source.randomized, eot=cell.eot)
-        return attack(view, x, y, cell.threat, stream)
+        with border.crossing(type(source), DefenseError):
+            forward = _forward(source, cell.view.stand_in)
+            view = View(forward, y, stream.at("model"), randomized=source.randomized, eot=cell.eot)
+            return attack(view, x, y, cell.threat, stream)
 
     def _transfer(self, cell: Cell, source: Defense, defense: Defense) -> dict[str, float]:
         stored = self.store.crafted(cell.craft_key, np.arange(len(cell.samples)))
@@ -210,9 +212,8 @@ class Runner:
 
 
 def _forward(source: Defense, stand_in: str | None) -> Forward:
-    if stand_in is not None:
-        return source.surrogates()[stand_in]
-    return lambda x, draws: source(x, draws)
+    forward = source if stand_in is None else source.surrogates()[stand_in]
+    return border.guarded(forward, type(source), f"defence {source.card.name}")
 
 
 def _batches(positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
