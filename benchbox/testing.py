@@ -279,8 +279,10 @@ def check_attack(
         draws = Draws(rows)
         return attack(View(lambda x, _: model(x), y[rows], draws), x[rows], y[rows], ball, draws).x
 
-    with _untouched_randomness(f"attack {name}", AttackError):
-        whole = crafted(everything)  # the call itself checks ball, box, shape and numbers
+    whole = crafted(everything)  # the call itself checks ball, box, shape and numbers
+    with _untouched_randomness(f"attack {name}", AttackError):  # which the call puts back
+        draws = Draws(everything)
+        attack.search(View(lambda x, _: model(x), y, draws), x.clone(), y, threat, draws.at("attack"))
     _require(torch.equal(crafted(everything), whole), f"attack {name} has two results for one seed", AttackError)
     still = crafted(everything, ThreatModel(threat.norm, 0.0))
     _require(

@@ -159,7 +159,7 @@ def test_weights_are_a_setting_of_the_one_defence() -> None:
 def test_the_record_of_a_run_keeps_its_shape() -> None:
     record = Request(defense="none", dataset="digits", epsilon="8/255", seeds=(0, 1)).as_dict()
     assert set(record) == {
-        "defenses", "dataset", "attacks", "accesses", "samples", "sample_seed", "seeds", "attack_seed", "epsilon", "norm",
-        "overrides", "axes", "scoring_draws", "eot",
+        "defenses", "dataset", "attacks", "accesses", "samples", "sample_seed", "seeds",
+        "attack_seed", "epsilon", "norm", "overrides", "axes", "scoring_draws", "eot",
     }  # fmt: skip
     assert (record["dataset"], record["epsilon"]) == ("digits", 8 / 255)

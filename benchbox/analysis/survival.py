@@ -89,7 +89,7 @@ def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
 def claim(dataset: str, defense: str, threat: ThreatModel) -> Printed | None:
     """The lowest number under attack that the paper prints for a defence in its main table or its ablation."""
     # What the paper calls white-box stands beside gray-box (benchbox.analysis.paper says why).
-    every = [paper.beside(dataset, defense, threat, Access.GRAY_BOX, attack) for attack in labels.ATTACKS]
+    every = [paper.beside(dataset, defense, threat, Access.GRAY_BOX, attack) for attack in paper.attacks()]
     return min((one for one in every if one is not None), key=lambda one: one.percent, default=None)
 
 

@@ -19,6 +19,7 @@ from benchbox.audit.probes.probe import Passes, passes, probe, pursue
 from benchbox.audit.probes.search import Target
 from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
+from benchbox.contract import border
 from benchbox.contract.attack import Attack
 from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
@@ -30,7 +31,7 @@ from benchbox.engine.bench import fastest
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
-from benchbox.errors import RequestError
+from benchbox.errors import DefenseError, RequestError
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
 
@@ -117,9 +118,10 @@ def cost(ready: Ready) -> Cost:
     x = sample_draws(n, 1, ready.device).uniform(spec.channels, spec.size, spec.size)
     draws = sample_draws(n, 2, ready.device)
     both = forward = float("inf")
-    for _ in range(4):  # the first one warms up; others may meet a busy machine
-        forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
-        both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
+    with border.crossing(type(ready.defense), DefenseError):
+        for _ in range(4):  # the first one warms up; others may meet a busy machine
+            forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
+            both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
     needed, batches = passes(ready.defense, ready.effort), len(ready.samples) / n
     alone = needed.forward * forward
     return Cost(
@@ -144,7 +146,8 @@ def conduct(
     """
     indices = torch.tensor(ready.samples.indices)
     x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
-    probes = probe(ready.defense, x, y, indices, ready.threat, ready.effort, report=report)
+    with border.crossing(type(ready.defense), DefenseError):
+        probes = probe(ready.defense, x, y, indices, ready.threat, ready.effort, report=report)
     report("stored images")
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.report import known_of
+from benchbox.result import known_of
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:

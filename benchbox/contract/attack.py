@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from benchbox.contract import border
 from benchbox.contract.view import View
 from benchbox.domain import TOLERANCE, Access, Card, Nature, ThreatModel
 from benchbox.draws import Draws
@@ -116,11 +117,14 @@ class Attack(ABC):
         """Run the search and check that it kept to its contract.
 
         Raises:
-            AttackError: The images are outside the ball or the box, not finite, of another shape, or the
+            AttackError: The search failed. The images are outside the ball or the box, not finite, of another
+                shape, or the
                 search changed the batch it was given.
         """
         before = x.clone()
-        found = self.search(model, x, y, threat, draws.at("attack")).detach()
+        with border.crossing(type(self), AttackError):
+            found = self.search(model, x, y, threat, draws.at("attack"))
+        found = border.tensor(found, f"attack {self.card.name}", AttackError).detach()
         if not torch.equal(before, x):
             raise AttackError(f"attack {self.card.name} changed the batch it was given; work on a copy")
         self._check(found, x, threat)

@@ -6,12 +6,10 @@ of names never import torch. A name claimed twice is an error that names both cl
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from benchbox.contract import border, declaration, home
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -63,8 +62,9 @@ class Registry(Generic[T]):
         folder: Name of the workspace folder; also of the built-in package below `benchbox.plugins`.
         base: "module:Class" that every plug-in derives from.
         workspace: The folder benchbox is used in.
-        announce: Called with a sentence when a workspace file is executed.
+        announce: Called with a sentence before a workspace file is executed.
         adapter: "module:function" that makes a plug-in of anything callable in a file, given its name.
+        local: Whether the files of the workspace folder are plug-ins.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Registry(Generic[T]):
         workspace: Path | None = None,
         announce: Callable[[str], None] = lambda sentence: None,
         adapter: str | None = None,
+        local: bool = True,
     ) -> None:
+        self.local = local
         self.adapter = adapter
         self.kind = kind
         self.folder = folder
@@ -113,7 +115,9 @@ class Registry(Generic[T]):
             file = Path(path) if Path(path).is_absolute() else self.workspace / path
             if not file.is_file():
                 raise RequestError(f"no such plug-in file: {path}; give the path of a file as {name!r}")
-            return Plugin(name, self._of_file(_execute(file), attribute, name), path, _file_digest(file))
+            declaration.check_path(name)
+            found = home.at(file)
+            return Plugin(name, _settled(self._of_file(found.module, attribute, name), found), path, found.code)
         if name in self._claims:
             cls, code = self._claims[name].load()
             return Plugin(name, cls, self._claims[name].origin, code)
@@ -161,13 +165,18 @@ class Registry(Generic[T]):
         return Claim(origin, load)
 
     def _local(self) -> list[tuple[str, Claim[T]]]:
+        if not self.local:
+            return []
         claims = []
         for file in sorted((self.workspace / self.folder).glob("*.py")):
             if file.name.startswith("_") or self._is_built_in(file):
                 continue
             self.announce(f"loading workspace file {file.relative_to(self.workspace)}")
-            for cls in self._members(_execute(file)):
-                claims.append((cls.card.name, Claim(f"./{file.relative_to(self.workspace)}", _loaded(cls, file))))
+            found = home.at(file)
+            for cls in self._members(found.module):
+                declaration.check(cls, self.kind, f"{file}:{cls.__name__}")
+                origin = f"./{file.relative_to(self.workspace)}"
+                claims.append((cls.card.name, Claim(origin, _loaded(_settled(cls, found), found.code))))
         return claims
 
     def _is_built_in(self, file: Path) -> bool:
@@ -179,7 +188,14 @@ class Registry(Generic[T]):
     def _members(self, module: ModuleType) -> list[Any]:
         base = self._base_class()
         own = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
-        return [c for c in own if issubclass(c, base) and not inspect.isabstract(c) and hasattr(c, "card")]
+        derived = [c for c in own if issubclass(c, base)]
+        # What others in the file derive from, and what is named like the inside of it, is no plug-in itself.
+        return [
+            c
+            for c in derived
+            if (hasattr(c, "card") and not inspect.isabstract(c))
+            or not (c.__name__.startswith("_") or any(d is not c and issubclass(d, c) for d in derived))
+        ]
 
     def _of_file(self, module: ModuleType, attribute: str, name: str) -> type[T]:
         member = getattr(module, attribute, None)
@@ -197,6 +213,7 @@ class Registry(Generic[T]):
         base = self._base_class()
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise RequestError(f"{module.__file__}:{attribute} is no {self.kind}; derive it from {base.__name__}")
+        declaration.check(cls, self.kind, f"{module.__file__}:{attribute}")
         return cls
 
     def _base_class(self) -> type[Any]:
@@ -215,54 +232,32 @@ def _imported(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _loaded(cls: type[T], file: Path) -> Callable[[], tuple[type[T], str]]:
-    return lambda: (cls, _file_digest(file))
+def _loaded(cls: type[T], code: str) -> Callable[[], tuple[type[T], str]]:
+    return lambda: (cls, code)
 
 
-def _file_digest(file: Path) -> str:
-    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-
-
-def _execute(file: Path) -> ModuleType:
-    # The digest in the module's name keeps two versions of one file apart within a process.
-    name = f"benchbox_workspace_{file.stem}_{_file_digest(file)[7:19]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, file)
-    if found is None or found.loader is None:
-        raise RequestError(f"plug-in file {file} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        line = error.lineno if isinstance(error, SyntaxError) else _last_line(error, file)
-        raise RequestError(
-            f"plug-in file {file}, line {line}: {type(error).__name__}: {error}; mend it or move it away"
-        ) from error
-    return module
-
-
-def _last_line(error: Exception, file: Path) -> int | None:
-    line, trace = None, error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+def _settled(cls: type[T], place: home.Home) -> type[T]:
+    """The class, which now knows where its file lives."""
+    border.HOMES[cls] = place
+    return cls
 
 
 def defenses(
-    workspace: Path | None = None, announce: Callable[[str], None] = lambda sentence: None
+    workspace: Path | None = None,
+    announce: Callable[[str], None] = lambda sentence: None,
+    *,
+    local: bool = True,
 ) -> Registry[Defense]:
     """The registry of defences."""
-    adapter = "benchbox.contract.pretrained:from_factory"
-    return Registry("defence", "defenses", "benchbox.contract.defense:Defense", workspace, announce, adapter)
+    base, adapter = "benchbox.contract.defense:Defense", "benchbox.contract.pretrained:from_factory"
+    return Registry("defence", "defenses", base, workspace, announce, adapter, local)
 
 
 def attacks(
-    workspace: Path | None = None, announce: Callable[[str], None] = lambda sentence: None
+    workspace: Path | None = None,
+    announce: Callable[[str], None] = lambda sentence: None,
+    *,
+    local: bool = True,
 ) -> Registry[Attack]:
     """The registry of attacks."""
-    return Registry("attack", "attacks", "benchbox.contract.attack:Attack", workspace, announce)
+    return Registry("attack", "attacks", "benchbox.contract.attack:Attack", workspace, announce, local=local)

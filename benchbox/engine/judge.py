@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchbox.contract import border
 from benchbox.contract.attack import Crafted
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward, View
@@ -68,6 +69,8 @@ class Judge:
     def __init__(self, defense: Defense, layout: Layout) -> None:
         self.defense = defense
         self.layout = layout
+        self._named = f"defence {defense.card.name}"
+        self._forward = border.guarded(defense, type(defense), self._named)
         self._clean: dict[tuple[int, int, int], Tensor] = {}
 
     def ask(self, x: Tensor, draws: Draws) -> Tensor:
@@ -76,15 +79,15 @@ class Judge:
         Raises:
             DefenseError: They have another shape.
         """
-        logits = self.defense(hand_over(x, self.layout.channels_last), draws)
+        logits = self._forward(hand_over(x, self.layout.channels_last), draws)
         check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def through(self, stand_in: str | None) -> Forward:
         """What an attacker differentiates: the deployed defence, or one of its stand-ins."""
         if stand_in is None:
             return self.ask
-        forward = self.defense.surrogates()[stand_in]
+        forward = border.guarded(self.defense.surrogates()[stand_in], type(self.defense), self._named)
         return lambda x, draws: forward(hand_over(x, self.layout.channels_last), draws)
 
     def view(self, y: Tensor, draws: Draws, *, stand_in: str | None = None, eot: int = 1) -> View:
@@ -108,8 +111,9 @@ class Judge:
         Raises:
             DefenseError: The defence broke its contract.
         """
-        rows = [self._score(x[part], draws.rows(part), repeats) for part in _parts(len(x), self.layout.batch)]
-        return torch.cat(rows)
+        parts = _parts(len(x), self.layout.batch)
+        with border.crossing(type(self.defense), DefenseError):
+            return torch.cat([self._score(x[part], draws.rows(part), repeats) for part in parts])
 
     def _score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
         together = max(1, self.layout.batch // max(len(x), 1))
@@ -187,8 +191,9 @@ def check_logits(logits: Tensor, n: int, classes: int, name: str) -> None:
     The rule for probabilities is AutoAttack's (its checks.py): everything in [0, 1] and rows that sum to 1.
 
     Raises:
-        DefenseError: Wrong shape, NaN or infinity, or probabilities.
+        DefenseError: No tensor of real numbers, wrong shape, NaN or infinity, or probabilities.
     """
+    border.tensor(logits, f"defence {name}")
     check_shape(logits, n, classes, name)
     if not bool(logits.isfinite().all()):
         raise DefenseError(f"defence {name} returned NaN or infinity; guard its divisions and logarithms")

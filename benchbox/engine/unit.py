@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchbox.contract import border
 from benchbox.contract.attack import Attack, Crafted
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Cell, Outcome
 from benchbox.engine.judge import Judge, Streams
+from benchbox.errors import DefenseError
 from benchbox.store import Adversarials
 
 
@@ -88,8 +90,9 @@ def work(unit: Unit, models: Models) -> Done:
         # Every sample is attacked, also one that is wrong already: another defence may score these images.
         name, attacked = models.attack.card.name, models.attacked
         attacked.reveal(x, streams)
-        view = attacked.view(y, streams.attacked(name), stand_in=cell.view.stand_in, eot=cell.eot)
-        crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
+        with border.crossing(type(attacked.defense), DefenseError):
+            view = attacked.view(y, streams.attacked(name), stand_in=cell.view.stand_in, eot=cell.eot)
+            crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
         images = adversarials(cell, unit.positions, crafted)
     end = time.perf_counter()
     outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)

@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from benchbox.contract import border
 from benchbox.contract.defense import Batch, Defense, Recipe
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
+from benchbox.errors import DefenseError
 from benchbox.training import layout
 from benchbox.training.artifacts import load_tensors, save_tensors
 from benchbox.training.precision import Precision, float32_outputs, reduced
@@ -212,6 +214,7 @@ def _step(
 ) -> dict[str, Tensor]:
     with reduced(course.device, course.precision), float32_outputs(defense):
         losses = defense.losses(batch)
+    _check_losses(losses, players, defense.card.name)
     names = list(players)
     for i, name in enumerate(names):
         # Each player's loss moves its own parameters only, whatever else it flows through.
@@ -222,6 +225,26 @@ def _step(
     for optimizer in optimizers.values():
         optimizer.step()
     return {term: value.detach() for terms in losses.values() for term, value in terms.items()}
+
+
+def _check_losses(losses: object, players: Mapping[str, list[nn.Parameter]], name: str) -> None:
+    """Refuse what cannot be minimised.
+
+    Raises:
+        DefenseError: No terms by name for each player, or one that is no number of float type.
+    """
+    for player in players:
+        terms = losses.get(player) if isinstance(losses, Mapping) else None
+        if not (isinstance(terms, Mapping) and terms):
+            shown = sorted(losses) if isinstance(losses, Mapping) else type(losses).__name__
+            raise DefenseError(
+                f"defence {name}: losses() returned {shown} and no terms for {player!r}; return "
+                f"{{{player!r}: {{'a name': a tensor of one number}}}}"
+            )
+        for term, value in terms.items():
+            shape = tuple(border.tensor(value, f"defence {name}: loss {term!r}").shape)
+            if shape:
+                raise DefenseError(f"defence {name}: loss {term!r} has shape {shape}; reduce it to one number")
 
 
 def _validate(defense: Defense, course: _Course, prepared: Mapping[str, Tensor]) -> float:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchbox.contract import border
 from benchbox.contract.defense import Defense, Recipe
 from benchbox.contract.pretrained import Pretrained
 from benchbox.data.dataset import Dataset
+from benchbox.errors import DefenseError
 from benchbox.training import loop
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import lay
@@ -60,13 +62,15 @@ class Workshop:
 
         Raises:
             ArtifactError: Its weights on disk are damaged, or cannot be written.
+            DefenseError: Its own code failed.
         """
         if wanted.digest in self._spoiled:
             # Twenty cells may want it; it fails once.
             raise self._spoiled[wanted.digest]
         if wanted.digest not in self._ready:
             try:
-                self._ready[wanted.digest] = _frozen(self._make(wanted), self.device)
+                with border.crossing(self.defenses.get(wanted.defense.name).cls, DefenseError):
+                    self._ready[wanted.digest] = _frozen(self._make(wanted), self.device)
             except Exception as error:
                 self._spoiled[wanted.digest] = error
                 raise

@@ -1,0 +1,190 @@
+"""The border around foreign code: nothing that a plug-in does ends, bends or crashes the program.
+
+Every call into a plug-in (importing its file, building it, training it, a search, a forward pass) is made inside
+`crossing`. What it raises becomes one line that names the plug-in and the line of its code; what it changed of
+the process is put back. A bug of benchbox itself stays a traceback: the innermost frame that is no library's
+decides whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec
+from weakref import WeakKeyDictionary
+
+from benchbox.errors import AttackError, BenchboxError, DefenseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchbox.contract.home import Home
+
+P = ParamSpec("P")
+
+#: The homes of the classes that come from a file.
+HOMES: WeakKeyDictionary[type, Home] = WeakKeyDictionary()
+#: Modules of ours that only hand a call on: an error below them is that of the plug-in they called.
+_PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home")
+_LIBRARIES = tuple(
+    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "purelib", "platlib")}
+)
+
+
+@contextlib.contextmanager
+def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
+    """Call a plug-in: errors are named, globals are restored, its own modules are at hand.
+
+    Once a unit of work: it costs a fraction of a millisecond. What it prints goes to the standard error.
+
+    Args:
+        plugin: Its class.
+        fault: `DefenseError` or `AttackError`.
+
+    Raises:
+        BenchboxError: A `fault`, for whatever the plug-in raised; a KeyboardInterrupt of the user's passes.
+    """
+    from benchbox.contract.process import restored
+
+    home = HOMES.get(plugin)
+    with restored(), home.entered() if home else contextlib.nullcontext():
+        sys.stdout = sys.stderr
+        try:
+            yield
+        except BaseException as error:
+            reraise(error, plugin, fault)
+
+
+def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P, Tensor]:
+    """A forward pass of a defence that names it when it fails or returns no tensor. Costs nothing to speak of.
+
+    Globals are those of the `crossing` around it.
+
+    Args:
+        call: Images and draws -> logits.
+        plugin: The class of the defence.
+        what: It in words, for the message: "defence jpeg".
+    """
+
+    def ask(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        try:
+            found = call(*args, **kwargs)
+        except BaseException as error:
+            reraise(error, plugin, DefenseError)
+        return tensor(found, what)
+
+    return ask
+
+
+def reraise(error: BaseException, plugin: type[Any], fault: type[BenchboxError]) -> NoReturn:
+    """Raise an error that came out of a plug-in under its name; one of ours, or of the user's, as it is.
+
+    Args:
+        error: As it was caught.
+        plugin: The class that was called.
+        fault: `DefenseError` or `AttackError`.
+    """
+    place = culprit(error.__traceback__, plugin)
+    if not is_foreign(error, place, plugin):
+        raise error
+    kind = "attack" if issubclass(fault, AttackError) else "defence"
+    name = getattr(getattr(plugin, "card", None), "name", plugin.__name__)
+    where = f", {place.file}, line {place.line}" if place and not place.ours else ""
+    raise fault(f"{kind} {name}{where}: {reason(error)}; mend its code") from error
+
+
+class Place(NamedTuple):
+    """A line of code, and whether it is benchbox's."""
+
+    file: str
+    line: int
+    ours: bool
+
+
+def culprit(trace: TracebackType | None, plugin: type[Any] | None = None) -> Place | None:
+    """The innermost line that is neither a library's nor a mere handing on; None if there is none."""
+    package = plugin.__module__.partition(".")[0] if plugin else ""
+    found = None
+    while trace:
+        frame = trace.tb_frame
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
+        top, _, rest = module.partition(".")
+        if top == "benchbox":
+            if rest.removeprefix("contract.") not in _PASSING:
+                found = Place(file, trace.tb_lineno, True)
+        elif not is_library(file) or (top == package and top != ""):
+            found = Place(_shown(file), trace.tb_lineno, False)
+        trace = trace.tb_next
+    return found
+
+
+def is_foreign(error: BaseException, place: Place | None, plugin: type[Any] | None = None) -> bool:
+    """Whether an error is a plug-in's own doing."""
+    if isinstance(error, KeyboardInterrupt):
+        return _raised_by_hand(error)
+    if isinstance(error, BenchboxError):
+        return False
+    if not isinstance(error, Exception):
+        return True  # sys.exit and its like: nothing of benchbox ends the program
+    if place is None:
+        return plugin is None or not plugin.__module__.startswith("benchbox.plugins.")
+    return not place.ours
+
+
+def is_library(file: str) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    real = os.path.realpath(file)
+    return file.startswith("<") or real.startswith(_LIBRARIES) or "site-packages" in Path(real).parts
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+
+
+def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> Tensor:
+    """What a plug-in returned, if it is a tensor of real floating-point numbers.
+
+    Args:
+        found: The value.
+        what: Who returned it, in words: "defence jpeg".
+        fault: What to raise.
+
+    Raises:
+        BenchboxError: A `fault`: it is anything else.
+    """
+    from torch import Tensor
+
+    if not isinstance(found, Tensor):
+        remedy = "return its first element alone" if isinstance(found, tuple | list) else "return a torch tensor"
+        shown = "None" if found is None else f"a {type(found).__name__}"
+        raise fault(f"{what} returned {shown}; {remedy}")
+    if not found.dtype.is_floating_point:
+        raise fault(f"{what} returned {found.dtype}; return float32")
+    return found
+
+
+def _raised_by_hand(error: KeyboardInterrupt) -> bool:
+    """Whether a plug-in raised it by a statement; Ctrl-C strikes between any two instructions."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    return not is_library(code.co_filename) and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _shown(file: str) -> str:
+    """A path as the user would type it here."""
+    try:
+        near = os.path.relpath(file)
+    except (OSError, ValueError):
+        return file
+    return file if near.startswith("..") else near

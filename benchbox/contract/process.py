@@ -1,0 +1,157 @@
+"""What a process has only one of, and puts back after code that may have changed it.
+
+A plug-in that sets torch's default type or its number of threads would change the numbers of every other one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+Undo = Callable[[], object]
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Put back, at the end, everything below. A fraction of a millisecond: once a unit of work, not a call."""
+    undone = [keep() for keep in (_interpreter, _warnings, _signals, _randomness, _defaults, _flags)]
+    try:
+        yield
+    finally:
+        for undo in undone:
+            undo()
+
+
+def _interpreter() -> Undo:
+    """Arguments, module path, streams, environment, working directory, recursion limit, excepthook."""
+    names = ("argv", "stdin", "stdout", "stderr", "excepthook")
+    found = {name: getattr(sys, name) for name in names}
+    argv, path, limit = list(sys.argv), list(sys.path), sys.getrecursionlimit()
+    environment, folder = dict(os.environ), _folder()
+
+    def undo() -> None:
+        for name, value in found.items():
+            setattr(sys, name, value)
+        sys.argv[:], sys.path[:] = argv, path
+        if sys.getrecursionlimit() != limit:
+            sys.setrecursionlimit(limit)
+        if dict(os.environ) != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+        if folder is not None and _folder() != folder:
+            with contextlib.suppress(OSError):  # the plug-in may have removed it
+                os.chdir(folder)
+
+    return undo
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _warnings() -> Undo:
+    filters, shown = list(warnings.filters), warnings.showwarning
+
+    def undo() -> None:
+        warnings.showwarning = shown
+        if list(warnings.filters) != filters:
+            # Of the public ways to change the list, the one that also forgets what was shown already.
+            warnings.resetwarnings()
+            warnings.filters.extend(filters)  # type: ignore[attr-defined]
+
+    return undo
+
+
+def _signals() -> Undo:
+    """Handlers; Python lets the main thread alone set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def undo() -> None:
+        for number, handler in found.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    return undo
+
+
+def _randomness() -> Undo:
+    """The global generators, which foreign code uses and benchbox never does."""
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    errors = np.geterr()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+
+    def undo() -> None:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        np.seterr(**errors)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+    return undo
+
+
+def _defaults() -> Undo:
+    """Default type and device, threads, gradient mode."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+
+    def undo() -> None:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_grad_enabled(gradients)
+
+    return undo
+
+
+def _flags() -> Undo:
+    """What decides which kernels run and how they round."""
+    places: tuple[tuple[Any, str], ...] = (
+        (torch.backends.cudnn, "enabled"),
+        (torch.backends.cudnn, "benchmark"),
+        (torch.backends.cudnn, "deterministic"),
+        (torch.backends.cudnn, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_tf32"),
+    )
+    found = [(place, name, getattr(place, name)) for place, name in places]
+    deterministic, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    autocast, anomaly = torch.is_autocast_enabled("cpu"), torch.is_anomaly_enabled()
+    denormals = _denormals()
+
+    def undo() -> None:
+        for place, name, value in found:
+            if getattr(place, name) != value:
+                setattr(place, name, value)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn)
+        torch.set_autocast_enabled("cpu", autocast)
+        torch.autograd.set_detect_anomaly(anomaly)
+        if _denormals() != denormals:
+            torch.set_flush_denormal(not denormals)
+
+    return undo
+
+
+def _denormals() -> bool:
+    """Whether numbers below the smallest normal one are kept; torch sets it and does not tell it."""
+    return bool(torch.tensor(1e-40, dtype=torch.float32, device="cpu").mul(0.5) > 0)
