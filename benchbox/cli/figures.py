@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.result import known_of
 from benchbox.errors import RequestError, unknown
+from benchbox.result import known_of
 
 if TYPE_CHECKING:
     from benchbox.domain import Evidence

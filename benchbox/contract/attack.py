@@ -118,8 +118,7 @@ class Attack(ABC):
 
         Raises:
             AttackError: The search failed. The images are outside the ball or the box, not finite, of another
-                shape, or the
-                search changed the batch it was given.
+                shape, or the search changed the batch it was given.
         """
         before = x.clone()
         with border.crossing(type(self), AttackError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from benchbox.domain import Cell, Evidence, Outcome, digest
+from benchbox.domain import DECLARED, Cell, Evidence, Outcome, digest
 from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import arrays, outcomes, seals
 from benchbox.store.database import insert_missing
@@ -123,7 +123,7 @@ def read(row: Row[Any]) -> Cell:
     """
     checked(row)
     try:
-        if digest({k: v for k, v in row.record.items() if k != "averaging"}) == row.key:
+        if digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key:
             return Cell.from_dict(row.record)
     except (BenchboxError, TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
         pass
