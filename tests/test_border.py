@@ -169,7 +169,7 @@ def state() -> dict[str, object]:
         "denormals": float(torch.tensor(1e-40, dtype=torch.float32, device="cpu") * 1),
         "autocast": torch.is_autocast_enabled("cpu"),
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": np.random.get_state()[1].tobytes(),  # type: ignore[index, union-attr]
+        "numpy": np.random.get_state()[1].tobytes(),  # type: ignore[index]
         "random": random.getstate(),
         "errors": np.geterr(),
         "folder": os.getcwd(),
@@ -234,14 +234,14 @@ class Mine(Defense):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         return self.fails()
 
-    def losses(self, batch: object) -> dict[str, dict[str, Tensor]]:  # type: ignore[override]
+    def losses(self, batch: object) -> dict[str, dict[str, Tensor]]:
         return {}
 
 
 class Still(Attack):
     card = Card("still", "one of a test")
 
-    def search(self, model: object, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:  # type: ignore[override]
+    def search(self, model: object, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         return x
 
 
@@ -279,5 +279,5 @@ def test_a_refusal_passes_as_it_is() -> None:
 
 def test_what_a_plug_in_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
     with border.crossing(Mine, DefenseError):
-        print("hello")  # noqa: T201
+        sys.stdout.write("hello\n")
     assert capsys.readouterr() == ("", "hello\n")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.console import notice
 from benchbox.errors import RequestError, unknown
 
 KINDS = ("purifier", "classifier")
@@ -96,7 +97,7 @@ def init() -> None:
 def _check_free(name: str) -> None:
     from benchbox.contract import registry
 
-    for claimed in (registry.defenses(), registry.attacks()):
+    for claimed in (registry.defenses(announce=notice), registry.attacks(announce=notice)):
         if name in claimed.names():
             raise RequestError(f"{name!r} is the name of {_article(claimed.kind)} already; choose another")
 

@@ -90,6 +90,9 @@ Precision = Annotated[
         help="Of training: float32, bfloat16.  (default: bfloat16 on a GPU that has it, else float32)",
     ),
 ]
+NoWorkspace = Annotated[
+    bool, typer.Option("--no-workspace", help="Leave out the plug-ins in ./defenses and ./attacks.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -197,11 +200,14 @@ def scalar(text: str) -> Any:
         return text
 
 
-def plugins() -> tuple[Registry[Defense], Registry[Attack]]:
-    """The defences and attacks of this workspace."""
+def plugins(*, workspace: bool = True) -> tuple[Registry[Defense], Registry[Attack]]:
+    """The defences and attacks: built-in, installed and, unless they are left out, of this workspace."""
     from benchbox.contract import registry
 
-    return registry.defenses(announce=notice), registry.attacks(announce=notice)
+    return (
+        registry.defenses(announce=notice, local=workspace),
+        registry.attacks(announce=notice, local=workspace),
+    )
 
 
 def session(
@@ -212,6 +218,7 @@ def session(
     precision: str | None = None,
     *,
     download: bool = True,
+    workspace: bool = True,
 ) -> Session:
     """The engine with the settings of the command line.
 
@@ -225,7 +232,7 @@ def session(
     # Now, not after the data has been read.
     precisions.choose(precision, devices.choose(device))
     chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download)
-    return Session(*plugins(), chosen, announce=notice)
+    return Session(*plugins(workspace=workspace), chosen, announce=notice)
 
 
 def is_absent(store: str) -> bool:

@@ -117,8 +117,8 @@ class Attack(ABC):
         """Run the search and check that it kept to its contract.
 
         Raises:
-            AttackError: The search failed. The images are outside the ball or the box, not finite, of another
-                shape, or the search changed the batch it was given.
+            AttackError: The search failed, its images are outside the ball or the box, not finite, of another
+                shape, or it changed the batch it was given.
         """
         before = x.clone()
         with border.crossing(type(self), AttackError):

@@ -48,7 +48,7 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
         fault: `DefenseError` or `AttackError`.
 
     Raises:
-        BenchboxError: A `fault`, for whatever the plug-in raised; a KeyboardInterrupt of the user's passes.
+        BenchboxError: A `fault`, in place of whatever the plug-in raised; Ctrl-C passes.
     """
     from benchbox.contract.process import restored
 

@@ -1,4 +1,4 @@
-"""What the class of a plug-in has to say of itself, checked when it is loaded, not in its hundredth cell."""
+"""What the class of a plug-in has to say of itself, checked when it is loaded."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ class Home:
         )
 
     def _files(self) -> list[Path]:
-        """The file, every local one it has imported, and those in an import of a function not called yet."""
-        loaded = [Path(m.__file__).resolve() for m in self._modules.values() if getattr(m, "__file__", None)]  # type: ignore[arg-type]
+        """The file and every local one that it imported, or that a function will import when it is called."""
+        loaded = [Path(m.__file__).resolve() for m in self._modules.values() if m.__file__]
         found: dict[Path, None] = {}
         todo = [self.file, *(file for file in loaded if file.suffix == ".py")]
         while todo:

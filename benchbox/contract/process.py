@@ -23,7 +23,7 @@ Undo = Callable[[], object]
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Put back, at the end, everything below. A fraction of a millisecond: once a unit of work, not a call."""
+    """Put back everything below. Costs a fraction of a millisecond: once a unit of work, not a call."""
     undone = [keep() for keep in (_interpreter, _warnings, _signals, _randomness, _defaults, _flags)]
     try:
         yield

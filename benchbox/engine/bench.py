@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import torch
 
+from benchbox.contract import border
 from benchbox.contract.defense import Defense
 from benchbox.data.dataset import Dataset
 from benchbox.draws import sample_draws
 from benchbox.engine import device
 from benchbox.engine.judge import Judge
+from benchbox.errors import DefenseError
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
 from benchbox.training.layout import TRIED, Layout, lay, measure
@@ -76,6 +78,8 @@ def fastest(
     known = dataset.train if len(dataset.train) else dataset.test
     x = known.batch(slice(TRIED))[0].to(where)
     draws = sample_draws(len(x), device=where)
-    if not defense.deployable:
-        defense.reveal(x, draws)
-    return measure(defense, defense, x, draws, images, batch_size)
+    asked = border.guarded(defense, type(defense), f"defence {defense.card.name}")
+    with border.crossing(type(defense), DefenseError):
+        if not defense.deployable:
+            defense.reveal(x, draws)
+        return measure(defense, asked, x, draws, images, batch_size)
