@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from benchbox.contract import border
 from benchbox.contract.defense import Defense
 from benchbox.data.dataset import Dataset
-from benchbox.draws import sample_draws
+from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
 from benchbox.engine.judge import Judge
+from benchbox.engine.vetting import vet
 from benchbox.errors import DefenseError
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
 from benchbox.training.layout import TRIED, Layout, lay, measure
 from benchbox.training.workshop import Workshop
+
+#: What the remarks of vetting are attached to an artifact as.
+CONTRACT = "contract"
 
 
 class Bench:
@@ -47,39 +53,65 @@ class Bench:
         self.batch_size = batch_size
         self.images = images
         self._judges: dict[str, Judge] = {}
+        self._spoiled: dict[str, Exception] = {}
 
     def judge(self, wanted: Training) -> Judge:
         """The defence of an artifact behind its judge, trained first if need be.
 
         Raises:
-            BenchboxError: It cannot be obtained.
+            BenchboxError: It cannot be obtained, or breaks its contract.
         """
+        if wanted.digest in self._spoiled:
+            # Twenty cells may want it; it fails once.
+            raise self._spoiled[wanted.digest]
         if wanted.digest not in self._judges:
-            self._judges[wanted.digest] = self._made(wanted)
+            try:
+                self._judges[wanted.digest] = self._made(wanted)
+            except Exception as error:
+                self._spoiled[wanted.digest] = error
+                raise
         return self._judges[wanted.digest]
 
     def _made(self, wanted: Training) -> Judge:
         defense = self.workshop.obtain(wanted)
+        with border.crossing(type(defense), DefenseError):
+            return self._ready(wanted, defense)
+
+    def _ready(self, wanted: Training, defense: Defense) -> Judge:
+        x, draws = _few(defense, self.dataset, self.device)
         key = f"layout {wanted.digest}, {device.describe(self.device)}, torch {torch.__version__}"
         layout = Layout.from_dict(self.store.recall(key))
         if layout is None:
-            layout = fastest(defense, self.dataset, self.device, self.images, self.batch_size)
+            layout = measure(defense, _named(defense), x, draws, self.images, self.batch_size)
             self.store.remember(key, layout.as_dict())
         elif self.batch_size:
             layout = replace(layout, batch=self.batch_size)
         lay(defense, layout.channels_last)
-        return Judge(defense, layout)
+        judge = Judge(defense, layout)
+        if remarks := vet(judge, x, draws):
+            self.store.attach(wanted.digest, CONTRACT, remarks)
+        return judge
 
 
 def fastest(
     defense: Defense, dataset: Dataset, where: torch.device, images: int, batch_size: int | None = None
 ) -> Layout:
-    """The layout a defence runs fastest in, tried on training images: the test images are met when they count."""
+    """The layout a defence runs fastest in."""
+    with border.crossing(type(defense), DefenseError):
+        x, draws = _few(defense, dataset, where)
+        return measure(defense, _named(defense), x, draws, images, batch_size)
+
+
+def _named(defense: Defense) -> Callable[[Tensor, Draws], Tensor]:
+    """The forward pass of a defence that is named when it fails."""
+    return border.guarded(defense, type(defense), f"defence {defense.card.name}")
+
+
+def _few(defense: Defense, dataset: Dataset, where: torch.device) -> tuple[Tensor, Draws]:
+    """Images to try a defence on: of the training set, for the test images are met when they count."""
     known = dataset.train if len(dataset.train) else dataset.test
     x = known.batch(slice(TRIED))[0].to(where)
     draws = sample_draws(len(x), device=where)
-    asked = border.guarded(defense, type(defense), f"defence {defense.card.name}")
-    with border.crossing(type(defense), DefenseError):
-        if not defense.deployable:
-            defense.reveal(x, draws)
-        return measure(defense, asked, x, draws, images, batch_size)
+    if not defense.deployable:
+        defense.reveal(x, draws)
+    return x, draws

@@ -1,0 +1,133 @@
+"""Whether a defence keeps to its contract, asked once before it is attacked: a broken one yields no number.
+
+A look, not an audit: a few training images, in the layout and mode the defence will run in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from benchbox.draws import Draws
+from benchbox.engine.judge import Judge, check_logits
+from benchbox.errors import DefenseError
+from benchbox.training.layout import ROUNDING, answer
+
+#: Images that are also asked about alone.
+ALONE = 4
+
+
+def vet(judge: Judge, x: Tensor, draws: Draws) -> dict[str, str]:
+    """Ask about the same images twice, with a gradient and without, in company and alone.
+
+    Args:
+        judge: The defence, on the device of `x`.
+        x: (N, C, H, W) images.
+        draws: One row an image.
+
+    Returns:
+        What is no breach but has to be known, by what it is about.
+
+    Raises:
+        DefenseError: The defence broke its contract; says what was seen and what to do.
+    """
+    defense, name = judge.defense, judge.defense.card.name
+    for module, kind in _training(defense):
+        raise DefenseError(
+            f"defence {name} keeps {module} ({kind}) in training mode after eval(), so its answers depend on the "
+            "batch; let eval() and train(False) reach every module"
+        )
+    # Of different contrast, so that who scales by the brightest of the batch is seen.
+    x = x * torch.linspace(1.0, 0.5, len(x), device=x.device).view(-1, 1, 1, 1)
+    first = answer(judge.ask, x, draws)
+    check_logits(first.logits, len(x), defense.images.classes, name)
+    _require_repeatable(judge, x, draws, first.logits)
+    _require_alone(judge, x, draws, first.logits)
+    return _gradient(name, first.gradient)
+
+
+def _training(defense: nn.Module) -> Iterator[tuple[str, str]]:
+    """Modules that behave otherwise in training, and are in it."""
+    for name, module in defense.named_modules():
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd) and _matters(module):
+            yield name, type(module).__name__
+
+
+def _matters(module: nn.Module) -> bool:
+    return not isinstance(module, _DropoutNd) or module.p > 0
+
+
+def _require_repeatable(judge: Judge, x: Tensor, draws: Draws, first: Tensor) -> None:
+    with torch.no_grad():
+        again = judge.ask(x, draws)
+        if not _differ(first, again):
+            return
+        steady = not _differ(again, judge.ask(x, draws))
+    name = judge.defense.card.name
+    if steady:
+        seen, remedy = "answers otherwise where a gradient is asked for", "make gradients change no answer"
+    elif judge.defense.randomized:
+        seen, remedy = "answers otherwise when asked again in the same draws", "take all randomness from `draws`"
+    else:
+        seen = "answers otherwise when asked again"
+        remedy = (
+            "switch off dropout and noise in eval(), or declare randomized = True (of a checkpoint: "
+            f"--set {name}.randomized=true)"
+        )
+    raise DefenseError(f"defence {name} {seen} ({_said(first, again)}); {remedy}")
+
+
+def _require_alone(judge: Judge, x: Tensor, draws: Draws, company: Tensor) -> None:
+    name, last = judge.defense.card.name, company[-ALONE:]
+    rows = [slice(i, i + 1) for i in range(len(x) - len(last), len(x))]
+    with torch.no_grad():
+        try:
+            alone = torch.cat([judge.ask(x[row], draws.rows(row)) for row in rows])
+        except Exception as error:  # whatever code of others makes of a batch of one
+            raise DefenseError(
+                f"defence {name} fails on an image alone ({type(error).__name__}: {error}); let it take any number"
+            ) from error
+    if len(x) > 1 and _differ(last, alone):
+        raise DefenseError(
+            f"defence {name} answers otherwise for an image alone than in a batch ({_said(last, alone)}); use no "
+            "statistics of the batch: an image's logits may depend on the image and its draws alone"
+        )
+
+
+def _differ(first: Tensor, second: Tensor) -> bool:
+    """Whether at least half of the images have other logits (N, K), by more than rounding.
+
+    A single one may owe it to a threshold that rounding crossed.
+    """
+    return bool(_moved(first, second).float().mean() >= 0.5)
+
+
+def _moved(first: Tensor, second: Tensor) -> Tensor:
+    scale = first.abs().amax().clamp_min(1e-6)
+    moved: Tensor = (first - second).abs().amax(1) > ROUNDING * scale
+    return moved | ~second.isfinite().all(1)
+
+
+def _said(first: Tensor, second: Tensor) -> str:
+    moved, classes = int(_moved(first, second).sum()), int((first.argmax(1) != second.argmax(1)).sum())
+    return f"other logits for {moved} of {len(first)} images, another class for {classes}"
+
+
+def _gradient(name: str, gradient: Tensor | None) -> dict[str, str]:
+    if gradient is None:
+        return {"gradient": "there is none: the logits do not depend on the image for autograd"}
+    finite = gradient.flatten(1).isfinite()
+    if not bool(finite.any()):
+        raise DefenseError(
+            f"the network of defence {name} has no finite gradient on any of {len(gradient)} images, so attacks "
+            "by gradient would find nothing; guard its square roots, divisions and logarithms"
+        )
+    spoiled = int((~finite.all(1)).sum())
+    if spoiled:
+        share = float((~finite).float().mean())
+        return {"gradient": f"not finite at {share:.0%} of the pixels, in {spoiled} of {len(gradient)} images"}
+    return {}

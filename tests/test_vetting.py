@@ -1,0 +1,135 @@
+"""The contract is probed before a defence is attacked: what breaks it is refused with a remedy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchbox import Batch, Card, Defense, Draws, Losses, Recipe
+from benchbox.domain import ImageSpec
+from benchbox.draws import sample_draws
+from benchbox.engine.judge import Judge
+from benchbox.engine.vetting import vet
+from benchbox.errors import DefenseError
+from benchbox.training.layout import Layout
+
+X = sample_draws(8, 3).uniform(1, 8, 8, low=0.1)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.bn(self.conv(x)).relu().flatten(1))
+
+
+class Asked(Defense):
+    card = Card("asked", "a network behind something")
+
+    def before(self, x: Tensor, draws: Draws) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return self.classifier(self.before(x, draws or sample_draws(len(x))))
+
+    def losses(self, batch: Batch) -> Losses:
+        return {}
+
+
+def judged(before=None, net: type[nn.Module] = Net, randomized: bool = False) -> Judge:
+    cls = type("Variant", (Asked,), {"randomized": randomized, **({"before": before} if before else {})})
+    defense = cls(Recipe(), ImageSpec(1, 8, 10))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        defense.classifier = net()
+    return Judge(defense.eval().requires_grad_(False), Layout())
+
+
+class Training(Net):
+    def train(self, mode: bool = True) -> Training:
+        return super().train(True)
+
+
+def dropout(self, x, draws):
+    return F.dropout(x, 0.3, training=True)
+
+
+def in_place(self, x, draws):
+    return x.sub_(0.5).div_(0.5)
+
+
+def noise(self, x, draws):
+    return x + 0.3 * draws.normal(*x.shape[1:])
+
+
+def own_noise(self, x, draws):
+    return x + 0.3 * torch.randn_like(x)
+
+
+def centred(self, x, draws):
+    return x - x.mean(0)
+
+
+def brightest(self, x, draws):
+    return x / x.amax()
+
+
+def alarmed(self, x, draws):
+    return x.round() if torch.is_grad_enabled() and x.requires_grad else x
+
+
+def pairs(self, x, draws):
+    return x.view(len(x) // 2, 2, *x.shape[1:]).flatten(0, 1)
+
+
+def nan_gradient(self, x, draws):
+    return x + 0 * (x - x).abs().sqrt()
+
+
+def nan_where_dark(self, x, draws):
+    return (x.round() * x).sqrt()
+
+
+def no_gradient(self, x, draws):
+    return x.detach()
+
+
+REFUSED = [
+    (None, Training, False, "keeps classifier.bn (BatchNorm2d) in training mode after eval()"),
+    (dropout, Net, False, "answers otherwise when asked again (other logits for 8 of 8 images, another class for"),
+    (own_noise, Net, False, "--set asked.randomized=true"),
+    (own_noise, Net, True, "when asked again in the same draws"),
+    (centred, Net, False, "answers otherwise for an image alone than in a batch (other logits for 4 of 4"),
+    (brightest, Net, False, "answers otherwise for an image alone"),
+    (alarmed, Net, False, "answers otherwise where a gradient is asked for"),
+    (pairs, Net, False, "fails on an image alone (RuntimeError"),
+    (nan_gradient, Net, False, "the network of defence asked has no finite gradient on any of 8 images"),
+]
+
+
+@pytest.mark.parametrize(("before", "net", "randomized", "said"), REFUSED)
+def test_what_breaks_the_contract_is_refused_in_one_line(before, net, randomized, said):
+    judge = judged(before, net, randomized)
+    with pytest.raises(DefenseError) as error:
+        vet(judge, X, sample_draws(8))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "; " in str(error.value)  # what was seen; what to do
+
+
+@pytest.mark.parametrize(("before", "randomized"), [(None, False), (in_place, False), (noise, True)])
+def test_what_keeps_the_contract_passes_and_its_images_stay(before, randomized):
+    kept = X.clone()
+    assert vet(judged(before, randomized=randomized), X, sample_draws(8)) == {}
+    assert torch.equal(X, kept)
+
+
+def test_a_gradient_that_is_missing_or_partly_not_a_number_is_remarked():
+    assert "there is none" in vet(judged(no_gradient), X, sample_draws(8))["gradient"]
+    dark = X.clone()
+    dark[:, :, :2] = 0
+    assert "in 8 of 8 images" in vet(judged(nan_where_dark), dark, sample_draws(8))["gradient"]
