@@ -115,7 +115,7 @@ def decode(crafting: Row[Any], row: Row[Any]) -> Adversarials:
     """
     seals.check(CRAFTED, row, _name(crafting), crafting.key)
     try:
-        made = Adversarials(crafting.key, **arrays.unpack(row.position), **arrays.unpack(row.images))
+        made = Adversarials(crafting.key, **(arrays.unpack(row.position) | arrays.unpack(row.images)))
         if made.x.shape == (row.samples, crafting.channels, crafting.height, crafting.width):
             return made
     except (TypeError, AttributeError, ValueError, StoreError):

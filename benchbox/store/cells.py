@@ -111,7 +111,7 @@ def checked(row: Row[Any]) -> Row[Any]:
     Raises:
         StoreError: It is not.
     """
-    seals.check(CELL, row, _name(row))
+    seals.check(CELL, row, name_of(row))
     return row
 
 
@@ -123,11 +123,13 @@ def read(row: Row[Any]) -> Cell:
     """
     checked(row)
     try:
-        if digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key:
-            return Cell.from_dict(row.record)
+        cell = Cell.from_dict(row.record)
+        # What was written long ago may lack a field that has a default by now.
+        if digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key or cell.key == row.key:
+            return cell
     except (BenchboxError, TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
         pass
-    raise seals.damaged(_name(row))
+    raise seals.damaged(name_of(row))
 
 
 def record(row: Row[Any]) -> CellRecord:
@@ -166,7 +168,7 @@ def _outcome(row: Row[Any], cell: Cell, batches: Sequence[Row[Any]]) -> Outcome:
         check_batch(row, cell, batch)
     count = sum(batch.samples for batch in batches)
     if count != len(arrays.positions(row.committed)):
-        raise seals.damaged(_name(row))
+        raise seals.damaged(name_of(row))
     return outcomes.Packed.of(tuple(batch.outcome for batch in batches), count, cell.scoring_draws)
 
 
@@ -176,14 +178,14 @@ def check_batch(row: Row[Any], cell: Cell, batch: Row[Any]) -> None:
     Raises:
         StoreError: It is damaged.
     """
-    seals.check(BATCH, batch, _name(row), cell.key)
+    seals.check(BATCH, batch, name_of(row), cell.key)
     if batch.seal is None:  # of schema 0001: at least it means something
         try:
             intact = len(outcomes.decode(batch.outcome, cell)) == batch.samples
         except ValueError:
             intact = False
         if not intact:
-            raise seals.damaged(_name(row))
+            raise seals.damaged(name_of(row))
 
 
 def _provenances(connection: Connection, runs: set[int]) -> Mapping[int, Mapping[str, Any]]:
@@ -197,5 +199,6 @@ def _provenances(connection: Connection, runs: set[int]) -> Mapping[int, Mapping
     return found
 
 
-def _name(row: Row[Any]) -> str:
+def name_of(row: Row[Any]) -> str:
+    """A cell in a message, as far as its row can be read."""
     return f"cell {str(row.key)[:12]} ({row.defense}, {row.access}, {row.attack} on {row.dataset})"

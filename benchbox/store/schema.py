@@ -122,7 +122,7 @@ ARTIFACT = Table(
     "artifact",
     METADATA,
     Column("digest", String(64), primary_key=True),
-    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("created", String(32), nullable=False, default=now),
     Column("card", JSON, nullable=False),
     Column("seal", String(64)),
 )
@@ -131,7 +131,7 @@ SETTING = Table(
     "setting",
     METADATA,
     Column("key", String(255), primary_key=True),
-    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("created", String(32), nullable=False, default=now),
     Column("value", JSON, nullable=False),
     Column("seal", String(64)),
 )
@@ -141,7 +141,7 @@ ATTACHMENT = Table(
     METADATA,
     Column("subject", String(255), primary_key=True),
     Column("kind", String(64), primary_key=True),
-    Column("created", String(32), nullable=False, default=now, onupdate=now),
+    Column("created", String(32), nullable=False, default=now),
     Column("record", JSON, nullable=False),
     Column("seal", String(64)),
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row, Table
 
-from benchbox.domain import canonical
+from benchbox.domain import DECLARED, canonical
 from benchbox.errors import StoreError
 from benchbox.store.schema import CELL, now
 
@@ -55,7 +55,7 @@ def seal(table: Table, values: Mapping[str, Any], of: str = "") -> str:
     content = {name: values[name] for name in _names(table) if name not in _UNSEALED}
     if table is CELL:
         # The key is the digest of the record, and is checked as such; what the key omits is sealed here.
-        content["record"] = content["record"].get("averaging")
+        content["record"] = {name: content["record"].get(name) for name in DECLARED}
     parts = {k: hashlib.sha256(v).hexdigest() if isinstance(v, bytes) else v for k, v in content.items()}
     return hashlib.sha256(canonical([table.name, of, parts]).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from benchbox.store import adversarials, arrays, cells, leases, outcomes, seals
 from benchbox.store.adversarials import Adversarials
 from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
+from benchbox.store.repair import Diagnosis, examine
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
 
 #: The status of a run that was neither finished nor is alive.
@@ -302,7 +303,17 @@ class Store:
     def attachments(self) -> dict[tuple[str, str], Mapping[str, Any]]:
         """Everything that was attached, by subject and kind."""
         with self._reading() as connection:
-            return {(row.subject, row.kind): row.record for row in connection.execute(select(ATTACHMENT))}
+            rows = [_record(ATTACHMENT, row) for row in connection.execute(select(ATTACHMENT))]
+        return {(row.subject, row.kind): row.record for row in rows}
+
+    def examine(self, *, repair: bool = False) -> Diagnosis:
+        """Look through everything.
+
+        Args:
+            repair: Drop what is damaged, so that it is run again, and seal what an earlier benchbox stored.
+        """
+        with transaction(self._engine, write=repair) as connection:
+            return examine(connection, repair=repair)
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=False)
