@@ -52,8 +52,8 @@ def reproduce(
     where a cell has become better or worse by more than chance.
     """
     from benchbox.analysis import agreement
-    from benchbox.progress import watcher
     from benchbox.engine.reproduce import part
+    from benchbox.progress import watcher
     from benchbox.store import Store, open_records
 
     with open_records(file) as records:
@@ -77,8 +77,8 @@ def reproduce(
 
 
 def _needs(session: Session, chosen: Part) -> Iterator[str]:
-    from benchbox.progress import describe_training
     from benchbox.engine.reproduce import weights
+    from benchbox.progress import describe_training
     from benchbox.training.artifacts import Artifacts
 
     here, missing = weights(chosen.plans, Artifacts(session.settings.artifacts))
