@@ -95,7 +95,10 @@ def evaluate(
                 if not isinstance(item, type):
                     loans.enter_context(borrowed(item, _device(session)))
                 asked = _lend(session, asked, item, name, randomized=randomized)
-        return carry_out(session, plans(session, asked), console)
+        result = carry_out(session, plans(session, asked), console)
+    for error in dict.fromkeys(result.failed.values()):
+        warnings.warn(f"a cell failed: {error}", RuntimeWarning, stacklevel=2)
+    return result
 
 
 def plans(session: Session, asked: Grid) -> list[Plan]:
@@ -154,8 +157,6 @@ def carry_out(
         evidence = store.evidence(keys=[cell.key for plan in planned for cell in plan.cells])
         known = known_of(evidence, store)
     failed = {key: error for report in reports for key, error in report.failed.items()}
-    for error in dict.fromkeys(failed.values()):
-        warnings.warn(f"a cell failed: {error}", RuntimeWarning, stacklevel=3)
     return Result(tuple(evidence), known, session.settings.store, failed)
 
 

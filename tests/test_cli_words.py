@@ -69,6 +69,21 @@ def test_light_commands_do_not_import_torch(workspace: Path, words: list[str]) -
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "-d", "psssr"], ["run", "-d", "none", "-a", "pgdd"], ["run", "-d", "none", "--dataset", "minst"],
+        ["run", "-d", "none", "--set", "nnoe.epochs=5"], ["run", "-d", "none", "--epsilon", "8"],
+        ["train", "-d", "psssr"], ["audit", "psssr"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_typing_mistake_is_answered_before_torch_is_loaded(workspace: Path, words: list[str]) -> None:
+    code = f"import sys; from benchbox.cli import main; print(main({words!r})); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
 def test_version(said: Said) -> None:
     status, out, _ = said("--version")
     assert status == 0

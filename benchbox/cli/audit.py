@@ -74,7 +74,7 @@ def audit(
         "weights": weights,
     }
     asked = options.request(None, given).only()
-    session = options.session(store, data_dir, device, download=not no_download)
+    session = options.session(store, data_dir, device, download=not no_download, asked=asked)
     from benchbox.audit.conduct import conduct, cost, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher

@@ -14,6 +14,7 @@ import typer
 
 from benchbox import api
 from benchbox.cli.console import notice
+from benchbox.data.catalogue import KNOWN
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
@@ -219,12 +220,17 @@ def session(
     *,
     download: bool = True,
     workspace: bool = True,
+    asked: Grid | None = None,
 ) -> Session:
     """The engine with the settings of the command line.
 
     Raises:
-        RequestError: The device is not there, or the precision is unknown.
+        RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
     """
+    found = plugins(workspace=workspace)
+    if asked:
+        # A typing mistake is answered before torch is loaded, which takes seconds.
+        requests.check_names(asked, *found, _datasets(data_dir))
     from benchbox.engine import device as devices
     from benchbox.engine.session import Session, Settings, artifacts_folder
     from benchbox.training import precision as precisions
@@ -232,7 +238,11 @@ def session(
     # Now, not after the data has been read.
     precisions.choose(precision, devices.choose(device))
     chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download)
-    return Session(*plugins(workspace=workspace), chosen, announce=notice)
+    return Session(*found, chosen, announce=notice)
+
+
+def _datasets(data_dir: Path | None) -> set[str]:
+    return {*KNOWN, *(file.stem for file in data_folder(data_dir).glob("*.npz"))}
 
 
 def is_absent(store: str) -> bool:

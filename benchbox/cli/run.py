@@ -59,7 +59,9 @@ def run(
     Defences that are not trained yet are trained first. What is in the store is not run again, so the same
     command continues a run that was stopped, and prints the table of one that is complete.
     """
-    session = options.session(store, data_dir, device, batch_size, precision, download=not no_download)
+    session = options.session(
+        store, data_dir, device, batch_size, precision, download=not no_download, asked=asked
+    )
     plans = api.plans(session, asked)
     if dry_run:
         _preview(session, plans)

@@ -35,7 +35,7 @@ def train(
     A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
     is for training on another machine or at another time.
     """
-    session = options.session(store, data_dir, device, precision=precision, download=not no_download)
+    session = options.session(store, data_dir, device, precision=precision, download=not no_download, asked=asked)
     from benchbox.progress import describe_training, watcher
     from benchbox.training.artifacts import Artifacts
 

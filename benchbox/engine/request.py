@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AliasChoices,
@@ -27,6 +27,11 @@ from pydantic.fields import FieldInfo
 
 from benchbox.domain import Access, Norm
 from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from benchbox.contract.attack import Attack
+    from benchbox.contract.defense import Defense
+    from benchbox.contract.registry import Registry
 
 #: How the field writes the norms: AutoAttack, RobustBench, papers.
 NORMS: Mapping[str, Norm] = {"linf": "linf", "l∞": "linf", "inf": "linf", "l2": "l2", "l₂": "l2", "2": "l2"}
@@ -283,6 +288,27 @@ ALIASES = {"defense": "defenses", "dataset": "datasets", "access": "accesses", "
 def _key(name: str) -> str:
     """A field as grid files and messages call it."""
     return "set" if name == "overrides" else name
+
+
+def check_names(
+    asked: Grid, defenses: Registry[Defense], attacks: Registry[Attack], datasets: Collection[str]
+) -> None:
+    """Look every name of a request up without loading what it names.
+
+    Raises:
+        RequestError: Nobody claims one, with the closest that somebody does.
+    """
+    everything = [*defenses.names(), *attacks.names()]
+    for kind, names, known in (
+        ("defence", asked.defenses, defenses.names()),
+        ("attack", asked.attacks, ["all", *attacks.names()]),
+        ("data set", asked.datasets, datasets),
+        ("plug-in in --set", asked.overrides, [*everything, *asked.defenses, *asked.attacks]),
+    ):
+        for name in names:
+            # Files, and members of a family, are known to who loads them.
+            if name not in known and not {":", "/", "\\"} & set(name):
+                raise unknown(kind, name, known)
 
 
 def read(path: Path) -> Grid:
