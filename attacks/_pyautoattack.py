@@ -18,8 +18,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View
-from benchbox.contract.ascent import margin
+from benchbox import Draws, ThreatModel, View, margin
 
 from ._fence import fenced
 

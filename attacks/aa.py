@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View
 
 from ._fence import fenced
 from ._pyautoattack import APGD, TargetedAPGD, square, targeted_fab

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from benchbox import Access, Card, Nature
-from benchbox.contract.ascent import margin
+from benchbox import Access, Card, Nature, margin
 
 from .pgd import PGD
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
-from benchbox.contract.ascent import margin
+from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, margin
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
-from benchbox.contract.ascent import cross_entropy
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend, cross_entropy
 
 from .noise import worst
 

@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from benchbox import Attack, Card, Draws, Nature, ThreatModel, View
-from benchbox.errors import RequestError, unknown
+from benchbox import Attack, Card, Draws, Nature, RequestError, ThreatModel, View, unknown
 
 from ._fence import fenced
 from ._torchattacks_natures import nature

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from benchbox.api import compare as compare
     from benchbox.api import evaluate as evaluate
     from benchbox.api import load as load
+    from benchbox.contract.ascent import Loss as Loss
     from benchbox.contract.ascent import ascend as ascend
+    from benchbox.contract.ascent import cross_entropy as cross_entropy
+    from benchbox.contract.ascent import margin as margin
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
     from benchbox.contract.classifier import ClassifierRecipe as ClassifierRecipe
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     from benchbox.contract.defense import Schedule as Schedule
     from benchbox.contract.pretrained import Pretrained as Pretrained
     from benchbox.contract.pretrained import PretrainedRecipe as PretrainedRecipe
+    from benchbox.contract.pretrained import Shelf as Shelf
+    from benchbox.contract.pretrained import read_weights as read_weights
+    from benchbox.contract.pretrained import weights_file as weights_file
+    from benchbox.contract.stand_ins import stand_in as stand_in
+    from benchbox.contract.stand_ins import straight_through as straight_through
+    from benchbox.contract.view import MEAN_GRADIENT as MEAN_GRADIENT
     from benchbox.contract.view import View as View
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
@@ -35,36 +44,62 @@ if TYPE_CHECKING:
     from benchbox.domain import Nature as Nature
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
+    from benchbox.draws import sample_draws as sample_draws
+    from benchbox.errors import ArtifactError as ArtifactError
+    from benchbox.errors import AttackError as AttackError
     from benchbox.errors import BenchboxError as BenchboxError
+    from benchbox.errors import DataError as DataError
+    from benchbox.errors import DefenseError as DefenseError
+    from benchbox.errors import RequestError as RequestError
+    from benchbox.errors import StoreError as StoreError
+    from benchbox.errors import unknown as unknown
     from benchbox.result import Result as Result
 
+#: Where each name comes from.
 _HOME = {
-    "Access": "domain",
-    "Attack": "contract.attack",
-    "Batch": "contract.defense",
-    "BenchboxError": "errors",
-    "Card": "domain",
-    "Classifier": "contract.classifier",
-    "ClassifierRecipe": "contract.classifier",
-    "Defense": "contract.defense",
-    "Draws": "draws",
-    "ImageSpec": "domain",
-    "Nature": "domain",
-    "Losses": "contract.defense",
-    "Optimizer": "contract.defense",
-    "Schedule": "contract.defense",
-    "Pretrained": "contract.pretrained",
-    "PretrainedRecipe": "contract.pretrained",
-    "Purifier": "contract.defense",
-    "Recipe": "contract.defense",
-    "ThreatModel": "domain",
-    "View": "contract.view",
-    "Result": "result",
-    "ascend": "contract.ascent",
     "attack": "api",
     "compare": "api",
     "evaluate": "api",
     "load": "api",
+    "ascend": "contract.ascent",
+    "cross_entropy": "contract.ascent",
+    "Loss": "contract.ascent",
+    "margin": "contract.ascent",
+    "Attack": "contract.attack",
+    "Classifier": "contract.classifier",
+    "ClassifierRecipe": "contract.classifier",
+    "Batch": "contract.defense",
+    "Defense": "contract.defense",
+    "Losses": "contract.defense",
+    "Optimizer": "contract.defense",
+    "Purifier": "contract.defense",
+    "Recipe": "contract.defense",
+    "Schedule": "contract.defense",
+    "Pretrained": "contract.pretrained",
+    "PretrainedRecipe": "contract.pretrained",
+    "read_weights": "contract.pretrained",
+    "Shelf": "contract.pretrained",
+    "weights_file": "contract.pretrained",
+    "stand_in": "contract.stand_ins",
+    "straight_through": "contract.stand_ins",
+    "MEAN_GRADIENT": "contract.view",
+    "View": "contract.view",
+    "Access": "domain",
+    "Card": "domain",
+    "ImageSpec": "domain",
+    "Nature": "domain",
+    "ThreatModel": "domain",
+    "Draws": "draws",
+    "sample_draws": "draws",
+    "ArtifactError": "errors",
+    "AttackError": "errors",
+    "BenchboxError": "errors",
+    "DataError": "errors",
+    "DefenseError": "errors",
+    "RequestError": "errors",
+    "StoreError": "errors",
+    "unknown": "errors",
+    "Result": "result",
 }
 
 __all__ = sorted(_HOME)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchbox.errors import RequestError, unknown
+from benchbox import RequestError, unknown
 
 
 def outputs_of(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[Tensor]:

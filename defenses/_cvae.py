@@ -13,9 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from benchbox.domain import ImageSpec
-from benchbox.errors import RequestError
-from benchbox.nets.normalize import Normalize
+from benchbox import ImageSpec, RequestError
+from benchbox.nets import Normalize
 
 #: Channels of the convolutional decoder from its smallest map to its largest.
 WIDTHS = (256, 256, 128, 64, 32)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from benchbox.errors import RequestError
+from benchbox import RequestError
 
 DILATIONS = (1, 2, 4, 8, 16, 1, 1)
 #: The second moment of ELU(a) · sigmoid(b) is 0.19 for standard normal a and b; its root undoes that. As torch

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbox.errors import RequestError
+from benchbox import RequestError
 
 
 class MaskedAutoencoder(nn.Module):

@@ -15,8 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from benchbox.draws import Draws
-from benchbox.errors import RequestError
+from benchbox import Draws, RequestError
 
 
 class UNet(nn.Module):

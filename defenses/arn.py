@@ -16,7 +16,7 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -26,9 +26,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.contract.ascent import cross_entropy, margin
-from benchbox.errors import RequestError
+from benchbox import (
+    Batch,
+    Card,
+    Draws,
+    ImageSpec,
+    Losses,
+    Purifier,
+    Recipe,
+    RequestError,
+    Schedule,
+    cross_entropy,
+    margin,
+    stand_in,
+)
 
 #: Kernels of the five convolutions, of stride 2 and padding 1: 28 pixels become 14, 8, 4, 2, 1.
 KERNELS = (4, 2, 4, 4, 4)
@@ -62,11 +73,10 @@ class ARNRecipe(Recipe):
     attack_step_size: float = 0.01
 
 
-class ARN(Purifier):
+class ARN(Purifier[ARNRecipe]):
     """Encode what no attack changes, decode the clean image from it."""
 
     card = Card("arn", "attack-invariant features", "Zhou et al., ICML 2021", 2021, "purifier")
-    recipe_type: ClassVar[type[Recipe]] = ARNRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Two cores: an eighth of the width is a 64th of the work, and smaller batches at a higher rate need
         # fewer passes. Ten longer steps reach the corners of the ball as forty do.
@@ -92,15 +102,9 @@ class ARN(Purifier):
             "attack_step_size": 2 / 255,
         },
     }
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "autograd": "plain autograd through encoder, decoder and classifier",
-        **Purifier.stand_ins,
-    }
-    exact: ClassVar[str | None] = "autograd"
 
     def __init__(self, recipe: ARNRecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
-        self.recipe = recipe
         self.encoder = Encoder(images, recipe.width)
         self.decoder = decoder(images, recipe.width)
         features = 16 * recipe.width
@@ -116,19 +120,16 @@ class ARN(Purifier):
         """The image decoded from the mean of the features; nothing is random."""
         return (self.decoder(self.encoder(2 * x - 1)[0]) + 1) / 2  # type: ignore[no-any-return]
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """Plain autograd, and the identity through the purifier."""
-        return {"autograd": self.forward, **super().surrogates()}
+    @stand_in("autograd", "plain autograd through encoder, decoder and classifier", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self(x, draws)  # type: ignore[no-any-return]
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """The images under PGD on the cross-entropy and on the margin of the frozen classifier."""
-        view = View(lambda x, draws: self.classifier(x), batch.y, batch.draws)
         return {
-            name: ascend(
-                view,
-                batch.x,
-                batch.y,
-                batch.threat,
+            name: batch.attack(
+                self.classifier,
                 start=batch.threat.random_start(batch.x, batch.draws.at(name)),
                 steps=self.recipe.attack_steps,
                 step_size=self.recipe.attack_step_size,

@@ -21,7 +21,7 @@ Ours has 88.0 % on MNIST after six epochs, where the classifier alone has 98.9
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,8 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, View, ascend
-from benchbox.errors import RequestError
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, RequestError, stand_in
 
 from ._deepfill import DeepFill, SNPatchGAN
 from ._mae import MaskedAutoencoder
@@ -84,12 +83,11 @@ class AToPRecipe(Recipe):
     depth: int = Field(6, ge=1)
 
 
-class AToP(Purifier):
+class AToP(Purifier[AToPRecipe]):
     """Destroy part of the image at random, regenerate all of it with a generator trained for the classifier."""
 
     card = Card("atop", "adversarial training on purification", "arXiv 2401.16352", 2024, "purifier")
     randomized: ClassVar[bool] = True
-    recipe_type: ClassVar[type[Recipe]] = AToPRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Two cores: a third of the width is a ninth of the work, and larger batches at a larger, decaying rate
         # get along with fewer passes over the 60,000 images.
@@ -116,11 +114,6 @@ class AToP(Purifier):
         # An eighth of 160 pixels.
         "imagenette": {"patch": 20},
     }
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "autograd": "plain autograd through the transform, the generator and the classifier",
-        **Purifier.stand_ins,
-    }
-    exact: ClassVar[str | None] = "autograd"
 
     def __init__(self, recipe: AToPRecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
@@ -130,7 +123,6 @@ class AToP(Purifier):
                 f"atop cannot cut images of {images.size} pixels into patches of {recipe.patch}; "
                 f"set patch to one of {fitting}"
             )
-        self.recipe = recipe
         channels, size = images.channels, images.size
         self.generator: nn.Module
         self.discriminator: SNPatchGAN | None = None
@@ -151,16 +143,15 @@ class AToP(Purifier):
             completed = [m * image for m, image in zip(masks, completed, strict=True)]
         return (torch.stack(completed).sum(0) + 1) / 2
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """Plain autograd, and the identity through the purifier."""
-        return {"autograd": self.forward, **super().surrogates()}
+    @stand_in("autograd", "plain autograd through the transform, the generator and the classifier", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self(x, draws)  # type: ignore[no-any-return]
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """x': FGSM on the classifier alone (section 4.2); f is frozen, so once is enough."""
         y = batch.y if self.recipe.craft_against == "label" else self.classifier(batch.x).argmax(1)
-        view = View(lambda x, draws: self.classifier(x), y, batch.draws)
-        epsilon = batch.threat.epsilon
-        return {"fgsm": ascend(view, batch.x, y, batch.threat, start=batch.x, steps=1, step_size=epsilon)}
+        return {"fgsm": batch.attack(self.classifier, y=y, steps=1, step_size=batch.threat.epsilon)}
 
     def players(self) -> Mapping[str, list[Parameter]]:
         """g, and for the GAN its discriminator."""

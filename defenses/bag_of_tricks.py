@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from benchbox import Batch, Card, ImageSpec, Losses, Optimizer, Recipe, Schedule
+from benchbox import Batch, Card, Losses, Optimizer, Schedule
 
 from .pgd_at import PGDAT, PGDATRecipe
 from .trades import TRADES, TRADESRecipe, divergence
@@ -47,11 +47,10 @@ class BagPGDATRecipe(PGDATRecipe):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class BagPGDAT(PGDAT):
+class BagPGDAT(PGDAT[BagPGDATRecipe]):
     """PGD-AT with the tricks."""
 
     card = Card("bagt-pgd-at", "PGD-AT with a bag of tricks", PAPER, 2021, "training")
-    recipe_type: ClassVar[type[Recipe]] = BagPGDATRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mnist": {**PGDAT.recipes["mnist"], **MNIST, "optimizer": "adam"},
         "digits": PGDAT.recipes["digits"],
@@ -59,14 +58,12 @@ class BagPGDAT(PGDAT):
         "cifar100": PGDAT.recipes["cifar100"],
     }
 
-    def __init__(self, recipe: BagPGDATRecipe, images: ImageSpec, *rest: Any) -> None:
-        super().__init__(recipe, images, *rest)
-        self.smoothing = recipe.label_smoothing
-
     def losses(self, batch: Batch) -> Losses:
         """Cross-entropy with smoothed labels on the attacked images."""
         logits = self.classifier(self.attacked(batch))
-        return {"classifier": {"ce": F.cross_entropy(logits, batch.y, label_smoothing=self.smoothing)}}
+        return {
+            "classifier": {"ce": F.cross_entropy(logits, batch.y, label_smoothing=self.recipe.label_smoothing)}
+        }
 
     def attacked(self, batch: Batch) -> Tensor:
         """PGD-AT's, with batch statistics frozen."""
@@ -94,11 +91,10 @@ class BagTRADESRecipe(TRADESRecipe):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class BagTRADES(TRADES):
+class BagTRADES(TRADES[BagTRADESRecipe]):
     """TRADES with the tricks; its inner attack freezes batch statistics anyway."""
 
     card = Card("bagt-trades", "TRADES with a bag of tricks", PAPER, 2021, "training")
-    recipe_type: ClassVar[type[Recipe]] = BagTRADESRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # β = 6 is CIFAR's; the TRADES authors have 1 on MNIST.
         "mnist": {**TRADES.recipes["mnist"], **MNIST, "beta": 1.0},
@@ -107,16 +103,12 @@ class BagTRADES(TRADES):
         "cifar100": TRADES.recipes["cifar100"],
     }
 
-    def __init__(self, recipe: BagTRADESRecipe, *rest: Any) -> None:
-        super().__init__(recipe, *rest)
-        self.smoothing = recipe.label_smoothing
-
     def losses(self, batch: Batch) -> Losses:
         """The two terms of TRADES, the first with smoothed labels."""
         clean, nearby = self.classifier(torch.cat([batch.x, self.attacked(batch)])).chunk(2)
         return {
             "classifier": {
-                "ce": F.cross_entropy(clean, batch.y, label_smoothing=self.smoothing),
+                "ce": F.cross_entropy(clean, batch.y, label_smoothing=self.recipe.label_smoothing),
                 "kl": self.recipe.beta * divergence(clean, nearby).mean(),
             }
         }

@@ -16,7 +16,7 @@ images are crafted once, for f is frozen, and kept in half precision (an error b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,10 +24,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.contract.defense import straight_through
-from benchbox.draws import sample_draws
-from benchbox.errors import RequestError
+from benchbox import (
+    Batch,
+    Card,
+    Draws,
+    ImageSpec,
+    Losses,
+    Purifier,
+    Recipe,
+    RequestError,
+    Schedule,
+    sample_draws,
+    stand_in,
+    straight_through,
+)
 
 from ._activations import inner_convolutions, outputs_of, weighted_layers
 from ._cvae import (
@@ -83,12 +93,11 @@ class CARSORecipe(Recipe):
     attack_step_size: float = 0.01
 
 
-class CARSO(Purifier):
+class CARSO(Purifier[CARSORecipe]):
     """Recall clean images from what an adversarially trained classifier sees, and let it judge several."""
 
     card = Card("carso", "CARSO", "arXiv 2306.06081", 2023, "purifier")
     randomized: ClassVar[bool] = True
-    recipe_type: ClassVar[type[Recipe]] = CARSORecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The design, the sizes and the fraction of the authors' own MNIST code. Their 150 epochs with batches of
         # 1,536 and a rate of 0.046 are more than two cores have time for: smaller batches at Adam's rate, fewer
@@ -119,15 +128,9 @@ class CARSO(Purifier):
         "cifar100": {"adversarial_fraction": 0.15},
     }
     base: ClassVar[str | None] = "pgd-at"
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "autograd": "plain autograd through both passes of the classifier, the compressor and the decoder",
-        "identity": "the backward pass through each recall is the identity (BPDA; Athalye et al. 2018)",
-    }
-    exact: ClassVar[str | None] = "autograd"
 
     def __init__(self, recipe: CARSORecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
-        self.recipe = recipe
         dense = recipe.compressor == "dense"
         default = weighted_layers if dense else inner_convolutions
         self.layers = recipe.layers or tuple(default(classifier))
@@ -175,28 +178,31 @@ class CARSO(Purifier):
         inputs = torch.cat([z, code[:, None].expand(-1, z.shape[1], -1)], 2)
         return self.decoder(inputs.flatten(0, 1)).unflatten(0, z.shape[:2])  # type: ignore[no-any-return]
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """Plain autograd, and the identity through each recall."""
+    @stand_in(
+        "autograd",
+        "plain autograd through both passes of the classifier, the compressor and the decoder",
+        exact=True,
+    )
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self.forward(x, draws)
 
-        def identity(x: Tensor, draws: Draws) -> Tensor:
-            recalled = self.recall(x.detach(), draws)
-            return self._judge(straight_through(x[:, None].expand_as(recalled), recalled))
-
-        return {"autograd": self.forward, "identity": identity}
+    @stand_in("identity", "the backward pass through each recall is the identity (BPDA; Athalye et al. 2018)")
+    def identity(self, x: Tensor, draws: Draws) -> Tensor:
+        """Logits (N, K) of what is recalled."""
+        recalled = self.recall(x.detach(), draws)
+        return self._judge(straight_through(x[:, None].expand_as(recalled), recalled))
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """The four attacks of an adversarially balanced batch, on the classifier alone, with the true labels."""
         recipe = self.recipe
-        view = View(lambda x, draws: self.classifier(x), batch.y, batch.draws)
         made = {}
         for name, share in QUARTERS.items():
             threat = batch.threat.scaled(recipe.epsilon_scale * share)
             pgd = name.startswith("pgd")
-            crafted = ascend(
-                view,
-                batch.x,
-                batch.y,
-                threat,
+            crafted = batch.attack(
+                self.classifier,
+                threat=threat,
                 start=threat.random_start(batch.x, batch.draws.at(name)) if pgd else batch.x,
                 steps=recipe.attack_steps if pgd else 1,
                 step_size=recipe.attack_step_size if pgd else threat.epsilon,

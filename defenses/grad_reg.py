@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses, Recipe
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses
 
 
 class GradRegRecipe(ClassifierRecipe):
@@ -33,11 +33,10 @@ class GradRegRecipe(ClassifierRecipe):
     lambda_gradient: float = 110.0
 
 
-class GradReg(Classifier):
+class GradReg(Classifier[GradRegRecipe]):
     """CE(f(x), y) + λ · ‖∂CE(f(x), y)/∂x‖²."""
 
     card = Card("grad-reg", "input gradient regularisation", "Ross & Doshi-Velez, AAAI 2018", 2018, "training")
-    recipe_type: ClassVar[type[Recipe]] = GradRegRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # A decaying, higher rate makes up for an eighth of the passes; two cores need minutes, not an hour.
         # Without batch normalisation their λ = 110 leaves a network that has learned little: trained on all images
@@ -64,10 +63,6 @@ class GradReg(Classifier):
         },
         "cifar100": Classifier.recipes["cifar100"],
     }
-
-    def __init__(self, recipe: GradRegRecipe, *rest: Any) -> None:
-        super().__init__(recipe, *rest)
-        self.recipe = recipe
 
     def losses(self, batch: Batch) -> Losses:
         """Cross-entropy and the penalty; the gradient of the penalty is a second derivative."""

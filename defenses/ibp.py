@@ -25,11 +25,10 @@ from benchbox import (
     ClassifierRecipe,
     ImageSpec,
     Losses,
-    Recipe,
+    RequestError,
     Schedule,
     ThreatModel,
 )
-from benchbox.errors import RequestError
 
 #: Layers that keep the order of numbers: the bounds of what comes out are what comes out of the bounds.
 MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Tanh, nn.Sigmoid)
@@ -62,11 +61,10 @@ class Bounds(NamedTuple):
     high: Tensor
 
 
-class IBP(Classifier):
+class IBP(Classifier[IBPRecipe]):
     """κ · CE(f(x), y) + (1 - κ) · CE(the worst logits that interval arithmetic allows inside the ball, y)."""
 
     card = Card("ibp", "interval bound propagation", "Gowal et al., ICCV 2019", 2019, "certified training")
-    recipe_type: ClassVar[type[Recipe]] = IBPRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # No inner attack, so a step costs two plain ones; a decaying rate gets there in a third of the epochs.
         "mnist": {"epochs": 30, "learning_rate": 1e-3, "schedule": "onecycle", "ramp": 0.5},
@@ -76,7 +74,6 @@ class IBP(Classifier):
 
     def __init__(self, recipe: IBPRecipe, images: ImageSpec, *rest: Any) -> None:
         super().__init__(recipe, images, *rest)
-        self.recipe = recipe
         # Said before an hour of training, not after.
         list(layers_of(self.classifier))
 

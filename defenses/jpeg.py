@@ -26,8 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe
-from benchbox.contract.defense import straight_through
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, stand_in, straight_through
 
 #: Table K.1 of ITU-T T.81: steps of the luminance coefficients at quality 50.
 LUMINANCE = (
@@ -67,17 +66,12 @@ class JPEGRecipe(Recipe):
     chroma: Literal["4:2:0", "4:4:4"] = "4:2:0"
 
 
-class JPEG(Purifier):
+class JPEG(Purifier[JPEGRecipe]):
     """Compress and decompress the image."""
 
     card = Card("jpeg", "JPEG compression", "Guo et al., ICLR 2018", 2018, "purifier")
-    recipe_type: ClassVar[type[Recipe]] = JPEGRecipe
     # Quality 75 for all: the paper has one setting.
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        **Purifier.stand_ins,
-        "cubic-rounding": "coefficients are rounded with the derivative 3 (c - round(c))² (Shin & Song 2017)",
-    }
 
     steps: Tensor
     basis: Tensor
@@ -98,13 +92,12 @@ class JPEG(Purifier):
         """The decompressed images, on the grid of 1/255."""
         return self._transcode(x, nearest, nearest)
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """The identity through the whole codec, and a derivative for the rounding of the coefficients."""
-
-        def cubic(x: Tensor, draws: Draws) -> Tensor:
-            return self.classifier(self._transcode(x, passing, cubic_rounding))  # type: ignore[no-any-return]
-
-        return {**super().surrogates(), "cubic-rounding": cubic}
+    @stand_in(
+        "cubic-rounding", "coefficients are rounded with the derivative 3 (c - round(c))² (Shin & Song 2017)"
+    )
+    def cubic_rounding(self, x: Tensor, draws: Draws) -> Tensor:
+        """A derivative for the rounding of the coefficients."""
+        return self.classifier(self._transcode(x, passing, cubic_rounding))  # type: ignore[no-any-return]
 
     def players(self) -> Mapping[str, list[Parameter]]:
         """Nobody."""

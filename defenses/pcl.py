@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, ImageSpec, Losses, Optimizer, Recipe, nets
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, ImageSpec, Losses, Optimizer, nets
 
 
 class PCLRecipe(ClassifierRecipe):
@@ -48,11 +48,10 @@ class PCLRecipe(ClassifierRecipe):
     far_rate: float = 1e-4
 
 
-class PCL(Classifier):
+class PCL(Classifier[PCLRecipe]):
     """CE + the mean of ‖h - c_y‖² - w · the mean of ‖h - c'_j‖² over the other classes; h enters the head."""
 
     card = Card("pcl", "prototype conformity loss", "Mustafa et al., ICCV 2019", 2019, "training")
-    recipe_type: ClassVar[type[Recipe]] = PCLRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The authors train on CIFAR only, for days. LeNet-5 has no batch normalisation: under SGD all its features
         # die once the distances join the loss, and it predicts one class. Adam's steps do not grow with the loss;
@@ -76,7 +75,6 @@ class PCL(Classifier):
 
     def __init__(self, recipe: PCLRecipe, images: ImageSpec, *rest: Any) -> None:
         super().__init__(recipe, images, *rest)
-        self.recipe = recipe
         width = nets.head(self.classifier).in_features
         # Standard normal, as in the authors' code.
         self.near, self.far = (Parameter(torch.randn(images.classes, width)) for _ in range(2))

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses, Recipe, View, ascend
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses
 
 
 class PGDATRecipe(ClassifierRecipe):
@@ -33,13 +34,15 @@ class PGDATRecipe(ClassifierRecipe):
     warm_up: float = 0.0
 
 
-class PGDAT(Classifier):
+R = TypeVar("R", bound=PGDATRecipe, default=PGDATRecipe)
+
+
+class PGDAT(Classifier[R]):
     """min over θ of E max over the ball of CE(f(x + δ), y); the inner maximum by PGD with a random start."""
 
     card = Card(
         "pgd-at", "adversarial training on PGD", paper="Madry et al., ICLR 2018", year=2018, kind="training"
     )
-    recipe_type: ClassVar[type[Recipe]] = PGDATRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The authors' 100,000 steps of PGD-40 are a day on two cores. Five longer steps cover the same ball
         # and the one-cycle rate needs far fewer epochs; epsilon grows at first because LeNet-5 otherwise
@@ -71,10 +74,6 @@ class PGDAT(Classifier):
         "cifar100": Classifier.recipes["cifar100"],
     }
 
-    def __init__(self, recipe: PGDATRecipe, *rest: Any) -> None:
-        super().__init__(recipe, *rest)
-        self.recipe = recipe
-
     def losses(self, batch: Batch) -> Losses:
         """Cross-entropy on the attacked images."""
         return {"classifier": {"ce": F.cross_entropy(self.classifier(self.attacked(batch)), batch.y)}}
@@ -83,11 +82,9 @@ class PGDAT(Classifier):
         """PGD on the classifier as it is, in the ball of this moment of the training."""
         recipe = self.recipe
         threat = batch.threat.scaled(min(1.0, batch.progress / recipe.warm_up) if recipe.warm_up else 1.0)
-        return ascend(
-            View(lambda x, draws: self.classifier(x), batch.y, batch.draws),
-            batch.x,
-            batch.y,
-            threat,
+        return batch.attack(
+            self.classifier,
+            threat=threat,
             start=threat.random_start(batch.x, batch.draws),
             steps=recipe.attack_steps,
             step_size=recipe.attack_step_size * threat.epsilon / batch.threat.epsilon,

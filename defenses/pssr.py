@@ -12,16 +12,16 @@ GAN regenerates the image from what is left (Eq. 8-10), kept consistent across d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
+from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, View, ascend
-from benchbox.contract.defense import straight_through
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, stand_in, straight_through
 
 from ._pix2pix import PatchGAN, UNet
 
@@ -89,40 +89,39 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class PixelSurgery(Purifier):
+S = TypeVar("S", bound=SurgeryRecipe, default=SurgeryRecipe)
+
+
+class PixelSurgery(Purifier[S]):
     """Remove the salient pixels and leave it at that; only the threshold is computed, nothing is trained."""
 
     card = Card("pssr:ps", "pixel surgery without regeneration", "arXiv 2402.00304", 2024, "ablation")
-    recipe_type: ClassVar[type[Recipe]] = SurgeryRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         scope: {k: v for k, v in departures.items() if k in SurgeryRecipe.model_fields}
         for scope, departures in RECIPES.items()
     }
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "mask-constant": "V0: the mask is held constant, its exact gradient almost everywhere",
-        "identity-removal": "V1: the removal's backward pass is the identity, so removed pixels get a gradient",
-    }
-    exact: ClassVar[str | None] = "mask-constant"
 
-    recipe: SurgeryRecipe
     threshold: Tensor
 
-    def __init__(self, recipe: SurgeryRecipe, images: ImageSpec, classifier: nn.Module) -> None:
+    def __init__(self, recipe: S, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
-        self.recipe = recipe
         self.register_buffer("threshold", torch.zeros(()))
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         """What the surgery leaves."""
         return self.regenerate(self.remove(x))
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """V0 and V1."""
+    @stand_in("mask-constant", "V0: the mask is held constant, its exact gradient almost everywhere", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self.forward(x, draws)
 
-        def identity_removal(x: Tensor, draws: Draws) -> Tensor:
-            return self.classifier(self.regenerate(straight_through(x, self.remove(x.detach()))))  # type: ignore[no-any-return]
-
-        return {"mask-constant": self.forward, "identity-removal": identity_removal}
+    @stand_in(
+        "identity-removal", "V1: the removal's backward pass is the identity, so removed pixels get a gradient"
+    )
+    def identity(self, x: Tensor, draws: Draws) -> Tensor:
+        """In place of the identity through the whole purifier: where nothing is regenerated it is the same."""
+        return self.classifier(self.regenerate(straight_through(x, self.remove(x.detach()))))  # type: ignore[no-any-return]
 
     def cost(self) -> tuple[int, int]:
         """A forward and a backward pass for the saliency, a forward pass for the prediction."""
@@ -148,13 +147,10 @@ class PixelSurgery(Purifier):
         """The images under FGSM and under PGD, and the classifier's logits for the clean ones."""
         logits = self.classifier(batch.x)
         y = batch.y if self.recipe.craft_against == "label" else logits.argmax(1)
-        view = View(lambda x, draws: self.classifier(x), y, batch.draws)
-        fgsm = ascend(view, batch.x, y, batch.threat, start=batch.x, steps=1, step_size=batch.threat.epsilon)
-        pgd = ascend(
-            view,
-            batch.x,
-            y,
-            batch.threat,
+        fgsm = batch.attack(self.classifier, y=y, steps=1, step_size=batch.threat.epsilon)
+        pgd = batch.attack(
+            self.classifier,
+            y=y,
             start=batch.threat.random_start(batch.x, batch.draws),
             steps=self.recipe.attack_steps,
             step_size=self.recipe.attack_step_size,
@@ -178,7 +174,10 @@ class PixelSurgery(Purifier):
         return {}
 
 
-class PSSR(PixelSurgery):
+P = TypeVar("P", bound=PSSRRecipe, default=PSSRRecipe)
+
+
+class PSSR(PixelSurgery[P]):
     """Remove the salient pixels, regenerate the rest."""
 
     card = Card(
@@ -188,17 +187,10 @@ class PSSR(PixelSurgery):
         year=2024,
         kind="purifier",
     )
-    recipe_type: ClassVar[type[Recipe]] = PSSRRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        **PixelSurgery.stand_ins,
-        "identity-purifier": "V2: the whole purifier's backward pass is the identity",
-    }
     ablations: ClassVar[tuple[str, ...]] = ("pssr:ps", "pssr:cae", "pssr:ps+cae")
 
-    recipe: PSSRRecipe
-
-    def __init__(self, recipe: PSSRRecipe, images: ImageSpec, classifier: nn.Module) -> None:
+    def __init__(self, recipe: P, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
         channels = images.channels
         self.extrapolator = UNet(channels, channels, images.size, width=recipe.width, dropout=recipe.dropout)
@@ -208,9 +200,10 @@ class PSSR(PixelSurgery):
         """Regenerated images; dropout is off, so nothing here is random."""
         return self.extrapolator(trivial)  # type: ignore[no-any-return]
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """V0, V1 and V2."""
-        return {**super().surrogates(), "identity-purifier": Purifier.surrogates(self)["identity"]}
+    @stand_in("identity-purifier", "V2: the whole purifier's backward pass is the identity")
+    def identity_purifier(self, x: Tensor, draws: Draws) -> Tensor:
+        """As of any purifier."""
+        return Purifier.identity(self, x, draws)
 
     def players(self) -> Mapping[str, list[Parameter]]:
         """The two sides of Eq. 8."""
@@ -264,11 +257,10 @@ class WithoutARDRecipe(PSSRRecipe):
     lambda_ard: float = 0.0
 
 
-class WithoutARD(PSSR):
+class WithoutARD(PSSR[WithoutARDRecipe]):
     """Surgery and regeneration, trained without Adversarial R-Drop."""
 
     card = Card("pssr:ps+cae", "PSSR without Adversarial R-Drop", "arXiv 2402.00304", 2024, "ablation")
-    recipe_type: ClassVar[type[Recipe]] = WithoutARDRecipe
     ablations: ClassVar[tuple[str, ...]] = ("pssr:ps", "pssr:cae")
 
 
@@ -276,16 +268,19 @@ class Regeneration(WithoutARD):
     """The generator alone, which sees every pixel: neither surgery nor Adversarial R-Drop."""
 
     card = Card("pssr:cae", "regeneration without pixel surgery", "arXiv 2402.00304", 2024, "ablation")
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "autograd": "plain autograd through the generator and the classifier",
-        **Purifier.stand_ins,
-    }
-    exact: ClassVar[str | None] = "autograd"
     ablations: ClassVar[tuple[str, ...]] = ()
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """Plain autograd, and the identity through the purifier."""
-        return {"autograd": self.forward, **Purifier.surrogates(self)}
+    #: Of any purifier; the surgery's own have nothing to stand in for.
+    identity = Purifier.identity
+
+    @stand_in("autograd", "plain autograd through the generator and the classifier", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self.forward(x, draws)
+
+    def identity_purifier(self, x: Tensor, draws: Draws) -> Tensor:
+        """No stand-in of its own: it is `identity`."""
+        return self.identity(x, draws)
 
     def cost(self) -> tuple[int, int]:
         """No saliency."""

@@ -9,15 +9,13 @@ stay as they are, as in the "+PS" row of Table 4. No defence can do it: never ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from benchbox import Batch, Card, Draws, ImageSpec, Recipe
-from benchbox.contract.defense import straight_through
-from benchbox.errors import DefenseError
+from benchbox import Batch, Card, DefenseError, Draws, ImageSpec, Purifier, stand_in
 
 from .pssr import PixelSurgery, SurgeryRecipe, saliency, trivial_mask
 
@@ -28,7 +26,7 @@ class OracleRecipe(SurgeryRecipe):
     threshold: Literal["dataset", "sample"] = "sample"
 
 
-class Oracle(PixelSurgery):
+class Oracle(PixelSurgery[OracleRecipe]):
     """Takes back the perturbation of the salient pixels; nothing is trained.
 
     The clean images are those that `reveal` was last shown, found by the indices of the draws. Images without
@@ -38,14 +36,9 @@ class Oracle(PixelSurgery):
     card = Card(
         "pssr:oracle", "surgery that knows the clean image; no defence", "arXiv 2402.00304", 2024, "oracle"
     )
-    recipe_type: ClassVar[type[Recipe]] = OracleRecipe
     deployable: ClassVar[bool] = False
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "mask-constant": "the mask is held constant, its exact gradient almost everywhere",
-        "identity-removal": "the removal's backward pass is the identity, so pixels taken back get a gradient",
-    }
 
-    def __init__(self, recipe: SurgeryRecipe, images: ImageSpec, classifier: nn.Module) -> None:
+    def __init__(self, recipe: OracleRecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
         self._shown = torch.empty(0, images.channels, images.size, images.size)
         self._indices = torch.empty(0, dtype=torch.int64)
@@ -72,13 +65,17 @@ class Oracle(PixelSurgery):
         kept = trivial_mask(gradient, factor, self.recipe, self.threshold).bool()
         return torch.where(kept, x, self._clean(x, draws))
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """V0 and V1 of the surgery."""
+    @stand_in("mask-constant", "the mask is held constant, its exact gradient almost everywhere", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """V0 of the surgery."""
+        return self.forward(x, draws)
 
-        def identity_removal(x: Tensor, draws: Draws) -> Tensor:
-            return self.classifier(straight_through(x, self.purify(x.detach(), draws)))  # type: ignore[no-any-return]
-
-        return {"mask-constant": self.forward, "identity-removal": identity_removal}
+    @stand_in(
+        "identity-removal", "the removal's backward pass is the identity, so pixels taken back get a gradient"
+    )
+    def identity(self, x: Tensor, draws: Draws) -> Tensor:
+        """V1 of the surgery."""
+        return Purifier.identity(self, x, draws)
 
     def _clean(self, x: Tensor, draws: Draws) -> Tensor:
         match = draws.indices[:, None] == self._indices

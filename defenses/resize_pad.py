@@ -15,7 +15,7 @@ average over draws (Athalye et al. 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -23,8 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe
-from benchbox.errors import RequestError
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, RequestError, stand_in
 
 
 class ResizePadRecipe(Recipe):
@@ -40,19 +39,13 @@ class ResizePadRecipe(Recipe):
     largest: float = Field(330 / 331, gt=0, le=1)
 
 
-class ResizePad(Purifier):
+class ResizePad(Purifier[ResizePadRecipe]):
     """Shrink the image to a random size, pad it with zeros at a random place."""
 
     card = Card("randomized-resize-pad", "random resizing and padding", "Xie et al., ICLR 2018", 2018, "purifier")
     randomized: ClassVar[bool] = True
-    recipe_type: ClassVar[type[Recipe]] = ResizePadRecipe
     # The proportions are the same whatever the size: no data set departs from them.
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "autograd": "plain autograd through the interpolation and the classifier",
-        **Purifier.stand_ins,
-    }
-    exact: ClassVar[str | None] = "autograd"
 
     def __init__(self, recipe: ResizePadRecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
@@ -67,9 +60,10 @@ class ResizePad(Purifier):
         rows, columns = (placement(canvas, side, corner[:, axis]).to(x.dtype) for axis in (0, 1))
         return torch.einsum("nri,ncij,nsj->ncrs", rows, x, columns)
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """Plain autograd, and the identity through the purifier."""
-        return {"autograd": self.forward, **super().surrogates()}
+    @stand_in("autograd", "plain autograd through the interpolation and the classifier", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        """The defence as it is."""
+        return self(x, draws)  # type: ignore[no-any-return]
 
     def players(self) -> Mapping[str, list[Parameter]]:
         """Nobody."""

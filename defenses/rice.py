@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from benchbox import Batch, Card, ImageSpec, Optimizer, Recipe, Schedule
+from benchbox import Batch, Card, ImageSpec, Optimizer, Schedule
 
 from .pgd_at import PGDAT, PGDATRecipe
 
@@ -40,13 +40,12 @@ class RiceRecipe(PGDATRecipe):
     validation: float = Field(0.02, gt=0, lt=1)
 
 
-class Rice(PGDAT):
+class Rice(PGDAT[RiceRecipe]):
     """PGD adversarial training, and of all epochs the one that held-out images survive best."""
 
     card = Card(
         "rice", "early-stopped adversarial training", paper="Rice et al., ICML 2020", year=2020, kind="training"
     )
-    recipe_type: ClassVar[type[Recipe]] = RiceRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Theirs is CIFAR only; on MNIST, PGD-AT as it is trained here. The one-cycle rate leaves little to
         # overfit: expect the last epochs to win.

@@ -25,9 +25,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from benchbox import Card, ImageSpec, Pretrained, PretrainedRecipe, Recipe
-from benchbox.contract.pretrained import Shelf, announced, read
-from benchbox.errors import ArtifactError, RequestError, unknown
+from benchbox import (
+    ArtifactError,
+    Card,
+    ImageSpec,
+    Pretrained,
+    PretrainedRecipe,
+    RequestError,
+    Shelf,
+    read_weights,
+    unknown,
+    weights_file,
+)
 
 #: Folder below the data folder; below it the library's own order, DATASET/THREAT/MODEL.pt.
 FOLDER = "robustbench"
@@ -49,7 +58,7 @@ class ZooRecipe(PretrainedRecipe):
     threat: Threat = "Linf"
 
 
-class RobustBench(Pretrained):
+class RobustBench(Pretrained[ZooRecipe]):
     """A classifier of the zoo."""
 
     card = Card(
@@ -60,19 +69,14 @@ class RobustBench(Pretrained):
         kind="library",
     )
     family_field: ClassVar[str] = "model"
-    recipe_type: ClassVar[type[Recipe]] = ZooRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar10": {"dataset": "cifar10"},
         "cifar100": {"dataset": "cifar100"},
         "l2": {"threat": "L2"},
     }
 
-    recipe: ZooRecipe
-
-    def __init__(self, recipe: Recipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
+    def __init__(self, recipe: ZooRecipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         super().__init__(recipe, images)
-        assert isinstance(recipe, ZooRecipe)
-        self.recipe = recipe
         self.classifier = _network(recipe)
 
     @classmethod
@@ -90,11 +94,11 @@ class RobustBench(Pretrained):
                 f"robustbench:{recipe.model} is an ensemble of {len(drive)} files; only single models are loaded"
             )
         if recipe.weights:
-            return announced(Path(recipe.weights).expanduser(), shelf)
+            return weights_file(Path(recipe.weights).expanduser(), shelf)
         place = shelf.folder / FOLDER / recipe.dataset / recipe.threat / f"{recipe.model}.pt"
         if not place.is_file():
             _download(recipe, drive, place, shelf)
-        return announced(place, shelf)
+        return weights_file(place, shelf)
 
     def adopt(self, file: Path) -> None:
         """Take the weights of a checkpoint as the library takes them.
@@ -201,7 +205,7 @@ def _download(recipe: ZooRecipe, drive: str | None, place: Path, shelf: Shelf) -
 
 def _refuse_code(file: Path) -> None:
     try:
-        read(file)
+        read_weights(file)
     except ArtifactError as error:
         if "no state_dict" not in str(error):  # the library knows the shapes that its checkpoints have
             raise

@@ -12,19 +12,9 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from benchbox import (
-    Batch,
-    Card,
-    Classifier,
-    ClassifierRecipe,
-    Losses,
-    Optimizer,
-    Recipe,
-    Schedule,
-    View,
-    ascend,
-)
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses, Optimizer, Schedule
 
 
 class TRADESRecipe(ClassifierRecipe):
@@ -47,11 +37,13 @@ class TRADESRecipe(ClassifierRecipe):
     warm_up: float = 0.0
 
 
-class TRADES(Classifier):
+R = TypeVar("R", bound=TRADESRecipe, default=TRADESRecipe)
+
+
+class TRADES(Classifier[R]):
     """CE(f(x), y) + β · max over the ball of KL(f(x) ‖ f(x + δ))."""
 
     card = Card("trades", "TRADES", paper="Zhang et al., ICML 2019", year=2019, kind="training")
-    recipe_type: ClassVar[type[Recipe]] = TRADESRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The authors' 100 epochs of 40 steps are a day on two cores; see pgd-at for the same departures.
         "mnist": {
@@ -78,10 +70,6 @@ class TRADES(Classifier):
         "cifar100": Classifier.recipes["cifar100"],
     }
 
-    def __init__(self, recipe: TRADESRecipe, *rest: Any) -> None:
-        super().__init__(recipe, *rest)
-        self.recipe = recipe
-
     def losses(self, batch: Batch) -> Losses:
         """The two terms of Eq. 5."""
         attacked = self.attacked(batch)
@@ -102,11 +90,9 @@ class TRADES(Classifier):
         self.eval()
         with torch.no_grad():
             clean = self.classifier(batch.x)
-        x_adv = ascend(
-            View(lambda x, draws: self.classifier(x), batch.y, batch.draws),
-            batch.x,
-            batch.y,
-            threat,
+        x_adv = batch.attack(
+            self.classifier,
+            threat=threat,
             start=threat.project(batch.x + 0.001 * batch.draws.at("start").normal(*batch.x.shape[1:]), batch.x),
             steps=recipe.attack_steps,
             step_size=recipe.attack_step_size * scale,

@@ -24,8 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Recipe, View, ascend, nets
-from benchbox.contract.ascent import cross_entropy
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, cross_entropy, nets
 
 from .pgd_at import PGDAT, PGDATRecipe
 from .trades import TRADES, TRADESRecipe, divergence
@@ -45,7 +44,7 @@ class UATRecipe(PGDATRecipe):
     lambda_smooth: float = Field(1.0, ge=0)
 
 
-class UAT(PGDAT):
+class UAT(PGDAT[UATRecipe]):
     """UAT++: CE(ŷ, f(x + δ)), and on unlabelled images also λ · KL(f(x) ‖ f(x + δ)).
 
     ŷ is the label where there is one, else the pseudo-label. One δ maximises the sum of both terms; whether the
@@ -53,11 +52,9 @@ class UAT(PGDAT):
     """
 
     card = Card("uat", "unsupervised adversarial training", "Alayrac et al., NeurIPS 2019", 2019, "training")
-    recipe_type: ClassVar[type[Recipe]] = UATRecipe
 
     def __init__(self, recipe: UATRecipe, images: ImageSpec, *rest: Any) -> None:
         super().__init__(recipe, images, *rest)
-        self.recipe: UATRecipe = recipe
         self.labeler = nets.build(recipe.network, images)
 
     def players(self) -> Mapping[str, list[Parameter]]:
@@ -83,11 +80,9 @@ class UAT(PGDAT):
         def smooth(logits: Tensor) -> Tensor:
             return recipe.lambda_smooth * unlabeled * divergence(clean, logits)
 
-        x_adv = ascend(
-            View(lambda x, draws: self.classifier(x), batch.y, batch.draws),
-            batch.x,
-            batch.y,
-            threat,
+        x_adv = batch.attack(
+            self.classifier,
+            threat=threat,
             start=threat.random_start(batch.x, batch.draws),
             steps=recipe.attack_steps,
             step_size=recipe.attack_step_size * threat.epsilon / batch.threat.epsilon,
@@ -109,11 +104,10 @@ class RSTRecipe(TRADESRecipe):
     labeling: float = Field(0.15, ge=0, le=1)
 
 
-class RST(TRADES):
+class RST(TRADES[RSTRecipe]):
     """Robust self-training: TRADES on labels and pseudo-labels alike."""
 
     card = Card("rst", "robust self-training", "Carmon et al., NeurIPS 2019", 2019, "training")
-    recipe_type: ClassVar[type[Recipe]] = RSTRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **TRADES.recipes,
         # The labeller's steps come on top of TRADES'; fewer epochs keep it within three minutes on two cores.
@@ -124,7 +118,6 @@ class RST(TRADES):
 
     def __init__(self, recipe: RSTRecipe, images: ImageSpec, *rest: Any) -> None:
         super().__init__(recipe, images, *rest)
-        self.recipe: RSTRecipe = recipe
         self.labeler = nets.build(recipe.network, images)
 
     def players(self) -> Mapping[str, list[Parameter]]:

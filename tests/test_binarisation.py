@@ -9,7 +9,7 @@ import torch
 from broken_defenses import SPEC, THREAT, DeclaredNoise, Detached, Wrapped
 from digits import classifier, held_out
 
-from benchbox import Card, Draws, Purifier, Recipe
+from benchbox import Card, Draws, Purifier, Recipe, stand_in
 from benchbox.audit import Effort
 from benchbox.audit.probes import binarisation
 from benchbox.audit.probes.search import Target
@@ -36,8 +36,9 @@ class Rounded(Purifier):
 class Torn(Rounded):
     """As it is, its stand-in looks at nothing: BPDA through it gets no gradient either."""
 
-    def surrogates(self):
-        return {"identity": lambda x, draws: self.classifier(self.purify(x.detach(), draws) + 0 * x)}
+    @stand_in("identity", "nothing but zeros")
+    def identity(self, x, draws):
+        return self.classifier(self.purify(x.detach(), draws) + 0 * x)
 
 
 def target(defense) -> Target:

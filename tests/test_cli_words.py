@@ -35,7 +35,7 @@ COMMANDS = dict(commands(typer.main.get_command(build())))
 def test_all_commands_are_there() -> None:
     assert {path.removeprefix("benchbox ") for path in COMMANDS} >= {
         "run", "report", "list defenses", "list attacks", "list datasets", "list runs",
-        "show", "train", "new defense", "init", "doctor",
+        "show", "train", "new defense", "new attack", "init", "doctor",
     }  # fmt: skip
 
 
@@ -50,7 +50,9 @@ def test_every_command_and_every_option_is_explained(path: str) -> None:
     assert "Usage:" in page.output
 
 
-@pytest.mark.parametrize("path", ["run", "report", "train", "show", "doctor", "init", "list", "new defense"])
+@pytest.mark.parametrize(
+    "path", ["run", "report", "train", "show", "doctor", "init", "list", "new defense", "new attack"]
+)
 def test_help_ends_with_examples(path: str) -> None:
     assert "benchbox " in COMMANDS[f"benchbox {path}"].epilog
 

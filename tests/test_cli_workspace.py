@@ -50,9 +50,10 @@ def test_new_defense_wants_a_name(said: Said, name: str) -> None:
     assert "is no name for a defence" in refusal(said("new", "defense", name))
 
 
-def test_the_written_test_passes(said: Said, workspace: Path) -> None:
+@pytest.mark.parametrize("what", [("defense", "mine"), ("attack", "mine")], ids=lambda what: what[0])
+def test_the_written_test_passes(said: Said, workspace: Path, what: tuple[str, str]) -> None:
     """As the user would run it, on digits and with its own settings."""
-    said("new", "defense", "mine")
+    assert said("new", *what)[0] == 0
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_mine.py"],
         capture_output=True,

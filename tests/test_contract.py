@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import digits
 import pytest
@@ -25,10 +25,11 @@ from benchbox import (
     Purifier,
     ThreatModel,
     View,
+    stand_in,
+    straight_through,
     testing,
 )
 from benchbox.contract import registry
-from benchbox.contract.defense import straight_through
 from benchbox.data.catalogue import KNOWN
 from benchbox.data.dataset import Dataset, Images, load
 from benchbox.errors import AttackError, DefenseError, RequestError
@@ -176,31 +177,34 @@ class Dims(Purifier):
     """A purifier that keeps its contract."""
 
     card = Card("dims", "halves the contrast")
-    stand_ins: ClassVar[Any] = {**Purifier.stand_ins, "autograd": "plain autograd"}
-    exact: ClassVar[str | None] = "autograd"
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         return 0.25 + x / 2
 
-    def surrogates(self) -> dict[str, Any]:
-        return {**super().surrogates(), "autograd": self.forward}
+    @stand_in("autograd", "plain autograd", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        return self.forward(x, draws)
 
     def losses(self, batch: Batch) -> Losses:
         return {}
 
 
 class NotExact(Dims):
-    exact = "identity"
+    @stand_in("autograd", "not what it says", exact=True)
+    def autograd(self, x: Tensor, draws: Draws) -> Tensor:
+        return self.identity(x, draws)
 
 
 class Undeclared(Dims):
-    stand_ins: ClassVar[Any] = Purifier.stand_ins
-    exact = None
+    def surrogates(self) -> dict[str, Any]:
+        return {**super().surrogates(), "another": self.forward}
 
 
 class OtherForward(Dims):
-    def surrogates(self) -> dict[str, Any]:
-        return {**super().surrogates(), "identity": lambda x, draws: self.classifier(x)}
+    @stand_in("identity", "of another forward pass")
+    def identity(self, x: Tensor, draws: Draws) -> Tensor:
+        logits: Tensor = self.classifier(x)
+        return logits
 
 
 class OutOfRange(Dims):
@@ -241,7 +245,7 @@ def test_the_kit_passes_what_keeps_its_contract(cls: type[Defense], dataset: Dat
         (HiddenGradient, "disagrees with finite differences"),
         (Extravagant, "takes 2 forward and 0 backward passes"),
         (Peeks, "takes 2 forward and 1 backward passes"),
-        (NotExact, "exact stand-in identity of defence dims disagrees"),
+        (NotExact, "exact stand-in autograd of defence dims disagrees"),
         (Undeclared, "declares stand-ins"),
         (OtherForward, "differs from the defence"),
         (OutOfRange, "keep the shape"),

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchbox.cli import main
 from benchbox.contract import registry
-from benchbox.contract.pretrained import Pretrained, Shelf, fill, read
+from benchbox.contract.pretrained import Pretrained, Shelf, fill, read_weights
 from benchbox.data.dataset import Dataset, load
 from benchbox.engine.plan import Planner, Request
 from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
@@ -112,7 +112,7 @@ def test_a_pickle_is_read_without_unpickling_and_named(workspace: Path, prefix: 
 def test_a_pickle_with_code_is_refused(workspace: Path) -> None:
     torch.save(network(), workspace / "whole.pt")
     with pytest.raises(ArtifactError, match=r"whole\.pt is damaged or holds more than tensors"):
-        read(workspace / "whole.pt")
+        read_weights(workspace / "whole.pt")
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,10 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 EXAMPLES = options.examples(
     "benchbox new defense my-purifier",
     "benchbox run --defense my-purifier --dataset digits --attacks pgd",
+)
+ATTACK_EXAMPLES = options.examples(
+    "benchbox new attack my-attack",
+    "benchbox run --defense none --dataset digits --attacks my-attack",
 )
 INIT_EXAMPLES = options.examples("mkdir robustness && cd robustness && benchbox init")
 
@@ -35,15 +40,10 @@ IGNORED = (
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(rich_markup_mode="rich")
-    # A command of its own level, so that `new attack` can be added beside it.
-    group.callback()(_group)
     group.command(epilog=EXAMPLES)(defense)
+    group.command(epilog=ATTACK_EXAMPLES)(attack)
     app.add_typer(group, name="new", help="Write the files that a new plug-in begins with.", epilog=EXAMPLES)
     app.command(epilog=INIT_EXAMPLES)(init)
-
-
-def _group() -> None:
-    """Write the files that a new plug-in begins with."""
 
 
 def defense(
@@ -60,18 +60,18 @@ def defense(
     """Write defenses/NAME.py, which runs as it stands, and tests/test_NAME.py."""
     if kind not in KINDS:
         raise unknown("kind of defence", kind, KINDS)
-    if not NAME.fullmatch(name):
-        raise RequestError(f"{name!r} is no name for a defence; use small letters, digits and hyphens: my-defense")
-    _check_free(name)
-    stem = name.replace("-", "_")
-    wanted = {Path("defenses", f"{stem}.py"): kind, Path("tests", f"test_{stem}.py"): "test"}
-    for path in wanted:
-        if path.exists():
-            raise RequestError(f"{path} exists and is not overwritten; choose another name, or move it away")
-    for path, template in wanted.items():
-        _write(path, _filled(template, name))
-        typer.echo(f"wrote {path}")
+    _begin(name, "defence", {"defenses": kind, "tests": "test"})
     typer.echo(f"now: benchbox run --defense {name} --dataset digits --attacks pgd")
+
+
+def attack(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name: small letters, digits, and hyphens between them.")
+    ],
+) -> None:
+    """Write attacks/NAME.py, which runs as it stands, and tests/test_NAME.py."""
+    _begin(name, "attack", {"attacks": "attack", "tests": "test_attack"})
+    typer.echo(f"now: benchbox run --defense none --dataset digits --attacks {name}")
 
 
 def init() -> None:
@@ -92,6 +92,26 @@ def init() -> None:
         if missing:
             typer.echo(f".gitignore is left as it is; consider adding {' '.join(missing)}")
     typer.echo(f"{Path.cwd()} is a workspace; next: benchbox new defense my-defense")
+
+
+def _begin(name: str, kind: str, templates: Mapping[str, str]) -> None:
+    """Write a plug-in and its test: for each folder the template that is filled."""
+    if not NAME.fullmatch(name):
+        raise RequestError(
+            f"{name!r} is no name for {_article(kind)}; use small letters, digits and hyphens: my-plugin"
+        )
+    _check_free(name)
+    stem = name.replace("-", "_")
+    wanted = {
+        Path(folder, f"test_{stem}.py" if folder == "tests" else f"{stem}.py"): template
+        for folder, template in templates.items()
+    }
+    for path in wanted:
+        if path.exists():
+            raise RequestError(f"{path} exists and is not overwritten; choose another name, or move it away")
+    for path, template in wanted.items():
+        _write(path, _filled(template, name))
+        typer.echo(f"wrote {path}")
 
 
 def _check_free(name: str) -> None:

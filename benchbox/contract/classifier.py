@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import TypeVar
 
 from benchbox import nets
 from benchbox.contract.defense import Defense, Recipe
@@ -22,16 +23,18 @@ class ClassifierRecipe(Recipe):
     network: str = "lenet5"
 
 
-class Classifier(Defense):
+#: The recipe of a classifier.
+C = TypeVar("C", bound=ClassifierRecipe, default=ClassifierRecipe)
+
+
+class Classifier(Defense[C]):
     """A network trained from scratch. The networks are those of the PSSR paper, section 4.1."""
 
-    recipe_type: ClassVar[type[Recipe]] = ClassifierRecipe
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"network": "resnet18", "augment": True},
         "cifar100": {"network": "densenet121"},
     }
 
-    def __init__(self, recipe: Recipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
+    def __init__(self, recipe: C, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         super().__init__(recipe, images)
-        assert isinstance(recipe, ClassifierRecipe)
         self.classifier = nets.build(recipe.network, images)

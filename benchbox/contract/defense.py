@@ -5,17 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, get_args
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.nn import Parameter
+from typing_extensions import TypeVar
 
-from benchbox.contract import registry
+from benchbox.contract import registry, stand_ins
+from benchbox.contract.ascent import Loss, ascend, cross_entropy
+from benchbox.contract.stand_ins import stand_in, straight_through
+from benchbox.contract.view import View
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
-from benchbox.errors import RequestError, unknown
+from benchbox.errors import DefenseError, RequestError, unknown
 
 #: Terms of a loss by name, for each set of parameters that is trained ("player"): one player for a plain
 #: network, two for a GAN. A player's terms are summed; its gradient reaches its own parameters only.
@@ -72,23 +75,78 @@ class Batch:
     threat: ThreatModel
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def attack(
+        self,
+        model: Callable[[Tensor], Tensor],
+        *,
+        steps: int,
+        step_size: float,
+        start: Tensor | None = None,
+        y: Tensor | None = None,
+        threat: ThreatModel | None = None,
+        loss: Loss = cross_entropy,
+    ) -> Tensor:
+        """Training images: where projected gradient ascent on a loss ends (`benchbox.ascend`).
 
-class Defense(nn.Module, ABC):
+        Args:
+            model: Images (N, C, H, W) -> logits (N, K), in the mode it is in.
+            steps: Number of steps.
+            step_size: Length of a step in the norm of the ball.
+            start: (N, C, H, W) first iterate, inside the ball; the images themselves if None.
+            y: (N,) classes to lead away from; those of the batch if None.
+            threat: The ball; that of the batch if None.
+            loss: (logits, y) -> per-sample losses, ascended.
+
+        Returns:
+            (N, C, H, W) images inside the ball, without a gradient.
+        """
+        y = self.y if y is None else y
+        view = View(lambda x, draws: model(x), y, self.draws)
+        return ascend(
+            view,
+            self.x,
+            y,
+            threat or self.threat,
+            start=self.x if start is None else start,
+            steps=steps,
+            step_size=step_size,
+            loss=loss,
+        )
+
+
+#: The recipe of a defence.
+R = TypeVar("R", bound=Recipe, default=Recipe)
+
+
+def _recipe_in_brackets(cls: type) -> type[Recipe] | None:
+    """`MyRecipe` of `class Mine(Base[MyRecipe])`; of a type variable its default; None without brackets."""
+    for base in vars(cls).get("__orig_bases__", ()):
+        for given in get_args(base):
+            found = getattr(given, "__default__", given)
+            if isinstance(found, type) and issubclass(found, Recipe):
+                return found
+    return None
+
+
+class Defense(nn.Module, ABC, Generic[R]):
     """A classifier that claims robustness: images (N, C, H, W) float32 in [0, 1] -> logits (N, K).
 
     Normalisation is inside. The module is in evaluation mode and its parameters need no gradient whenever
     it is attacked or scored.
 
+    `class Mine(Defense[MyRecipe])` has `MyRecipe` as its hyper-parameters; plain `Defense` has those of the loop
+    alone. Methods marked with `@stand_in` are what an adaptive attacker may differentiate instead of it.
+
     Attributes:
         card: Name, paper, year, kind.
         randomized: Whether two calls on one image may differ. Then `forward` takes all its randomness from
             `draws`, so that a sample's result depends on its own draws alone.
-        recipe_type: The class of its hyper-parameters.
+        recipe_type: The class of its hyper-parameters; follows from the class in brackets.
         recipes: Departures from the defaults, by data set or by family (`mnist`, `cifar`), each with its reason
             in a comment.
         base: Name of the defence whose trained classifier this one builds on; None if it trains its own.
-        stand_ins: Differentiable stand-ins for an adaptive attacker: name -> what its backward pass does.
-        exact: The stand-in that is plain autograd through the deployed defence, if there is one.
+        stand_ins: Name -> what its backward pass does; follows from the marked methods.
+        exact: The stand-in that is plain autograd through the deployed defence, if there is one; likewise.
         ablations: Names of the defences that are this one with parts left out; the audit compares them.
         version: Raised when a change to the code changes its results.
         deployable: False for an oracle that knows what no defence can know; never ranked.
@@ -109,10 +167,24 @@ class Defense(nn.Module, ABC):
     # Of the instance: a defence that selects its epoch takes it from its recipe.
     validation: float = 0.0
 
+    recipe: R
+    """Its hyper-parameters."""
+
     classifier: nn.Module
     """The target classifier F_w: what a gray-box attacker knows."""
 
-    def __init__(self, recipe: Recipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        for name in ("stand_ins", "exact"):
+            if name in vars(cls):
+                raise DefenseError(f"{cls.__name__} sets {name}; mark the methods with @benchbox.stand_in instead")
+        if "recipe_type" not in vars(cls) and (found := _recipe_in_brackets(cls)) is not None:
+            cls.recipe_type = found
+        declared = stand_ins.declared(cls)
+        cls.stand_ins = {name: one.backward for name, one in declared.items()}
+        cls.exact = next((name for name, one in declared.items() if one.exact), None)
+
+    def __init__(self, recipe: R, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         """Build it untrained.
 
         Args:
@@ -121,6 +193,7 @@ class Defense(nn.Module, ABC):
             classifier: The trained classifier of `base`, frozen; None if `base` is None.
         """
         super().__init__()
+        self.recipe = recipe
         self.images = images
         if classifier is not None:
             self.classifier = classifier
@@ -152,8 +225,8 @@ class Defense(nn.Module, ABC):
         return self.classifier(x)  # type: ignore[no-any-return]
 
     def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """One (x, draws) -> logits for each name in `stand_ins`. The forward pass of each must be exact."""
-        return {}
+        """One (x, draws) -> logits for each name in `stand_ins`."""
+        return {name: getattr(self, one.method) for name, one in stand_ins.declared(type(self)).items()}
 
     def cost(self) -> tuple[int, int]:
         """Forward and backward passes of the classifier that the prediction of one image takes at most."""
@@ -197,13 +270,10 @@ class Defense(nn.Module, ABC):
         """What training minimises, computed with the module in training mode; the loop is the engine's."""
 
 
-class Purifier(Defense):
+class Purifier(Defense[R]):
     """Rewrites the image, then asks a frozen classifier."""
 
     base: ClassVar[str | None] = registry.undefended()
-    stand_ins: ClassVar[Mapping[str, str]] = {
-        "identity": "the purifier's backward pass is the identity (BPDA; Athalye et al. 2018, section 4.1)"
-    }
 
     @abstractmethod
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
@@ -213,29 +283,12 @@ class Purifier(Defense):
         """Logits (N, K) of the purified images."""
         return self.classifier(self.purify(x, draws or sample_draws(len(x), device=x.device)))  # type: ignore[no-any-return]
 
-    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
-        """The identity stand-in; a subclass with more structure adds its own."""
-        return {"identity": lambda x, draws: self.classifier(straight_through(x, self.purify(x.detach(), draws)))}
+    @stand_in("identity", "the purifier's backward pass is the identity (BPDA; Athalye et al. 2018, section 4.1)")
+    def identity(self, x: Tensor, draws: Draws) -> Tensor:
+        """Logits (N, K); a subclass with more structure adds stand-ins of its own."""
+        return self.classifier(straight_through(x, self.purify(x.detach(), draws)))  # type: ignore[no-any-return]
 
     def players(self) -> Mapping[str, list[Parameter]]:
         """Everything but the classifier, which stays frozen."""
         frozen = {id(p) for p in self.classifier.parameters()}
         return {"purifier": [p for p in self.parameters() if id(p) not in frozen]}
-
-
-def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value` in the forward pass, the identity on `x` in the backward pass (the core of BPDA).
-
-    The forward value is exact: it is not computed as x + (value - x), which would round.
-    """
-    return _StraightThrough.apply(x, value)  # type: ignore[no-any-return]
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.detach().clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None

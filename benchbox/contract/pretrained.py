@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import Parameter
+from typing_extensions import TypeVar
 
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.domain import Card, ImageSpec
@@ -59,10 +60,12 @@ class PretrainedRecipe(Recipe):
     weights: str = ""
 
 
-class Pretrained(Defense):
-    """A classifier that is not trained here. It has no substitute, since none can be trained the way it was."""
+#: The recipe of a defence whose weights come from a file.
+P = TypeVar("P", bound=PretrainedRecipe, default=PretrainedRecipe)
 
-    recipe_type: ClassVar[type[Recipe]] = PretrainedRecipe
+
+class Pretrained(Defense[P]):
+    """A classifier that is not trained here. It has no substitute, since none can be trained the way it was."""
 
     @classmethod
     def configure(cls, *scopes: str, **overrides: Any) -> Recipe:
@@ -91,7 +94,7 @@ class Pretrained(Defense):
                 f"{cls.card.name} builds a network without weights; add --weights FILE.safetensors, or derive it "
                 "from benchbox.Defense to have it trained here"
             )
-        return announced(Path(recipe.weights).expanduser(), shelf)
+        return weights_file(Path(recipe.weights).expanduser(), shelf)
 
     @classmethod
     def identity(cls, recipe: PretrainedRecipe, file: Path) -> dict[str, Any]:
@@ -147,7 +150,7 @@ class Checkpoint(Pretrained):
 
     factory: ClassVar[Callable[[], nn.Module]]
 
-    def __init__(self, recipe: Recipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
+    def __init__(self, recipe: PretrainedRecipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         super().__init__(recipe, images)
         name = self.card.name
         try:
@@ -177,7 +180,7 @@ def from_factory(factory: Callable[[], nn.Module], name: str) -> type[Checkpoint
     return FromFactory
 
 
-def announced(file: Path, shelf: Shelf) -> Path:
+def weights_file(file: Path, shelf: Shelf) -> Path:
     """The path of weights that can be read; a pickle is named to the user.
 
     Raises:
@@ -193,7 +196,7 @@ def announced(file: Path, shelf: Shelf) -> Path:
     return file
 
 
-def read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, without the prefix that wrappers of torch add.
 
     Raises:
@@ -227,7 +230,7 @@ def fill(module: nn.Module, file: Path) -> None:
     Raises:
         ArtifactError: The first key that is missing, that has another shape, or that nobody wants.
     """
-    found, wanted = read(file), module.state_dict()
+    found, wanted = read_weights(file), module.state_dict()
     remedy = "build the network the weights were saved from"
     for key, value in wanted.items():
         if key not in found:

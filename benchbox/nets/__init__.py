@@ -17,6 +17,7 @@ from torch import nn
 
 from benchbox.domain import ImageSpec
 from benchbox.errors import RequestError, unknown
+from benchbox.nets.normalize import Normalize as Normalize
 
 NAMES = ("lenet5", "smallcnn", "resnet18", "densenet121", "wrn-28-10")
 
