@@ -16,24 +16,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
+    from benchbox.analysis.background import Background
     from benchbox.analysis.comparison import Comparison
-    from benchbox.analysis.known import Known
-    from benchbox.analysis.records import Row, Table
+    from benchbox.analysis.table import Row, Table
     from benchbox.domain import Evidence
+    from benchbox.report.document import Document, Section
     from benchbox.store import Records
 
-#: A text has no edge to wrap a table at.
-WIDTH = 200
 
-
-def known_of(evidence: Sequence[Evidence], store: Records) -> Known:
+def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
     """What was noted of the defences when they were run, their audits, and how all weights were trained."""
-    from benchbox.analysis.known import Known
+    from benchbox.analysis.background import Background
 
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
-    return Known(
+    return Background(
         purifiers=[name for name, kind in noted.items() if kind.get("purifies")],
         oracles=[name for name, kind in noted.items() if not kind.get("deployable", True)],
         randomized=[name for name, kind in noted.items() if kind.get("randomized")],
@@ -45,19 +43,32 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Known:
 class _Shown:
     """Shows itself: as text in Python, as a table in a notebook."""
 
-    def table(self, format: str = "terminal") -> str:
+    def document(self) -> Document:
+        """What it has to say, for every format."""
         raise NotImplementedError
+
+    def table(self, format: str = "terminal") -> str:
+        """The report as text.
+
+        Args:
+            format: `terminal`, `markdown`, `latex`, `html`, `csv` or `json`.
+
+        Raises:
+            RequestError: There is no such format.
+        """
+        from benchbox import report
+
+        text = report.render(self.document(), format)
+        return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() if format == "terminal" else text
 
     def renderable(self) -> RenderableType:
-        raise NotImplementedError
+        """The report as something `rich` can print."""
+        from benchbox import report
 
-    def _text(self) -> str:
-        from rich.console import Console
+        return report.renderable(self.document())
 
-        console = Console(width=WIDTH, file=io.StringIO(), highlight=False, markup=False, emoji=False)
-        console.print(self.renderable())
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines()).rstrip()
+    def _repr_html_(self) -> str:
+        return "".join(map(_html, self.document().sections)) or "<p>nothing is stored</p>"
 
     def to_dataframe(self) -> pd.DataFrame:
         """Every number with what is needed to trust it; the columns are those of the CSV report."""
@@ -84,14 +95,14 @@ class Result(_Shown):
     """
 
     evidence: tuple[Evidence, ...]
-    known: Known
+    known: Background
     store: str
     failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[Table]:
         """One for each data set, ball and list of images."""
-        from benchbox.analysis.table import build
+        from benchbox.analysis.leaderboard import build
 
         return build(self.evidence, self.known)
 
@@ -119,24 +130,18 @@ class Result(_Shown):
             raise RequestError(f"nothing is known of {row.label} on clean images; print the result to see why")
         return row.clean.score.percent / 100
 
-    def table(self, format: str = "terminal") -> str:
-        """The report as text.
+    def document(self, against: str | None = None) -> Document:
+        """The leaderboard, for every format.
 
         Args:
-            format: `terminal`, `markdown`, `latex`, `html`, `csv` or `json`.
+            against: Name, label or digest of the defence that every other is compared with.
 
         Raises:
-            RequestError: There is no such format.
+            RequestError: There is nothing or too much to compare with.
         """
         from benchbox import report
 
-        return report.render(self.evidence, format, self.known) if format != "terminal" else self._text()
-
-    def renderable(self) -> RenderableType:
-        """The report as something `rich` can print."""
-        from benchbox import report
-
-        return report.terminal(self.evidence, self.known)
+        return report.tabulate(self.evidence, self.known, against=against)
 
     def images(self, attack: str, access: str | None = None, defense: str | None = None) -> NDArray[np.float32]:
         """Adversarial images (N, C, H, W), float32 in [0, 1], in the order of the sample list.
@@ -182,9 +187,6 @@ class Result(_Shown):
             raise RequestError(f"{len(rows)} rows are there ({named or 'none'}); use to_dataframe() or table()")
         return rows[0]
 
-    def _repr_html_(self) -> str:
-        return "".join(_html(table) for table in self.tables) or "<p>nothing is stored</p>"
-
 
 @dataclass(frozen=True, repr=False)
 class Compared(_Shown):
@@ -196,27 +198,11 @@ class Compared(_Shown):
 
     comparisons: tuple[Comparison, ...]
 
-    def table(self, format: str = "terminal") -> str:
-        """The comparison as text.
-
-        Args:
-            format: `terminal`, `markdown`, `csv` or `json`.
-
-        Raises:
-            RequestError: There is no such format.
-        """
+    def document(self) -> Document:
+        """The comparison, for every format."""
         from benchbox.report import comparison
 
-        return comparison.render(self.comparisons, format) if format != "terminal" else self._text()
-
-    def renderable(self) -> RenderableType:
-        """The comparison as something `rich` can print."""
-        from benchbox.report import comparison
-
-        return comparison.terminal(self.comparisons)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.table())}</pre>"
+        return comparison.document(self.comparisons)
 
 
 def _is(item: Evidence, attack: str, access: str | None, defense: str | None) -> bool:
@@ -246,15 +232,18 @@ def _fate(item: Evidence) -> dict[str, Any]:
     }
 
 
-def _html(table: Table) -> str:
-    """A table as a notebook shows it: the same words as everywhere, the notes below."""
+def _html(section: Section) -> str:
+    """A section as a notebook shows it: the same words as everywhere, the notes below."""
     import pandas as pd
 
-    columns: dict[Any, list[str]] = {("", "#"): [row.place for row in table.rows]}
-    columns["", "clean"] = [row.clean.figure for row in table.rows]
-    columns["", "robust"] = [row.headline for row in table.rows]
-    for column in table.columns:
-        columns[str(column.access), column.attack] = [row.entries[column].figure for row in table.rows]
-    frame = pd.DataFrame(columns, index=[row.label for row in table.rows])
-    said = "".join(f"<p>{html.escape(text)}</p>" for text in (*table.remarks, *table.notes))
-    return f"<p><b>{html.escape(table.title)}</b></p>{frame.to_html(border=0)}{said}"
+    said = [f"<p><b>{html.escape(section.title)}</b></p>"]
+    for grid in section.grids:
+        columns = {
+            (column.group, column.title): [row[i].text for row in grid.rows]
+            for i, column in enumerate(grid.columns)
+            if i != grid.head
+        }
+        frame = pd.DataFrame(columns, index=[row[grid.head].text for row in grid.rows])
+        said.append(frame.to_html(border=0))
+    lines = (*section.notes, *section.sentences, *section.remarks)
+    return "".join([*said, *(f"<p>{html.escape(line)}</p>" for line in lines)])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from benchbox.analysis import table
-from benchbox.analysis.known import NOTHING, Known
-from benchbox.analysis.records import Row, Table
+from benchbox import report
+from benchbox.analysis import leaderboard
+from benchbox.analysis.background import NOTHING, Background
+from benchbox.analysis.table import Row, Table
 from benchbox.domain import Access, Cell, Evidence, Outcome, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.report.leaderboard import document as leaderboard_document
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 N = 100
@@ -83,8 +85,8 @@ def failed(item: Evidence, error: str) -> Evidence:
     return replace(unfinished(item, 0), status="failed", error=error)
 
 
-def only(items: list[Evidence], known: Known = NOTHING, *, against: str | None = None) -> Table:
-    (found,) = table.build(items, known, against=against)
+def only(items: list[Evidence], known: Background = NOTHING, *, against: str | None = None) -> Table:
+    (found,) = leaderboard.build(items, known, against=against)
     return found
 
 
@@ -94,3 +96,25 @@ def percent(found: Row) -> float | None:
 
 def row(found: Table, label: str) -> Row:
     return next(r for r in found.rows if r.label == label)
+
+
+def rendered(
+    items: Sequence[Evidence],
+    format: str,
+    known: Background | None = None,
+    *,
+    against: str | None = None,
+    **options: Any,
+) -> str:
+    """The leaderboard of some evidence in a format."""
+    return report.render(report.tabulate(items, known, against=against), format, **options)
+
+
+def small_print(table: Table) -> tuple[str, ...]:
+    """The sentences under a table."""
+    return tuple(leaderboard_document([table]).sections[0].remarks)
+
+
+def footnotes(table: Table) -> tuple[str, ...]:
+    """What its numbers refer to."""
+    return tuple(leaderboard_document([table]).sections[0].notes)

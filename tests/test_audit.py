@@ -224,8 +224,8 @@ def line(check) -> str:
 
 
 def test_an_audit_inside_another_ball_says_nothing_of_a_table():
-    from benchbox.analysis import table
-    from benchbox.analysis.known import Known
+    from benchbox.analysis import leaderboard
+    from benchbox.analysis.background import Background
 
     cells = _stored().cells
     (artifact,) = {cell.cell.artifact for cell in cells}
@@ -233,7 +233,7 @@ def test_an_audit_inside_another_ball_says_nothing_of_a_table():
     def badge(epsilon):
         told = {"counts": {}, "integrity": ["A2"], "masking": [], "attack": []}
         record = {"summary": told, "threat": {"norm": "linf", "epsilon": epsilon}}
-        (only,) = table.build(cells, Known(audits={artifact: record}))[0].rows
+        (only,) = leaderboard.build(cells, Background(audits={artifact: record}))[0].rows
         return only.rank, str(only.badge)
 
     assert badge(THREAT.epsilon) == (None, "withdrawn A2")

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rows import BPDA, CHROMIUM, GRAY, SAMPLES, THREAT, WHITE, evidence, first
+from rows import BPDA, CHROMIUM, GRAY, SAMPLES, THREAT, WHITE, evidence, first, rendered, small_print
 
 from benchbox import report
-from benchbox.analysis import table
+from benchbox.analysis import leaderboard
+from benchbox.analysis.background import Background
 from benchbox.analysis.badge import badge
-from benchbox.analysis.known import Known
 
 TEXT = ("terminal", "markdown", "html", "latex", "csv", "json")
 #: What each kind of finding makes of a badge.
@@ -66,9 +66,9 @@ def audits() -> dict[str, dict[str, Any]]:
 
 def shown(format: str, **options: Any) -> str:
     if format != "terminal":
-        return report.render(cells(), format, Known(audits=audits()), **options)
+        return rendered(cells(), format, Background(audits=audits()), **options)
     console = Console(width=160, record=True, file=io.StringIO(), color_system=None)
-    console.print(report.terminal(cells(), Known(audits=audits()), **options))
+    console.print(report.renderable(report.tabulate(cells(), Background(audits=audits()), **options)))
     return console.export_text()
 
 
@@ -79,7 +79,7 @@ def test_the_worst_finding_makes_the_badge(text: str, verdicts: dict[str, list[s
 
 def test_no_audit_is_said_and_not_left_blank() -> None:
     assert str(badge(None)) == "not audited"
-    assert all(str(row.badge) == "not audited" for row in table.build(cells())[0].rows)
+    assert all(str(row.badge) == "not audited" for row in leaderboard.build(cells())[0].rows)
 
 
 @pytest.mark.parametrize("format", TEXT)
@@ -107,21 +107,21 @@ def test_every_format_shows_every_badge(format: str, options: dict[str, str]) ->
 
 
 def test_what_is_withdrawn_has_no_rank_and_what_is_masked_has_one_and_a_mark() -> None:
-    rows = {row.label: row for row in table.build(cells(), Known(audits=audits()))[0].rows}
+    rows = {row.label: row for row in leaderboard.build(cells(), Background(audits=audits()))[0].rows}
     assert rows["broken"].rank is None
     assert rows["masked"].rank == 1
     assert rows["masked"].headline.endswith("‡")
     assert "‡" not in rows["good"].headline
     # The failing check's sentence is in the small print, and that of a warning is not.
-    remarks = table.build(cells(), Known(audits=audits()))[0].remarks
+    remarks = small_print(leaderboard.build(cells(), Background(audits=audits()))[0])
     assert any(remark.startswith("masked, B1: B1 saw") for remark in remarks)
     assert not any("B6 saw" in remark for remark in remarks)
 
 
 def test_a_purifier_is_told_what_sets_its_number() -> None:
     pure = cells()[3:]
-    (found,) = table.build(pure, Known(audits={pure[0].cell.artifact: record()}))
-    assert "pure: set by white-box pgd." in found.remarks
+    (found,) = leaderboard.build(pure, Background(audits={pure[0].cell.artifact: record()}))
+    assert "pure: set by white-box pgd." in small_print(found)
     assert str(found.rows[0].set_by) == "white-box pgd"  # gray-box and bpda leave as much, and know less
 
 
@@ -142,8 +142,8 @@ def test_a_browser_shows_the_badges(tmp_path: Any) -> None:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    for state, said in (("withdrawn", "withdrawn A2"), ("masking", "masking B1 B3"), ("warned", "1 WARN B6")):
-        assert f'<span class="badge {state}"' in done.stdout
+    for tone, said in (("bad strong", "withdrawn A2"), ("bad", "masking B1 B3"), ("doubt", "1 WARN B6")):
+        assert f'<span class="badge {tone}"' in done.stdout
         assert f">{said}</span>" in done.stdout
     assert 'title="set by white-box pgd\nB1: B1 saw 50 % &amp; &lt;i&gt;' in done.stdout.replace(
         "<i>", "&lt;i&gt;"
@@ -152,10 +152,10 @@ def test_a_browser_shows_the_badges(tmp_path: Any) -> None:
 
 def test_a_wide_interval_gives_a_group_and_no_place() -> None:
     # 60 of 100 is ± 9.9 points, 990 of 1000 is ± 0.7.
-    (wide,) = table.build([evidence("good", WHITE, "pgd", 60)])[0].rows
+    (wide,) = leaderboard.build([evidence("good", WHITE, "pgd", 60)])[0].rows
     assert (wide.rank, wide.place) == (1, "≈1")
     samples = replace(SAMPLES, indices=tuple(range(1000)))
-    (narrow,) = table.build(
+    (narrow,) = leaderboard.build(
         [evidence("good", WHITE, "pgd", first(990, 1000), clean=first(1000, 1000), samples=samples)]
     )[0].rows
     assert narrow.place == "1"
@@ -168,24 +168,24 @@ def trained(name: str, *robust: int) -> list[Any]:
 
 
 def test_several_trainings_are_summed_up_with_the_seed_as_the_unit() -> None:
-    found = table.build([*trained("a", 50, 52, 54), *trained("b", 70, 72, 74)], against="a")[0]
+    found = leaderboard.build([*trained("a", 50, 52, 54), *trained("b", 70, 72, 74)], against="a")[0]
     # Both sides have standard deviation 2, so t = 20 / sqrt(8 / 3) = 12.2 with 4 degrees of freedom.
     assert any(
         said.startswith(
             "b over 3 training seeds: robust 72.0 on average, standard deviation 2.0, lowest 70.0; +20.0"
         )
         and said.endswith("to a with the training as the unit, significant (Welch's t, p = 0.00026).")
-        for said in found.remarks
+        for said in small_print(found)
     )
     assert found.against == "a (mean of 3 trainings)"
     versus = {row.label: row.versus for row in found.rows}
     assert versus["a (seed 0)"] is None
     assert versus["b (seed 0)"] is not None
     assert versus["b (seed 0)"].difference == pytest.approx(18)
-    summed = json.loads(report.render(trained("a", 50, 52, 54), "json"))["tables"][0]["trainings"]
+    summed = json.loads(rendered(trained("a", 50, 52, 54), "json"))["tables"][0]["trainings"]
     assert summed == [{"label": "a", "training_seeds": [0, 1, 2], "mean": 52.0, "sd": 2.0, "min": 50.0}]
 
 
 def test_two_trainings_say_nothing_of_their_spread() -> None:
-    remarks = table.build([*trained("a", 50, 52), *trained("b", 70, 72)], against="a")[0].remarks
+    remarks = small_print(leaderboard.build([*trained("a", 50, 52), *trained("b", 70, 72)], against="a")[0])
     assert any("b over 2 training seeds" in said and "fewer than 3" in said for said in remarks)

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from rows import GRAY, WHITE, evidence, failed, only, row, unfinished
+from rows import GRAY, WHITE, evidence, failed, only, rendered, row, small_print, unfinished
 
 from benchbox import Attack, ThreatModel, View, report
-from benchbox.analysis import stats
+from benchbox.analysis import worst_case
+from benchbox.analysis.background import Background
 from benchbox.analysis.compare import compare
 from benchbox.analysis.control import LEVEL
-from benchbox.analysis.known import Known
-from benchbox.analysis.records import Column
+from benchbox.analysis.table import Column
 from benchbox.contract import registry
 from benchbox.contract.view import MEAN_GRADIENT
 from benchbox.domain import Evidence
 from benchbox.draws import Draws
+from benchbox.report import comparison
 
 ATTACKS = registry.attacks()
 
@@ -55,7 +56,7 @@ def test_a_defence_whose_null_row_agrees_is_ranked_and_says_so() -> None:
     assert honest.control.verdict == "agrees"
     assert honest.rank == 1
     assert honest.control.difference == pytest.approx(100 * (rolled(0.9, 2).mean() - CLEAN.mean()))
-    assert any(text.startswith("dice: null attack agrees") for text in found.remarks)
+    assert any(text.startswith("dice: null attack agrees") for text in small_print(found))
 
 
 def test_a_defence_whose_null_row_differs_is_withheld() -> None:
@@ -86,14 +87,14 @@ def test_a_missing_control_is_not_a_pass(items: list[Evidence], verdict: str, sa
     assert (one.control.verdict, one.rank) == (verdict, None)
     assert one.robust is not None
     assert one.headline == f"{one.robust}§"
-    assert any(said in text for text in found.remarks)
+    assert any(said in text for text in small_print(found))
     assert row(found, "none").rank == 1
 
 
 def test_one_draw_of_a_defence_that_is_known_to_be_randomised_needs_a_control_too() -> None:
     item = evidence("dice", GRAY, "pgd", 40)
     assert only([item]).rows[0].control is None
-    control = only([item], Known(randomized={"dice"})).rows[0].control
+    control = only([item], Background(randomized={"dice"})).rows[0].control
     assert control is not None
     assert control.verdict == "not run"
 
@@ -126,9 +127,9 @@ def test_the_control_is_no_attack() -> None:
 
 def printed(items: list[Evidence], format_: str) -> str:
     if format_ != "terminal":
-        return report.render(items, format_)
+        return rendered(items, format_)
     console = Console(width=400, file=io.StringIO(), highlight=False)
-    console.print(report.terminal(items))
+    console.print(report.renderable(report.tabulate(items)))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -147,7 +148,7 @@ def test_every_format_says_withheld_and_why(format_: str) -> None:
 
 
 def test_csv_and_json_hold_the_control() -> None:
-    lines = list(csv.DictReader(io.StringIO(report.render(BROKEN, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(rendered(BROKEN, "csv"))))
     (null,) = [line for line in lines if line["measure"] == "null"]
     assert (null["status"], null["attack"], null["key"]) == ("differs", "null", BROKEN[1].cell.key)
     assert float(null["difference"]) == pytest.approx(100 * (rolled(0.8, 2).mean() - CLEAN.mean()))
@@ -157,21 +158,21 @@ def test_csv_and_json_hold_the_control() -> None:
     assert (robust["status"], robust["percent"]) == ("withheld", "")
     assert "withheld" in robust["error"]
 
-    (one,) = json.loads(report.render(BROKEN, "json"))["tables"][0]["rows"]
+    (one,) = json.loads(rendered(BROKEN, "json"))["tables"][0]["rows"]
     assert one["robust"]["score"] is None
     assert one["withheld"].startswith("withheld: ")
     assert (one["null"]["verdict"], one["null"]["cells"][0]["key"]) == ("differs", BROKEN[1].cell.key)
-    (one,) = json.loads(report.render(HONEST, "json"))["tables"][0]["rows"]
+    (one,) = json.loads(rendered(HONEST, "json"))["tables"][0]["rows"]
     assert (one["withheld"], one["null"]["verdict"]) == (None, "agrees")
 
 
 def test_a_comparison_says_what_the_control_says() -> None:
     for items, said in ((BROKEN, "dice: withheld: "), ([dice()], "dice: the null attack was not run")):
         (found,) = compare([*items, NONE], "dice", "none")
-        assert found.notes[0].startswith(said)
+        assert any(text.startswith(said) for text in comparison.remarks(found))
         assert not any("null" in str(pair.column) for pair in found.pairs)
     (found,) = compare([*HONEST, NONE], "dice", "none")
-    assert not any("null" in note for note in found.notes)
+    assert not any("null" in note for note in comparison.remarks(found))
 
 
 # --- one fixed seed ------------------------------------------------------------------------------------------
@@ -180,9 +181,9 @@ def test_a_comparison_says_what_the_control_says() -> None:
 def test_the_statistics_of_three_draws() -> None:
     right = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0]], bool)
     predictions = np.where(right, 0, 1)
-    assert stats.fixed_seed(right).tolist() == [True, True, False, False, True]
-    assert stats.worst_of_r(right).tolist() == [True, False, False, False, False]
-    vote = stats.majority_vote(predictions, np.zeros(5, np.int64))
+    assert worst_case.fixed_seed(right).tolist() == [True, True, False, False, True]
+    assert worst_case.worst_of_r(right).tolist() == [True, False, False, False, False]
+    vote = worst_case.majority_vote(predictions, np.zeros(5, np.int64))
     assert vote.tolist() == [True, False, True, False, True]
 
 
@@ -193,9 +194,9 @@ def test_the_fixed_seed_stands_beside_vote_and_worst_of_r() -> None:
         "worst_of_r": 100 * right.all(1).mean(),
         "majority_vote": 100 * (right.sum(1) >= 6).mean(),
     }
-    lines = csv.DictReader(io.StringIO(report.render(HONEST, "csv")))
+    lines = csv.DictReader(io.StringIO(rendered(HONEST, "csv")))
     (line,) = [line for line in lines if line["measure"] == "cell"]
-    (one,) = json.loads(report.render(HONEST, "json"))["tables"][0]["rows"]
+    (one,) = json.loads(rendered(HONEST, "json"))["tables"][0]["rows"]
     (cell,) = one["entries"][0]["cells"]
     for name in ("fixed_seed", "worst_of_r"):
         assert float(line[name]) == cell[name] == pytest.approx(expected[name])
@@ -208,9 +209,9 @@ def test_the_fixed_seed_stands_beside_vote_and_worst_of_r() -> None:
 
 def test_the_averaging_is_exported() -> None:
     item = dice(averaging=MEAN_GRADIENT)
-    lines = csv.DictReader(io.StringIO(report.render([item], "csv")))
+    lines = csv.DictReader(io.StringIO(rendered([item], "csv")))
     assert [(x["eot"], x["averaging"]) for x in lines if x["measure"] == "cell"] == [("20", MEAN_GRADIENT)]
-    (one,) = json.loads(report.render([item], "json"))["tables"][0]["rows"]
+    (one,) = json.loads(rendered([item], "json"))["tables"][0]["rows"]
     assert one["entries"][0]["cells"][0]["cell"]["averaging"] == MEAN_GRADIENT
 
 

@@ -12,7 +12,7 @@ import pytest
 from commands import Said, refusal
 from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first, unfinished
 
-from benchbox.analysis import curves, table
+from benchbox.analysis import curves, leaderboard
 from benchbox.analysis.survival import Survival, survivals
 from benchbox.domain import Evidence, ThreatModel, ViewSpec
 from benchbox.engine.publish import publish
@@ -35,7 +35,7 @@ def claimed() -> list[Evidence]:
 
 
 def only(items: list[Evidence]) -> Survival:
-    (found,) = survivals(table.build(items))
+    (found,) = survivals(leaderboard.build(items))
     return found
 
 
@@ -123,7 +123,7 @@ def test_what_is_withheld_is_not_shown() -> None:
 
     assert only([drawn("pgd", 50), drawn("null", 97)]).dots
     cells = [drawn("pgd", 50), drawn("null", 10)]
-    assert list(survivals(table.build(cells))) == []
+    assert list(survivals(leaderboard.build(cells))) == []
 
 
 def test_equal_results_give_equal_files(tmp_path: Path) -> None:

@@ -113,14 +113,15 @@ def test_cells_of_an_older_store_are_judged_as_if_they_had_been_recorded() -> No
 #: Words that are also names: what they mean here, by file.
 OTHER_MEANINGS = {
     ("contract/ascent.py", "none"),  # torch's reduction
-    ("report/comparison.py", "none"),  # an empty list, in words
+    ("report/document.py", "none"),  # an empty list, in words
     ("cli/diff.py", "none"),
+    ("result.py", "none"),
     ("cli/show.py", "none"),
     ("audit/probes/gradients.py", "noise"),  # a random stream
     ("provenance.py", "torchattacks"),  # packages
     ("cli/doctor.py", "torchattacks"),
     ("cli/doctor.py", "robustbench"),
-    ("report/plain.py", "null"),  # a measure in CSV
+    ("report/leaderboard_record.py", "null"),  # a measure in CSV
 }
 
 

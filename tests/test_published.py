@@ -14,10 +14,10 @@ from evidence import CELL, RANDOM, outcome
 
 from benchbox import report
 from benchbox.cli import main
-from benchbox.cli.report import known_of
 from benchbox.domain import Access, Cell, Outcome
 from benchbox.engine.publish import publish
 from benchbox.errors import StoreError
+from benchbox.result import known_of
 from benchbox.store import Published, Store
 from benchbox.store import published as format_
 from benchbox.store.packing import pack, pack_predictions, unpack, unpack_predictions
@@ -81,7 +81,7 @@ def file(store: Store, tmp_path: Path) -> Path:
 def test_reports_of_the_file_are_those_of_the_store(store: Store, file: Path, kind: str) -> None:
     with Published.open(file) as published:
         texts = [
-            report.render(found, kind, known_of(found, source))
+            report.render(report.tabulate(found, known_of(found, source)), kind)
             for source in (store, published)
             for found in [source.evidence()]
         ]

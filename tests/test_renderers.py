@@ -21,22 +21,22 @@ from rows import (
     WHITE,
     evidence,
     failed,
+    rendered,
 )
 
 from benchbox import report
-from benchbox.analysis.known import Known
-from benchbox.analysis.records import Row
+from benchbox.analysis.background import Background
 from benchbox.domain import Cell, Evidence, digest
 from benchbox.errors import RequestError
 from benchbox.report import latex
+from benchbox.report.document import Grid
 
 NASTY = "<script>alert(1)</script> & 50%_$ #{x}~^\\|`*"
 
 
 def test_terminal_fits_120_columns(both: list[Evidence]) -> None:
     console = Console(width=120, record=True, file=io.StringIO(), color_system=None)
-    console.print(report.terminal(both[:3]))  # twice: the function must survive the import of its module
-    console.print(report.terminal(both))
+    console.print(report.renderable(report.tabulate(both)))
     text = console.export_text()
     assert "mnist, L∞ ε = 0.3, the first 100 test images" in text
     assert "10.0 [4.9, 17.6]" in text
@@ -45,14 +45,14 @@ def test_terminal_fits_120_columns(both: list[Evidence]) -> None:
 
 
 def test_markdown_shows_every_access(both: list[Evidence]) -> None:
-    text = report.render(both, "markdown")
+    text = rendered(both, "markdown")
     assert "| ≈1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text
     assert "**transfer**" in text
     assert "= 40.0" in text
 
 
 def test_csv_has_a_line_for_every_number(both: list[Evidence]) -> None:
-    lines = list(csv.DictReader(io.StringIO(report.render(both, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(rendered(both, "csv"))))
     stand_ins = [x for x in lines if x["measure"] == "cell" and x["access"] == "bpda"]
     assert {(x["stand_in"], float(x["percent"])) for x in stand_ins} == {("exact", 60.0), ("identity", 80.0)}
     assert {x["key"] for x in lines} >= {item.cell.key for item in both}
@@ -61,7 +61,7 @@ def test_csv_has_a_line_for_every_number(both: list[Evidence]) -> None:
 
 
 def test_json_holds_cells_and_provenance(both: list[Evidence]) -> None:
-    rows = json.loads(report.render(both, "json"))["tables"][0]["rows"]
+    rows = json.loads(rendered(both, "json"))["tables"][0]["rows"]
     cells = {cell["key"]: cell for r in rows for entry in r["entries"] for cell in entry["cells"]}
     for item in both:
         assert Cell.from_dict(cells[item.cell.key]["cell"]) == item.cell
@@ -76,14 +76,14 @@ def test_json_says_how_the_weights_were_trained(both: list[Evidence]) -> None:
         digest(base): {"training": base, "seconds": 3.0},
         "of another table": {"training": {"base": None}, "seconds": 1.0},
     }
-    (found,) = json.loads(report.render(both, "json", Known(cards=cards)))["tables"]
+    (found,) = json.loads(rendered(both, "json", Background(cards=cards)))["tables"]
     assert found["weights"] == {name: cards[name] for name in (target, digest(base))}
-    (unknown,) = json.loads(report.render(both, "json"))["tables"]
+    (unknown,) = json.loads(rendered(both, "json"))["tables"]
     assert unknown["weights"] == {}
 
 
 def test_json_keeps_a_number_whose_column_is_left_out(both: list[Evidence]) -> None:
-    none = json.loads(report.render(both, "json"))["tables"][0]["rows"][1]
+    none = json.loads(rendered(both, "json"))["tables"][0]["rows"][1]
     fgsm = next(e for e in none["entries"] if e["access"] == "gray-box" and e["attack"] == "fgsm")
     assert fgsm["status"] == "same"
     assert fgsm["cells"][0]["cell"]["access"] == "white-box"
@@ -91,19 +91,18 @@ def test_json_keeps_a_number_whose_column_is_left_out(both: list[Evidence]) -> N
 
 def test_an_unknown_format_is_refused(both: list[Evidence]) -> None:
     with pytest.raises(RequestError, match="did you mean markdown"):
-        report.render(both, "markdwn")
+        rendered(both, "markdwn")
 
 
 @pytest.mark.parametrize("format", report.FORMATS)
 def test_no_evidence_is_no_error(format: str) -> None:
-    assert report.render([], format)
+    assert rendered([], format)
 
 
 def test_templates_refuse_what_is_not_defined(monkeypatch: pytest.MonkeyPatch, both: list[Evidence]) -> None:
-    monkeypatch.delattr(Row, "headline")
-    for format in ("html", "latex"):
-        with pytest.raises(UndefinedError, match="headline"):
-            report.render(both, format)
+    monkeypatch.delattr(Grid, "groups")
+    with pytest.raises(UndefinedError, match="groups"):
+        rendered(both, "html")
 
 
 class Reader(HTMLParser):
@@ -140,7 +139,7 @@ def nasty() -> list[Evidence]:
 
 
 def test_html_is_one_well_formed_file_that_escapes_everything() -> None:
-    page = report.render(nasty(), "html")
+    page = rendered(nasty(), "html")
     reader = Reader()
     reader.feed(page)
     assert reader.depth == []
@@ -154,14 +153,14 @@ def test_html_is_one_well_formed_file_that_escapes_everything() -> None:
 
 def test_html_tooltips_say_where_a_number_comes_from(both: list[Evidence]) -> None:
     reader = Reader()
-    reader.feed(report.render(both, "html"))
+    reader.feed(rendered(both, "html"))
     tips = "\n".join(value or "" for name, value in reader.attributes if name == "title")
     for item in both:
         assert f"cell {item.cell.key[:16]}, commit abc123, 1.5 s" in tips
 
 
 def test_markdown_escapes() -> None:
-    text = report.render(nasty(), "markdown")
+    text = rendered(nasty(), "markdown")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     header, *rows = [line for line in text.splitlines() if line.startswith("| ")][:4]
@@ -173,7 +172,7 @@ def test_latex_escapes() -> None:
         r"50\%\_\$ \#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} \& -{}-"
     )
     assert latex.escape("L∞ ε – 漢\nx") == r"L$_\infty$ $\varepsilon$ -- (U+6F22) x"
-    fragment = report.render(nasty(), "latex")
+    fragment = rendered(nasty(), "latex")
     assert "documentclass" not in fragment
     assert "<script>" not in fragment
 
@@ -181,10 +180,10 @@ def test_latex_escapes() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path: Path, both: list[Evidence]) -> None:
     for name, text in (
-        ("both", report.render(both, "latex", standalone=True)),
-        ("nasty", report.render(nasty(), "latex", standalone=True)),
-        ("empty", report.render([], "latex", standalone=True)),
-        ("fragment", _document(report.render(nasty(), "latex"))),
+        ("both", rendered(both, "latex", standalone=True)),
+        ("nasty", rendered(nasty(), "latex", standalone=True)),
+        ("empty", rendered([], "latex", standalone=True)),
+        ("fragment", _document(rendered(nasty(), "latex"))),
     ):
         (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
@@ -200,7 +199,7 @@ def _document(fragment: str) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_html_opens_in_a_browser(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(report.render(nasty(), "html"), encoding="utf-8")
+    page.write_text(rendered(nasty(), "html"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -210,8 +209,8 @@ def test_html_opens_in_a_browser(tmp_path: Path) -> None:
 
 def test_reports_need_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, benchbox.report as r, benchbox.analysis.table, benchbox.report.console;"
-        "[r.render([], f) for f in r.FORMATS];"
+        "import sys, benchbox.report as r, benchbox.analysis.leaderboard;"
+        "[r.render(r.tabulate([]), f) for f in r.FORMATS];"
         "print(sorted({'torch', 'sqlalchemy', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,15 +17,17 @@ from rows import (
     evidence,
     failed,
     first,
+    footnotes,
     only,
     percent,
     row,
+    small_print,
     unfinished,
 )
 
-from benchbox.analysis import paper, table
-from benchbox.analysis.known import Known
-from benchbox.analysis.records import Column
+from benchbox.analysis import leaderboard, paper
+from benchbox.analysis.background import Background
+from benchbox.analysis.table import Column
 from benchbox.domain import Access, Evidence, Outcome, ThreatModel
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -107,19 +109,19 @@ def test_a_defence_without_purifier_shows_its_number_under_every_access(both: li
     assert none.entries[Column(TRANSFER, "pgd")].figure == "2.0"
     assert Column(WHITE, "fgsm") not in found.columns
     assert none.missing == ()
-    assert any(remark.startswith("=: same model") for remark in found.remarks)
+    assert any(remark.startswith("=: same model") for remark in small_print(found))
 
 
 def test_a_purifier_is_never_credited_with_an_access_nobody_ran(both: list[Evidence]) -> None:
     items = [*both, evidence("sponge", WHITE, "pgd", 5)]
-    known = row(only(items, Known(purifiers={"sponge"})), "sponge")
+    known = row(only(items, Background(purifiers={"sponge"})), "sponge")
     assert known.entries[Column(GRAY, "pgd")].figure == "n/r"
     assert known.headline == "5.0†"
 
 
 def test_rows_are_ranked_by_the_worst_case_and_oracles_are_not() -> None:
     items = [evidence("a", right=10), evidence("b", right=90), evidence("c", right=10), evidence("god", right=99)]
-    found = only(items, Known(oracles={"god"}))
+    found = only(items, Background(oracles={"god"}))
     assert [(r.label, r.rank) for r in found.rows] == [("b", 1), ("a", 2), ("c", 2), ("god", None)]
 
 
@@ -138,7 +140,7 @@ def test_an_attack_that_stopped_where_nothing_was_left_to_break_costs_no_rank() 
     zero = [evidence("a", right=0), unfinished(evidence("a", attack="cw"), 40)]
     found = only([*zero, evidence("b", right=90), evidence("b", attack="cw", right=90)])
     assert [(r.label, r.rank, r.headline) for r in found.rows] == [("b", 1, "90.0"), ("a", 2, "0.0†")]
-    assert not any("is not ranked" in remark for remark in found.remarks)
+    assert not any("is not ranked" in remark for remark in small_print(found))
 
 
 def test_fewer_attacks_are_marked() -> None:
@@ -146,7 +148,7 @@ def test_fewer_attacks_are_marked() -> None:
     found = only(items)
     assert row(found, "b").headline == "60.0†"
     assert row(found, "b").entries[Column(WHITE, "cw")].figure == "n/r"
-    assert any(remark.startswith("†") for remark in found.remarks)
+    assert any(remark.startswith("†") for remark in small_print(found))
 
 
 def test_nobody_rises_by_being_attacked_less() -> None:
@@ -202,15 +204,14 @@ def test_attack_seeds_are_united_and_said() -> None:
     found = only([evidence(right=50), evidence(right=~first(10), attack_seed=7)])
     entry = found.rows[0].entries[Column(WHITE, "pgd")]
     assert entry.figure == "40.0"
-    assert found.notes == ("none, white-box pgd: worst case over attack seeds 0, 7.",)
-    assert entry.notes == (1,)
+    assert footnotes(found) == ("none, white-box pgd: worst case over attack seeds 0, 7.",)
 
 
 def test_other_samples_and_other_balls_are_other_tables() -> None:
     item = evidence()
     bigger = replace(item, cell=replace(item.cell, threat=ThreatModel("linf", 0.4)))
     elsewhere = replace(item, cell=replace(item.cell, samples=replace(SAMPLES, digest="e" * 64)))
-    assert len(table.build([item, bigger, elsewhere])) == 3
+    assert len(leaderboard.build([item, bigger, elsewhere])) == 3
 
 
 # --- what went wrong -----------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def test_an_unfinished_cell_is_shown_and_not_counted() -> None:
     assert (entry.status, entry.figure) == ("partial", "0.0…")
     assert percent(found.rows[0]) == 50.0
     assert found.rows[0].headline == "50.0†"
-    assert found.notes == ("none, white-box cw: 40 of 100 images so far; not in the worst case.",)
+    assert footnotes(found) == ("none, white-box cw: 40 of 100 images so far; not in the worst case.",)
 
 
 def test_a_cell_that_says_done_but_lacks_images_is_unfinished() -> None:
@@ -237,7 +238,7 @@ def test_a_failed_cell_says_why() -> None:
     assert found.rows[0].robust is None
     assert found.rows[0].headline == "n/r"
     assert found.rows[0].clean.figure == "n/r"
-    assert found.notes == ("none, white-box pgd: failed: left the ball by 0.1; project.",)
+    assert footnotes(found) == ("none, white-box pgd: failed: left the ball by 0.1; project.",)
 
 
 def test_a_stand_in_that_failed_leaves_the_union_unfinished(both: list[Evidence]) -> None:
@@ -350,4 +351,4 @@ def test_contradictions_are_printed_where_the_number_is() -> None:
     item = evidence(attack="cw")
     item = replace(item, cell=replace(item.cell, samples=samples, threat=ThreatModel("linf", 8 / 255)))
     told = "baseline, cifar10, cw: Table 1 prints 7.41, Table 4 prints 0.00"
-    assert any(told in remark for remark in only([item]).remarks)
+    assert any(told in remark for remark in small_print(only([item])))

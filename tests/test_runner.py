@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbox.analysis import table
+from benchbox.analysis import leaderboard
 from benchbox.contract import registry
 from benchbox.contract.view import MEAN_GRADIENT
 from benchbox.domain import NULL_ATTACK, Access
@@ -256,7 +256,7 @@ def test_every_randomised_defence_is_controlled_whatever_was_asked(session):
 
 
 def rows(evidence):
-    (found,) = table.build(list(evidence.values()))
+    (found,) = leaderboard.build(list(evidence.values()))
     return {row.label: row for row in found.rows}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from benchbox.analysis.difference import CellDifference, Flags, RunDifference, compare_runs
+from benchbox.analysis.difference import CellDifference, Changes, RunDifference, compare_runs
 from benchbox.analysis.pairs import ALPHA, holm, mcnemar
 from benchbox.domain import Evidence
 
@@ -58,5 +58,5 @@ def differing(cell: CellDifference) -> int:
     return len({index for flags in _both(cell) for index in (*flags.lost, *flags.won, *flags.otherwise)})
 
 
-def _both(cell: CellDifference) -> tuple[Flags, Flags]:
+def _both(cell: CellDifference) -> tuple[Changes, Changes]:
     return cell.clean, cell.adversarial

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from benchbox.analysis import labels, pairs, stats, welch
+from benchbox.analysis import access, labels, pairs, welch
 from benchbox.analysis.comparison import Comparison, Pair, Scope, Side
-from benchbox.analysis.control import Control, hold, is_null
-from benchbox.analysis.entry import measure, worst_arrays
-from benchbox.analysis.records import Column
+from benchbox.analysis.control import Control, hold
+from benchbox.analysis.score import BOOTSTRAP_SEED, measure
 from benchbox.analysis.selection import Ground, listed, named, trainings
-from benchbox.analysis.table import ONE_MODEL
+from benchbox.analysis.table import Column
+from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_finished, is_null, worst_case
 from benchbox.domain import Access, Evidence
 from benchbox.errors import RequestError
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     #: For each training, the (N, R) arrays of correctness that its worst case is over.
     Arrays = Sequence[Sequence[NDArray[np.bool_]]]
-
-#: Seed of the bootstrap and of the sign flips, so that the same results give the same page.
-SEED = 0
 
 
 def compare(
@@ -47,13 +44,13 @@ def compare(
         a: Name of the first defence, or the first characters of the digest of its weights.
         b: Likewise of the second.
         attacks: Names of the attacks to compare under; empty for all that both have.
-        purifiers: Names of defences known to purify; see `report.table.build`.
+        purifiers: Names of defences known to purify; see `Background.purifiers`.
 
     Raises:
         RequestError: A name is unknown or stands for several recipes, both names are one defence, or the two
             share no sample list or no finished result.
     """
-    purify = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}.union(purifiers)
+    purify = access.purifiers(evidence, purifiers)
     first, second = named(evidence, a), named(evidence, b)
     grounds = [ground for ground in first if ground in second]
     if not grounds:
@@ -96,15 +93,14 @@ class _Asked:
         cells = [
             e for e in self.evidence if not is_null(e) and (not self.attacks or e.cell.attack.name in self.attacks)
         ]
-        return sorted(cells, key=_order)
+        return sorted(cells, key=by_draws)
 
     def controls(self) -> Iterator[Control]:
         """What the null attack says of each training."""
         for artifact in self.trained.values():
-            own = sorted((e for e in self.evidence if e.cell.artifact == artifact), key=_order)
-            reference = next(filter(_finished, own), None)
-            randomized = any(e.cell.scoring_draws > 1 or e.cell.eot > 1 for e in own)
-            control = hold([measure(e) for e in own if is_null(e)], reference, randomized=randomized)
+            own = sorted((e for e in self.evidence if e.cell.artifact == artifact), key=by_draws)
+            reference, dice = next(filter(is_finished, own), None), bool(access.randomized(own))
+            control = hold([measure(e) for e in own if is_null(e)], reference, randomized=dice)
             if control is not None:
                 yield control
 
@@ -116,8 +112,8 @@ class _Asked:
             for item in (own := [e for e in self.chosen if e.cell.artifact == artifact]):
                 label = labels.labelled(item.cell.attack.name, departs[labels.identity(item.cell.attack)])
                 columns[Column(item.cell.access, label)].append(item)
-            done = {column: items for column, items in columns.items() if all(map(_finished, items))}
-            found.append(_Training([e for e in own if _finished(e)], done))
+            done = {column: items for column, items in columns.items() if all(map(is_finished, items))}
+            found.append(_Training([e for e in own if is_finished(e)], done))
         return found
 
 
@@ -133,33 +129,42 @@ class _Bench:
         for i, other in ((0, 1), (1, 0)):
             if self.asked[other].purifier and not self.asked[i].purifier:
                 _same_model(self.trained[i], self._columns(other))
-        self.common = {column: self._attack_seeds(column) for column in self._columns(0) & self._columns(1)}
-        self.common = {c: self.common[c] for c in sorted(self.common, key=_place) if self.common[c]}
+        both = sorted(self._columns(0) & self._columns(1), key=lambda column: column.place)
+        self.common = {column: seeds for column in both if (seeds := self._attack_seeds(column))}
 
     def comparison(self, ground: Ground) -> Comparison:
         """Every comparison on this ground, not yet corrected for one another."""
         indices = np.array(ground.samples.indices)
         scored = all(one.cells for own in self.trained for one in own)
         pairs = [_pair(*parts, indices) for parts in self._parts()] if scored else []
-        sides = [
-            Side(asked.name, asked.evidence[0].cell.defense, asked.trained, asked.purifier) for asked in self.asked
-        ]
-        common = tuple(self.common)
-        return Comparison(*ground, sides[0], sides[1], tuple(pairs), common, 0, tuple(self._notes()))
+        sides = [self._side(0), self._side(1)]
+        return Comparison(*ground, sides[0], sides[1], tuple(pairs), tuple(self.common), 0)
+
+    def _side(self, side: int) -> Side:
+        asked = self.asked[side]
+        return Side(
+            asked.name,
+            asked.evidence[0].cell.defense,
+            asked.trained,
+            asked.purifier,
+            controls=tuple(asked.controls()),
+            unfinished=sum(not is_finished(item) for item in asked.chosen),
+            alone=tuple(self._others(side)),
+        )
 
     def _parts(self) -> Iterator[tuple[Scope, Column | None, Arrays, Arrays]]:
         """What is compared with what."""
-        clean = [[worst_arrays(one.cells[:1], with_clean=True)[1:] for one in own] for own in self.trained]
+        clean = [[[clean_correct(one.cells[0])] for one in own] for own in self.trained]
         yield "clean", None, clean[0], clean[1]
         if not self.common:
             return
-        union = [[_with_clean(_cells(one, self.common)) for one in own] for own in self.trained]
+        union = [[correctness(_cells(one, self.common), with_clean=True) for one in own] for own in self.trained]
         yield "common worst case", None, union[0], union[1]
         if any(self._others(side) for side in (0, 1)):
-            every = [[_with_clean(one.cells) for one in own] for own in self.trained]
+            every = [[correctness(one.cells, with_clean=True) for one in own] for own in self.trained]
             yield "own worst case", None, every[0], every[1]
         for column, shared in self.common.items():
-            under = [[worst_arrays(_cells(one, {column: shared})) for one in own] for own in self.trained]
+            under = [[correctness(_cells(one, {column: shared})) for one in own] for own in self.trained]
             yield "attack", column, under[0], under[1]
 
     def _columns(self, side: int) -> set[Column]:
@@ -172,49 +177,30 @@ class _Bench:
             *({e.cell.attack_seed for e in one.columns[column]} for own in self.trained for one in own)
         )
 
-    def _others(self, side: int) -> list[str]:
+    def _others(self, side: int) -> list[Column]:
         """Columns with finished cells that the other side has nothing to set against."""
         found = []
         for one in self.trained[side]:
             used = {item.cell.key for item in _cells(one, self.common)}
             found += [c for c, items in one.columns.items() if any(item.cell.key not in used for item in items)]
-        return list(map(str, sorted(set(found), key=_place)))
-
-    def _notes(self) -> Iterator[str]:
-        for side, asked in enumerate(self.asked):
-            yield from (f"{asked.name}: {one.sentence}" for one in asked.controls() if one.verdict != "agrees")
-            if count := sum(not _finished(item) for item in asked.chosen):
-                yield f"{asked.name}: {count} unfinished or failed cells are left out."
-            if others := self._others(side):
-                yield f"{asked.name} alone was attacked with {', '.join(others)}: in its own worst case only."
-        counts = [len(asked.trained) for asked in self.asked]
-        if min(counts) >= welch.ENOUGH:
-            yield (
-                f"{counts[0]} and {counts[1]} training seeds: the seed is the unit, and the test Welch's t, "
-                "except where all trainings of each side came out alike."
-            )
-        elif counts != [1, 1]:
-            yield (
-                f"{counts[0]} and {counts[1]} training seeds, fewer than {welch.ENOUGH} on a side: tested over "
-                "images, on the mean over the seeds; this says nothing of the spread between trainings."
-            )
+        return sorted(set(found), key=lambda column: column.place)
 
 
 def _pair(scope: Scope, column: Column | None, a: Arrays, b: Arrays, indices: NDArray[np.int64]) -> Pair:
     """One comparison, not yet corrected for the others."""
-    shares = [np.stack([stats.worst_case(arrays) for arrays in side]) for side in (a, b)]
+    shares = [np.stack([worst_case(arrays) for arrays in side]) for side in (a, b)]
     first, second = (side.mean(axis=0) for side in shares)
     accuracy = [tuple(map(float, side.mean(axis=1))) for side in shares]
     discordance = float(((first - second) ** 2).mean())
     right, other = first > 0.5, second > 0.5
-    verdict = pairs.significance(first, second, SEED)
+    verdict = pairs.significance(first, second, BOOTSTRAP_SEED)
     pair = Pair(
         scope=scope,
         column=column,
         a=accuracy[0],
         b=accuracy[1],
         difference=float((first - second).mean()),
-        interval=pairs.bootstrap(first, second, SEED),
+        interval=pairs.bootstrap(first, second, BOOTSTRAP_SEED),
         p=verdict.p,
         test=verdict.test,
         unit="sample",
@@ -254,13 +240,8 @@ def _same_model(trained: Sequence[_Training], wanted: Collection[Column]) -> Non
     for one in trained:
         for column in wanted:
             own = one.columns.get(Column(Access.WHITE_BOX, column.attack), [])
-            deployed = all(item.cell.view.artifact == item.cell.artifact for item in own)
-            if own and deployed and column.access in ONE_MODEL and column not in one.columns:
+            if access.is_same_model(column.access, own) and column not in one.columns:
                 one.columns[column] = own
-
-
-def _order(evidence: Evidence) -> tuple[int, int, str]:
-    return -evidence.cell.scoring_draws, evidence.cell.attack_seed, evidence.cell.key
 
 
 def _cells(trained: _Training, columns: Mapping[Column, set[int]]) -> list[Evidence]:
@@ -272,15 +253,3 @@ def _cells(trained: _Training, columns: Mapping[Column, set[int]]) -> list[Evide
         if item.cell.attack_seed in shared
     )
     return list({item.cell.key: item for item in found}.values())
-
-
-def _with_clean(cells: Sequence[Evidence]) -> list[NDArray[np.bool_]]:
-    return worst_arrays(cells, with_clean=True)
-
-
-def _finished(evidence: Evidence) -> bool:
-    return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
-
-
-def _place(column: Column) -> tuple[int, tuple[int, str]]:
-    return labels.ACCESSES.index(column.access), labels.attack_place(column.attack)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from benchbox.analysis.control import Control
+from benchbox.analysis.intervals import Interval
 from benchbox.analysis.pairs import ALPHA
-from benchbox.analysis.records import Column
-from benchbox.analysis.stats import Interval
+from benchbox.analysis.table import Column
 from benchbox.domain import SampleList, Spec, ThreatModel
 
 Scope = Literal["clean", "attack", "common worst case", "own worst case"]
@@ -27,12 +28,18 @@ class Side:
         defense: Its recipe.
         trained: Digest of its weights by training seed.
         purifier: Whether the attacker's accesses are different models.
+        controls: What the null attack says of each training, where it says anything.
+        unfinished: How many cells are left out because they are unfinished or failed.
+        alone: Columns that the other side has nothing to set against; in this one's own worst case only.
     """
 
     name: str
     defense: Spec
     trained: Mapping[int, str]
     purifier: bool
+    controls: tuple[Control, ...] = ()
+    unfinished: int = 0
+    alone: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,6 @@ class Comparison:
         pairs: Clean accuracy, the worst cases, then attack by attack.
         common: The attacks both have.
         family: Number of tests that Holm's correction is over, those of other tables included.
-        notes: What was left out, and why.
     """
 
     samples: SampleList
@@ -106,4 +112,3 @@ class Comparison:
     pairs: tuple[Pair, ...]
     common: tuple[Column, ...]
     family: int
-    notes: tuple[str, ...]

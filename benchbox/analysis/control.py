@@ -9,25 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from benchbox.analysis import pairs
-from benchbox.analysis.entry import (
-    BOOTSTRAP_SEED,
-    Measurement,
-    Score,
-    adversarial_correct,
-    clean_correct,
-    describe,
-    union,
-)
-from benchbox.domain import NULL_ATTACK, Evidence
+from benchbox.analysis.score import BOOTSTRAP_SEED, Measurement, Score, union
+from benchbox.analysis.worst_case import adversarial_correct, clean_correct
+from benchbox.domain import Evidence
 
 #: Two sets of draws that differ by chance alone fail the control this often: once in a thousand rows. At the usual
 #: 5 % every twentieth honest defence would be withheld.
 LEVEL = 0.999
 
-Verdict = Literal["agrees", "differs", "unfinished", "not run"]
+Answer = Literal["agrees", "differs", "unfinished", "not run"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class Control:
         test: What p comes from.
     """
 
-    verdict: Verdict
+    verdict: Answer
     measurement: Measurement | None = None
     clean: Score | None = None
     difference: float | None = None
@@ -53,28 +46,6 @@ class Control:
     high: float | None = None
     p: float | None = None
     test: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """What a reader has to know of it, to go after the name of the row."""
-        unsound = "so nothing shows that the scoring is sound; not ranked"
-        if self.measurement is None:
-            return f"the null attack was not run, {unsound}."
-        null = self.measurement.score
-        if null is None or self.clean is None:
-            error = " ".join(self.measurement.evidence.error.split())
-            return f"the null attack is not finished{f' ({error})' if error else ''}, {unsound}."
-        points, low, high = (
-            f"{round(v or 0.0, null.digits) + 0.0:+.{null.digits}f}"
-            for v in (self.difference, self.low, self.high)
-        )
-        found = (
-            f"{null} % with the null attack, which changes no image, against {self.clean} % clean: "
-            f"{points} points, 95 % interval [{low}, {high}], {self.test}, p = {self.p:.2g}"
-        )
-        if self.verdict == "agrees":
-            return f"null attack agrees with the clean accuracy: {found}."
-        return f"withheld: {found}. What is scored is not what is deployed; no number of this row counts."
 
 
 def hold(measurements: Sequence[Measurement], reference: Evidence | None, *, randomized: bool) -> Control | None:
@@ -114,25 +85,3 @@ def hold(measurements: Sequence[Measurement], reference: Evidence | None, *, ran
         test.p,
         test.test,
     )
-
-
-def is_null(evidence: Evidence) -> bool:
-    """Whether a cell is the control and no attack."""
-    return evidence.cell.attack.name == NULL_ATTACK
-
-
-def as_record(control: Control | None) -> dict[str, Any] | None:
-    """JSON form, without the cell."""
-    if control is None:
-        return None
-    return {
-        "verdict": control.verdict,
-        "score": describe(control.measurement.score if control.measurement else None),
-        "clean": describe(control.clean),
-        "difference": control.difference,
-        "low": control.low,
-        "high": control.high,
-        "p": control.p,
-        "test": control.test or None,
-        "says": control.sentence,
-    }

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbox.analysis import control, labels
-from benchbox.analysis.entry import clean_correct, union, worst
+from benchbox.analysis import labels
+from benchbox.analysis.score import union, united
+from benchbox.analysis.worst_case import clean_correct, is_null
 from benchbox.domain import Evidence, SampleList, Spec, ThreatModel, canonical, format_epsilon
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
-    from benchbox.analysis.entry import Score
+    from benchbox.analysis.score import Score
 
 
 class Point(NamedTuple):
@@ -144,7 +145,7 @@ def _grouped(
             wanted
             and (not accesses or item.cell.access in accesses)
             and item.status == "done"
-            and not control.is_null(item)
+            and not is_null(item)
         ):
             groups[key(item)].append(item)
     return groups
@@ -182,7 +183,7 @@ def _line(label: str, cells: Mapping[float, Sequence[Evidence]]) -> Curve:
     points = [
         Point(x, score)
         for x, items in sorted(cells.items())
-        if kinds[x] >= wanted and (score := worst(list(items), with_clean=True)) is not None
+        if kinds[x] >= wanted and (score := united(list(items), with_clean=True)) is not None
     ]
     return Curve(label, tuple(points))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Changes:
     """The images whose verdict changed; indices in the split.
 
     Attributes:
@@ -49,8 +49,8 @@ class CellDifference:
     a: Cell
     b: Cell
     compared: int
-    clean: Flags
-    adversarial: Flags
+    clean: Changes
+    adversarial: Changes
     settings: Mapping[str, tuple[Any, Any]]
 
 
@@ -156,13 +156,13 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 def _flags(
     a: NDArray[np.int64], b: NDArray[np.int64], label: NDArray[np.int64], indices: NDArray[np.int64]
-) -> Flags:
+) -> Changes:
     """What changed between predictions (N, R) and (N, R'); R may differ."""
     before, after = ((side == label[:, None]).mean(axis=1) for side in (a, b))
     other = (a != b).any(axis=1) if a.shape == b.shape else np.zeros(len(a), bool)
     lost, won = after < before, after > before
     found = (lost, won, other & ~lost & ~won)
-    return Flags(*(tuple(indices[rows].tolist()) for rows in found))
+    return Changes(*(tuple(indices[rows].tolist()) for rows in found))
 
 
 def _provenance(evidence: Sequence[Evidence]) -> Mapping[str, Any]:

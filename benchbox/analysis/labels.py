@@ -8,18 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchbox.analysis import paper
-from benchbox.domain import Access, Spec, canonical
+from benchbox.domain import Spec, canonical
 
-#: From the weakest knowledge to the strongest, as papers order them; what nobody knows comes last.
-ACCESSES: tuple[Access, ...] = (
-    Access.GRAY_BOX,
-    Access.TRANSFER,
-    Access.WHITE_BOX,
-    Access.BPDA,
-    Access.IMPORTED,
-)
-#: Of attacks that leave equally much, the one that knows most is named.
-KNOWLEDGE = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER, Access.IMPORTED)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from benchbox.analysis.stats import LEVEL, Interval, clopper_pearson
+from benchbox.analysis.intervals import LEVEL, Interval, clopper_pearson, resampled_mean
 from benchbox.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FEWEST = 6
 _ROUNDING = 1e-9
 
 
-class Verdict(NamedTuple):
+class Significance(NamedTuple):
     """A p-value and the test it comes from."""
 
     p: float
@@ -69,7 +69,7 @@ def sign_flip(differences: NDArray[np.float64], seed: int = 0, flips: int = FLIP
     return (1 + extreme) / (1 + flips)
 
 
-def significance(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Verdict:
+def significance(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Significance:
     """Whether two defences differ on the same samples.
 
     Exact McNemar where every sample is simply right or wrong; where it is right in a share of the draws,
@@ -85,8 +85,8 @@ def significance(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) 
     """
     differences = _differences(a, b)
     if bool(np.isin(differences, (-1.0, 0.0, 1.0)).all()):
-        return Verdict(mcnemar(int((differences > 0).sum()), int((differences < 0).sum())), "exact McNemar")
-    return Verdict(sign_flip(differences, seed), "sign-flip permutation")
+        return Significance(mcnemar(int((differences > 0).sum()), int((differences < 0).sum())), "exact McNemar")
+    return Significance(sign_flip(differences, seed), "sign-flip permutation")
 
 
 def bootstrap(
@@ -117,10 +117,7 @@ def bootstrap(
     if len(values) == 1:
         unseen, same = clopper_pearson(0, n, level).high, float(values[0])
         return Interval(same - unseen * (1 + same), same + unseen * (1 - same))
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn @ values / n, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return resampled_mean(tuple(values.tolist()), tuple(counts.tolist()), seed, resamples, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.analysis import pairs, trainings
-from benchbox.analysis.entry import BOOTSTRAP_SEED
-from benchbox.analysis.records import Row, Table, Versus
-from benchbox.analysis.remarks import remarks
+from benchbox.analysis.score import BOOTSTRAP_SEED
+from benchbox.analysis.table import Row, Table, Versus
 from benchbox.errors import RequestError
 
 
@@ -72,7 +71,7 @@ def _against(table: Table, name: str) -> Table:
     others = [row for row in table.rows if row not in chosen and row.shares is not None]
     compared = dict(zip(map(id, others), _versus(others, chosen), strict=True))
     rows = tuple(replace(row, versus=compared.get(id(row))) for row in table.rows)
-    return replace(table, rows=rows, against=label, remarks=(*remarks(rows, label), *trainings.said(rows, chosen)))
+    return replace(table, rows=rows, against=label)
 
 
 def _chosen(table: Table, name: str) -> Sequence[Row]:

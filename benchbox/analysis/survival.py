@@ -11,9 +11,9 @@ from benchbox.analysis import labels, paper
 from benchbox.domain import Access, ThreatModel
 
 if TYPE_CHECKING:
-    from benchbox.analysis.entry import Entry, Score
     from benchbox.analysis.paper import Printed
-    from benchbox.analysis.records import Row, Table
+    from benchbox.analysis.score import Entry, Score
+    from benchbox.analysis.table import Row, Table
 
 #: From what knows most to what knows least: the order in which a claim is tested.
 ORDER = (Access.WHITE_BOX, Access.BPDA, Access.TRANSFER, Access.GRAY_BOX, Access.IMPORTED)

@@ -1,238 +1,224 @@
-"""Evidence arranged as tables: defences down, accesses and attacks across, the worst case beside the name."""
+"""A table as data: what every renderer prints, and none of them computes."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbox.analysis import control, labels, paper, ranking, stats, trainings, weights
-from benchbox.analysis.badge import badge
-from benchbox.analysis.entry import Entry, Measurement, clean_correct, combine, measure, union, worst_arrays
-from benchbox.analysis.known import NOTHING, Known
-from benchbox.analysis.records import Column, Row, Table
-from benchbox.analysis.remarks import noted, remarks
-from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
+from benchbox.analysis.access import ACCESSES
+from benchbox.analysis.badge import NOT_AUDITED, Badge
+from benchbox.analysis.control import Control
+from benchbox.analysis.intervals import PLACE
+from benchbox.analysis.labels import attack_place
+from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Score
+from benchbox.analysis.worst_case import surviving
+from benchbox.domain import Access, SampleList, Spec, ThreatModel
 
-#: Under these, the attacker of a defence without purifier is given one and the same model.
-ONE_MODEL = (Access.GRAY_BOX, Access.BPDA)
-
-Measured = Mapping[Column, Sequence[Measurement]]
-
-
-def build(evidence: Sequence[Evidence], known: Known = NOTHING, *, against: str | None = None) -> list[Table]:
-    """Arrange evidence as tables, one for each (data set, ball, sample list).
-
-    Args:
-        evidence: Finished and unfinished cells, in any order.
-        known: What is known of the defences and their weights.
-        against: Name, label or digest of the defence that every other is compared with.
-
-    Raises:
-        RequestError: No table has such a defence, or a table has several.
-    """
-    groups: dict[tuple[SampleList, ThreatModel], list[Evidence]] = defaultdict(list)
-    for item in evidence:
-        groups[item.cell.samples, item.cell.threat].append(item)
-    order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
-    purifiers = {e.cell.defense.name for e in evidence if e.cell.access in ONE_MODEL}
-    dice = {e.cell.defense.name for e in evidence if e.cell.scoring_draws > 1 or e.cell.eot > 1}
-    known = replace(known, purifiers=purifiers.union(known.purifiers), randomized=dice.union(known.randomized))
-    tables = [_Builder(groups[key], known).table(*key) for key in order]
-    return tables if against is None else ranking.against(tables, against)
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-class _Key(NamedTuple):
-    """What makes two results the same row: a base trained otherwise changes the artifact alone."""
+class Column(NamedTuple):
+    """An attack under an access."""
 
-    recipe: str
-    seed: int
-    artifact: str
+    access: Access
+    attack: str
+
+    @property
+    def place(self) -> tuple[int, tuple[int, str]]:
+        """Sort key: the order in which papers print accesses and attacks."""
+        return ACCESSES.index(self.access), attack_place(self.attack)
+
+    def __str__(self) -> str:
+        return f"{self.access} {self.attack}"
 
 
 @dataclass(frozen=True)
-class _Name:
-    """What a row is called, and whether its recipe is the usual one of that name."""
+class Versus:
+    """How a row's worst case differs from that of the row it is compared with; in points.
+
+    Attributes:
+        difference: This row's minus the other's.
+        low: Lower end of its 95 % interval, by a paired bootstrap over samples.
+        high: Upper end.
+        p: Adjusted by Holm over the rows of the table.
+        test: What p comes from.
+        significant: Whether p is below 5 %.
+        alike: Whether both were attacked in every column that one of them was attacked in.
+        digits: Decimals worth printing.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    significant: bool
+    alike: bool
+    digits: int
+
+    @property
+    def interval(self) -> str:
+        """As in "[-5.1, -1.4]"."""
+        return f"[{self.low:+.{self.digits}f}, {self.high:+.{self.digits}f}]"
+
+    def __str__(self) -> str:
+        marks = ("*" if self.significant else "") + ("" if self.alike else "†")
+        return f"{self.difference:+.{self.digits}f}{marks}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained defence.
+
+    Attributes:
+        label: Name, and how the recipe departs from the usual one.
+        defense: The recipe.
+        training_seed: Of its training.
+        artifact: Digest of the trained defence.
+        purifier: Whether the attacker's accesses are different models.
+        oracle: Knows what no defence can know; never ranked.
+        clean: Accuracy on the images as they are.
+        robust: Per-sample worst case over the clean image and every finished attack; None if none finished.
+        set_by: The finished column with the lowest accuracy.
+        over: How many columns the worst case is over.
+        missing: Columns of the table that are not finished for this row.
+        entries: By column.
+        rank: From 1, shared with those that are not significantly better; None for an oracle and for a row
+            whose worst case is not known yet.
+        versus: The comparison with the row that was asked for.
+        badge: What the audit of these weights inside this ball found.
+        control: What the null attack says; None for a deterministic defence that it was not run on.
+    """
 
     label: str
-    usual: bool
+    defense: Spec
+    training_seed: int
+    artifact: str
+    purifier: bool
+    oracle: bool
+    clean: Entry
+    robust: Score | None
+    set_by: Column | None
+    over: int
+    missing: tuple[Column, ...]
+    entries: Mapping[Column, Entry]
+    rank: int | None = None
+    versus: Versus | None = None
+    badge: Badge = NOT_AUDITED
+    control: Control | None = None
 
+    def under(self, columns: Iterable[Column]) -> list[Entry]:
+        """What stands in some columns; "not run" where nothing does."""
+        return [self.entries.get(column, Entry()) for column in columns]
 
-@dataclass
-class _Builder:
-    """The rows of one table, while its notes are being numbered."""
+    @property
+    def shares(self) -> NDArray[np.float64] | None:
+        """(N,) share of draws in which each sample survives the worst case; None if no attack finished."""
+        return None if self.robust is None else self.robust.shares
 
-    evidence: Sequence[Evidence]
-    known: Known
-    notes: list[str] = field(default_factory=list)
+    @property
+    def finished(self) -> frozenset[Column]:
+        """The columns of the table whose number counts, also where it was measured under another access."""
+        return frozenset(c for c, entry in self.entries.items() if entry.status in ("done", "same"))
 
-    def table(self, samples: SampleList, threat: ThreatModel) -> Table:
-        attacks = labels.departures([item.cell.attack for item in self.evidence])
-        groups: dict[_Key, list[Evidence]] = defaultdict(list)
-        for item in self.evidence:
-            groups[_key(item)].append(item)
-        measured = {key: _measured(items, attacks) for key, items in groups.items()}
-        columns = self._columns(groups, measured)
-        names = _names(self.evidence)
-        rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
-        ranked = ranking.ranked(rows)
-        said = (*remarks(ranked), *trainings.said(ranked))
-        cards = weights.behind(self.evidence, self.known.cards)
-        return Table(samples, threat, columns, ranked, said, tuple(self.notes), cards)
+    def shares_under(self, columns: Collection[Column]) -> NDArray[np.float64]:
+        """(N,) share of draws in which each sample survives the clean image and the worst of some columns."""
+        return surviving([m.evidence for column in columns for m in self.entries[column].measurements])
 
-    def _columns(
-        self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]
-    ) -> tuple[Column, ...]:
-        """Every column somebody measured.
+    @property
+    def undecided(self) -> bool:
+        """Whether an attack failed or was interrupted that may still break a sample, if one is left to break."""
+        left = self.shares is None or bool(self.shares.any())
+        return left and any(entry.status in ("partial", "failed") for entry in self.entries.values())
 
-        A white-box column that no purifier was measured in is left out where the gray-box column stands: the
-        defences without purifier show the same number there.
+    @property
+    def withheld(self) -> bool:
+        """Whether the null attack shows that the scoring is wrong; then no number of the row counts."""
+        return self.control is not None and self.control.verdict == "differs"
+
+    @property
+    def uncontrolled(self) -> bool:
+        """Whether the null attack has yet to show that the scoring is right; then the row has no rank."""
+        return self.control is not None and self.control.verdict in ("not run", "unfinished")
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the audit found that the number is not what it says; then it has no rank."""
+        return self.badge.invalid
+
+    @property
+    def headline(self) -> str:
+        """The worst case with its marks.
+
+        † when attacks of this table are missing, § when the null attack is, ‡ when gradients are masked.
         """
-        own = {column for found in measured.values() for column in found}
-        purified = {c for key, found in measured.items() if self._purifies(groups[key][0]) for c in found}
-        kept = [
-            c
-            for c in own
-            if c.access is not Access.WHITE_BOX or c in purified or Column(Access.GRAY_BOX, c.attack) not in own
-        ]
-        return tuple(sorted(kept, key=lambda c: (labels.ACCESSES.index(c.access), labels.attack_place(c.attack))))
+        if self.withheld:
+            return WITHHELD
+        flags = {"†": bool(self.missing), "§": self.uncontrolled, "‡": self.badge.masked}
+        marks = "".join(mark for mark, flag in flags.items() if flag)
+        return NOT_RUN if self.robust is None else f"{self.robust}{marks}"
 
-    def _row(
-        self, name: _Name, evidence: Sequence[Evidence], measured: Measured, columns: Sequence[Column]
-    ) -> Row:
-        cell = evidence[0].cell
-        purifier = self._purifies(evidence[0])
-        nulls = [measure(item) for item in sorted(evidence, key=_order) if control.is_null(item)]
-        found = [m for ms in (*measured.values(), nulls) for m in ms]
-        finished = sorted((m.evidence for m in found if m.status == "done"), key=_order)
-        randomized = cell.defense.name in self.known.randomized
-        held = control.hold(nulls, next(iter(finished), None), randomized=randomized)
-        withheld = held is not None and held.verdict == "differs"
-        if withheld:
-            measured = {column: [_withheld(m) for m in ms] for column, ms in measured.items()}
-        own = {column: self._noted(combine(found), name, column) for column, found in measured.items()}
-        entries = {}
-        for column in columns:
-            entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
-            entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
-        attacked = [] if withheld else [item for item in finished if not control.is_null(item)]
-        arrays = worst_arrays(attacked, with_clean=True)
-        scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
-        return Row(
-            label=name.label,
-            defense=cell.defense,
-            training_seed=cell.training_seed,
-            artifact=cell.artifact,
-            purifier=purifier,
-            oracle=cell.defense.name in self.known.oracles,
-            clean=_with_paper(_clean(evidence, finished), evidence[0], name),
-            robust=union(arrays) if arrays else None,
-            shares=stats.worst_case(arrays) if arrays else None,
-            set_by=_lowest({c: own[c] for c in scores}),
-            over=len(scores),
-            missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
-            entries=entries,
-            badge=badge(self._audit(cell)),
-            control=held,
-        )
+    @property
+    def coarse(self) -> bool:
+        """Whether the interval is too wide for a place of its own: then the rank is that of a group (D1)."""
+        return self.robust is not None and (self.robust.high - self.robust.low) / 2 > 100 * PLACE
 
-    def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
-        """The record of the audit of these weights inside this ball."""
-        record = self.known.audits.get(cell.artifact)
-        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
+    @property
+    def place(self) -> str:
+        """The rank as it is printed: "3", "≈3" for a group that the samples cannot tell apart, "–" for none.
 
-    def _noted(self, entry: Entry, name: _Name, column: Column) -> Entry:
-        numbers = []
-        for note in noted(entry, name.label, column):
-            self.notes.append(note)
-            numbers.append(len(self.notes))
-        return replace(entry, notes=tuple(numbers))
-
-    def _purifies(self, evidence: Evidence) -> bool:
-        return evidence.cell.defense.name in self.known.purifiers
+        In parentheses while attacks are missing: the next one may end it.
+        """
+        if self.rank is None:
+            return "–"
+        place = f"{'≈' if self.coarse else ''}{self.rank}"
+        return f"({place})" if self.missing else place
 
 
-def _key(evidence: Evidence) -> _Key:
-    cell = evidence.cell
-    return _Key(labels.identity(cell.defense), cell.training_seed, cell.artifact)
+@dataclass(frozen=True)
+class Table:
+    """Every defence measured on one sample list within one ball.
 
+    Attributes:
+        samples: The images.
+        threat: The ball.
+        columns: In the order they are printed.
+        rows: Best worst case first, then those that are unfinished, oracles last.
+        cards: How the weights behind the rows were trained, by digest, as far as it is known.
+        against: Label of the row the others are compared with, if any.
+    """
 
-def _order(evidence: Evidence) -> tuple[int, int, str]:
-    """Most scoring draws first: the first of a row also speaks for its clean images."""
-    return -evidence.cell.scoring_draws, evidence.cell.attack_seed, evidence.cell.key
+    samples: SampleList
+    threat: ThreatModel
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    against: str = ""
 
+    @property
+    def title(self) -> str:
+        """Data set, ball and number of images."""
+        return f"{self.samples.dataset}, {self.threat}, {self.samples.said}"
 
-def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
-    specs = [item.cell.defense for item in evidence]
-    departs, said_of = labels.departures(specs), labels.distinctions(specs)
-    rows = {_key(item): item.cell.defense.name for item in evidence}
-    seeds = {name: {key.seed for key, owner in rows.items() if owner == name} for name in rows.values()}
-    said = {
-        key: (name, said_of[key.recipe], f"seed {key.seed}" if len(seeds[name]) > 1 else "")
-        for key, name in rows.items()
-    }
-    uses = Counter(said.values())
-    # Equal recipes on another base: only the trained weights tell them apart.
-    return {
-        key: _Name(
-            labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""),
-            not departs[key.recipe],
-        )
-        for key, parts in said.items()
-    }
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """The accesses of the columns, in their order."""
+        return tuple(dict.fromkeys(column.access for column in self.columns))
 
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks of the columns, in the order papers print them."""
+        return tuple(sorted({column.attack for column in self.columns}, key=attack_place))
 
-def _measured(evidence: Sequence[Evidence], departs: Mapping[str, str]) -> Measured:
-    """A row's attacks by the column they belong to; the control is none."""
-    found: dict[Column, list[Measurement]] = defaultdict(list)
-    for item in sorted((item for item in evidence if not control.is_null(item)), key=_order):
-        attack = item.cell.attack
-        column = Column(item.cell.access, labels.labelled(attack.name, departs[labels.identity(attack)]))
-        found[column].append(measure(item))
-    return found
+    @property
+    def reference(self) -> tuple[Row, ...]:
+        """The row the others are compared with, or every training of it; empty if they are compared with none."""
+        compared = bool(self.against)
+        return tuple(r for r in self.rows if compared and r.robust is not None and r.versus is None)
 
-
-def _withheld(measurement: Measurement) -> Measurement:
-    """Without the numbers, where there are any: the scoring that they come from is wrong."""
-    if measurement.score is None:
-        return measurement
-    return replace(measurement, score=None, status="withheld", extra={})
-
-
-def _lowest(entries: Mapping[Column, Entry]) -> Column | None:
-    """The column that leaves least; among equals the one that knows most, then the cheapest attack."""
-
-    def strength(column: Column) -> tuple[float, int, float, str]:
-        entry = entries[column]
-        left = entry.score.percent if entry.score else 100.0
-        return left, labels.KNOWLEDGE.index(column.access), entry.passes, column.attack
-
-    return min(entries, key=strength, default=None)
-
-
-def _same_model(own: Mapping[Column, Entry], column: Column) -> Entry:
-    """The white-box entry of a defence without purifier, under an access that changes nothing."""
-    entry = own.get(Column(Access.WHITE_BOX, column.attack))
-    if column.access not in ONE_MODEL or entry is None:
-        return Entry()
-    if any(m.evidence.cell.view.artifact != m.evidence.cell.artifact for m in entry.measurements):
-        return Entry()
-    return replace(entry, status="same") if entry.status == "done" else entry
-
-
-def _with_paper(
-    entry: Entry, evidence: Evidence, name: _Name, access: Access | None = None, attack: str = ""
-) -> Entry:
-    """An entry with the paper's number, which is about the usual recipe alone."""
-    cell = evidence.cell
-    if not name.usual:
-        return entry
-    return replace(entry, paper=paper.beside(cell.samples.dataset, cell.defense.name, cell.threat, access, attack))
-
-
-def _clean(evidence: Sequence[Evidence], finished: Sequence[Evidence]) -> Entry:
-    if finished:
-        return Entry("done", union([clean_correct(finished[0])]))
-    longest = max(evidence, key=lambda item: len(item.outcome))
-    return Entry("partial", union([clean_correct(longest)])) if len(longest.outcome) else Entry()
+    def under(self, access: Access) -> tuple[Column, ...]:
+        """The columns of one access."""
+        return tuple(column for column in self.columns if column.access is access)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from benchbox.analysis import welch
 from benchbox.analysis.labels import identity, labelled
-from benchbox.analysis.pairs import ALPHA
-from benchbox.analysis.records import Row
+from benchbox.analysis.table import Row
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,6 @@ class Trainings:
     def robust(self) -> list[float]:
         """Robust accuracy of each, in percent."""
         return [row.robust.percent for row in self.rows if row.robust]
-
-    def __str__(self) -> str:
-        values = self.robust
-        return (
-            f"{self.label} over {len(values)} training seeds: robust {fmean(values):.1f} on average, standard "
-            f"deviation {stdev(values):.1f}, lowest {min(values):.1f}"
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -61,30 +52,6 @@ def repeated(rows: Sequence[Row]) -> list[Trainings]:
         # Equal seeds are one recipe on several bases, which are no repetitions.
         if len(found) > 1 and len({row.training_seed for row in found}) == len(found)
     ]
-
-
-def said(rows: Sequence[Row], reference: Sequence[Row] = ()) -> Iterator[str]:
-    """A sentence on each such recipe, and on how it differs from the one the rows are compared with."""
-    groups = repeated(rows)
-    others = next((one for one in groups if one.rows[0] in reference), None)
-    for one in groups:
-        versus = _welch(one, others) if others is not None and one is not others else ""
-        yield f"{one}{versus}."
-
-
-def _welch(one: Trainings, other: Trainings) -> str:
-    if min(len(one.robust), len(other.robust)) < welch.ENOUGH:
-        return f"; fewer than {welch.ENOUGH} trainings on a side say nothing of the spread between trainings"
-    found = welch.welch(one.robust, other.robust)
-    if found is None:
-        return "; all trainings of each side came out alike"
-    low, high = found.interval
-    difference = fmean(one.robust) - fmean(other.robust)
-    verdict = "" if found.p < ALPHA else "not "
-    return (
-        f"; {difference:+.1f} points [{low:+.1f}, {high:+.1f}] to {other.label} with the training as the unit, "
-        f"{verdict}significant (Welch's t, p = {found.p:.2g})"
-    )
 
 
 def _label(row: Row) -> str:

@@ -22,7 +22,8 @@ def behind(evidence: Iterable[Evidence], cards: Cards) -> Cards:
     for name in sorted(names):
         while name in cards and name not in found:
             found[name] = cards[name]
-            base = cards[name]["training"]["base"]
+            # A card may say less: those of the first schema hold no training.
+            base = cards[name].get("training", {}).get("base")
             # A training is named by the digest of its record, and holds that of its base.
             name = digest(base) if base else ""
     return found

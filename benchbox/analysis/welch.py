@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchbox.analysis.intervals import LEVEL, Interval
 from benchbox.analysis.pairs import ALPHA, POWER
-from benchbox.analysis.stats import LEVEL, Interval
 from benchbox.errors import DataError
 
 #: Fewer trainings than this say nothing about their spread.

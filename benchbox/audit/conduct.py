@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from benchbox import provenance
+from benchbox.analysis.worst_case import finished
+from benchbox.analysis.worth import worth
 from benchbox.audit import audit, summary
 from benchbox.audit.checks.thresholds import SUSPECTS
-from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, finished, from_store
+from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
 from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.probes.probe import Passes, passes, probe, pursue
 from benchbox.audit.probes.search import Target
-from benchbox.audit.standing import standing
 from benchbox.audit.verdict import Finding
 from benchbox.contract import border
 from benchbox.contract.attack import Attack
@@ -152,7 +153,7 @@ def conduct(
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
-    record = {**_record(ready, findings, probes), "standing": standing(stored)}
+    record = {**_record(ready, findings, probes), "standing": worth(stored.finished, stored.bare)}
     store.attach(ready.training.digest, KIND, record)
     return findings, record
 

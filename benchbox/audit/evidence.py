@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox.analysis import stats
+from benchbox.analysis.worst_case import finished, is_finished
 from benchbox.audit.probes.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
 from benchbox.audit.verdict import Judgement, incomplete
 from benchbox.domain import NULL_ATTACK, Access, AttackKind, Cell, Evidence, ThreatModel
@@ -194,12 +194,17 @@ class Stored:
         """Complete cells on the longest sample list that any complete cell is about."""
         return finished(self.cells)
 
+    @cached_property
+    def bare(self) -> tuple[Evidence, ...]:
+        """Complete cells of the bare classifier on those samples; none where the defence is its own."""
+        return self.comparable(self.static) if self.subject.purifies else ()
+
     def comparable(self, cells: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Those that are complete and on the very samples of `finished`."""
         if not self.finished:
             return ()
         samples = self.finished[0].cell.samples
-        return tuple(c for c in cells if _complete(c) and c.cell.samples == samples)
+        return tuple(c for c in cells if is_finished(c) and c.cell.samples == samples)
 
 
 @dataclass(frozen=True)
@@ -219,32 +224,6 @@ class Case:
         """The bodies of evidence that per-sample checks judge one by one."""
         own = (self.probes.panel,) if self.probes else ()
         return (*own, *([from_store(self.stored)] if self.stored.finished else ()))
-
-
-def finished(cells: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """Complete cells on the longest sample list among them."""
-    done = [c for c in cells if _complete(c)]
-    longest = max((c.cell.samples for c in done), key=len, default=None)
-    return tuple(c for c in done if c.cell.samples == longest)
-
-
-def worst_case(cells: Sequence[Evidence]) -> NDArray[np.float64]:
-    """(N,) robustness of each sample against the attack that is worst for it, the clean image included.
-
-    Args:
-        cells: Complete cells of one defence on one sample list, at least one.
-    """
-    correct = []
-    for cell in cells:
-        outcome, order = cell.outcome, np.argsort(cell.outcome.position)
-        correct.append((outcome.adversarial == outcome.label[:, None])[order])
-    first, order = cells[0].outcome, np.argsort(cells[0].outcome.position)
-    correct.append((first.clean == first.label[:, None])[order])
-    return stats.worst_case(correct)
-
-
-def _complete(evidence: Evidence) -> bool:
-    return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
 
 
 def from_store(stored: Stored) -> Panel:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import errors, notice, output
-from benchbox.errors import RequestError, unknown
+from benchbox.cli.console import errors, notice, present
+from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchbox.audit.conduct import Cost, Ready
 
-FORMATS = ("terminal", "markdown", "json")
 #: Above this many seconds the command asks before it begins.
 LONG = 600
 EXAMPLES = options.examples(
@@ -45,9 +43,8 @@ def audit(
     norm: options.NormName = None,
     set_: options.Settings = None,
     weights: options.Weights = None,
-    format_: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
-    ] = "terminal",
+    format_: options.Format = "terminal",
+    to: options.Output = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however long it takes.")] = False,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
@@ -61,8 +58,6 @@ def audit(
     store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. The exit status
     is 0 whatever the verdicts are.
     """
-    if format_ not in FORMATS:
-        raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
     given = {
         "defenses": [defense],
         "datasets": [dataset],
@@ -87,7 +82,10 @@ def audit(
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(store) as opened:
         _, record = conduct(ready, opened, report)
-    _print(record, format_)
+    from benchbox.audit import CHECKS
+    from benchbox.report import findings
+
+    present(findings.document(record, {check.id: check.name for check in CHECKS}), format_, to)
 
 
 def _announce(ready: Ready, price: Cost, yes: bool) -> None:
@@ -109,19 +107,3 @@ def _announce(ready: Ready, price: Cost, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise RequestError("that is long; add --yes, or lower --samples, --steps or --random-points")
     typer.confirm("Begin?", abort=True, err=True)
-
-
-def _print(record: dict[str, Any], format_: str) -> None:
-    from benchbox.audit import CHECKS
-    from benchbox.report import findings
-
-    names = {check.id: check.name for check in CHECKS}
-    if format_ == "json":
-        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
-    elif format_ == "markdown":
-        typer.echo(findings.markdown(record, names))
-    else:
-        output().print(findings.terminal(record, names))
-        for sentence in findings.standing(record):
-            output().print(sentence, markup=False, highlight=False)
-        typer.echo(findings.headline(record["summary"]))

@@ -8,10 +8,8 @@ import typer
 
 from benchbox import api
 from benchbox.cli import options
-from benchbox.cli.console import output
-from benchbox.errors import unknown
+from benchbox.cli.console import present
 
-FORMATS = ("terminal", "markdown", "json", "csv")
 EXAMPLES = options.examples(
     "benchbox compare pssr trades --dataset mnist",
     "benchbox compare pssr 3fa9c1d2 --attacks pgd,square --format json",
@@ -32,9 +30,8 @@ def compare(
         list[str] | None,
         typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks.  (default: all that both have)"),
     ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
-    ] = "terminal",
+    format_: options.Format = "terminal",
+    to: options.Output = None,
     store: options.Records = options.DEFAULT_STORE,
     published: options.IsPublished = False,
 ) -> None:
@@ -42,11 +39,6 @@ def compare(
 
     Both have to be scored on the same list of images. Several training seeds of a defence are taken together.
     """
-    if format_ not in FORMATS:
-        raise unknown("format", format_, FORMATS, f"use one of {', '.join(FORMATS)}")
     store = "published" if published else store
     found = api.compare(a, b, dataset=options.names(dataset), attacks=options.names(attacks), store=store)
-    if format_ == "terminal":
-        output().print(found.renderable())
-    else:
-        typer.echo(found.table(format_), nl=False)
+    present(found.document(), format_, to)

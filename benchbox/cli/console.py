@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from benchbox.report.document import Document
+
 #: A file has no edge to wrap a table at.
 FILE_WIDTH = 200
+
+
+def present(document: Document, format: str = "terminal", to: Path | None = None, **options: Any) -> None:
+    """Print a document, or write it to a file and say where.
+
+    Args:
+        document: What to print.
+        format: One of `report.FORMATS`.
+        to: The file; None prints.
+        options: Those of the format.
+
+    Raises:
+        RequestError: There is no such format, or the file cannot be written.
+    """
+    from benchbox import report
+
+    if format == "terminal" and to is None:
+        output().print(report.renderable(document))
+        return
+    text = report.render(document, format, **options)
+    if to is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot write {to}: {error.strerror}; name another file with --output") from None
+    typer.echo(str(to))
 
 
 def output() -> Console:

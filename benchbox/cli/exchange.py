@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import output
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ def import_adversarials(
     asked = options.request(None, given).only()
     found = exchange.read(file)
     from benchbox import report
+    from benchbox.cli.console import present
     from benchbox.engine.imported import score_file
     from benchbox.store import Store
 
@@ -113,7 +113,7 @@ def import_adversarials(
     with Store.open(store) as opened:
         cells = score_file(session, opened, found, asked, origin or file.name)
         evidence = opened.evidence(keys=[cell.key for cell in cells])
-        output().print(report.terminal(evidence, known_of(evidence, opened)))
+        present(report.tabulate(evidence, known_of(evidence, opened)))
     for cell in cells:
         typer.echo(f"stored as cell {cell.key}")
 

@@ -102,13 +102,13 @@ def _evidence(opened: Records, store: str, datasets: tuple[str, ...], defenses: 
 def _drawings(
     name: str, evidence: list[Evidence], opened: Records, attacks: tuple[str, ...], accesses: tuple[str, ...]
 ) -> Iterator[Drawing]:
-    from benchbox.analysis import curves, table
+    from benchbox.analysis import curves, leaderboard
     from benchbox.analysis.survival import survivals
     from benchbox.figures import curve, survival
 
     if name == "survives":
         kept = [item for item in evidence if not attacks or item.cell.attack.name in (*attacks, "null")]
-        yield from map(survival.draw, survivals(table.build(kept, known_of(kept, opened))))
+        yield from map(survival.draw, survivals(leaderboard.build(kept, known_of(kept, opened))))
     elif name == "epsilon":
         yield from (curve.draw(found, name) for found in curves.over_epsilon(evidence, attacks, accesses))
     else:

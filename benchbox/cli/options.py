@@ -18,6 +18,7 @@ from benchbox.data.catalogue import KNOWN
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
+from benchbox.report import FORMATS, known_format
 
 if TYPE_CHECKING:
     from benchbox.contract.attack import Attack
@@ -44,6 +45,14 @@ Samples = Annotated[str | None, of("samples")]
 Seeds = Annotated[Words, of("seeds")]
 Settings = Annotated[Words, of("overrides")]
 Weights = Annotated[Words, of("weights")]
+Format = Annotated[
+    str,
+    typer.Option("--format", "-f", metavar="FORMAT", callback=known_format, help=f"One of {', '.join(FORMATS)}."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write it.  (default: the standard output)"),
+]
 GridFile = Annotated[
     Path | None,
     typer.Option(

@@ -151,7 +151,7 @@ def _outcome(evidence: Evidence) -> dict[str, str]:
 
 def _draws(evidence: Evidence) -> dict[str, str]:
     """How a randomised defence was scored, and what its attacker averaged over."""
-    from benchbox.analysis.entry import measure
+    from benchbox.analysis.score import measure
 
     cell, draws = evidence.cell, evidence.outcome.adversarial.shape[1]
     extra = measure(evidence).extra

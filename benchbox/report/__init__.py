@@ -1,72 +1,87 @@
-"""Reports: evidence in, a page of text out. Reads no database and needs no torch.
+"""Reports: documents in, text out. Reads no database and needs no torch.
 
-render(evidence, "markdown")       for a README or an issue
-render(evidence, "latex")          booktabs, for a paper
-render(evidence, "html")           one file that needs nothing else
-render(evidence, "csv" | "json")   every number, with what is needed to trust it
-terminal(evidence)                 something `rich` can print
+report.tabulate(evidence)              the leaderboard of some evidence
+report.render(document, "markdown")    for a README or an issue; FORMATS has the others
+report.renderable(document)            something `rich` can print, as wide as its window
+
+A format is one module with one function; leaderboard, comparison, findings and difference make the documents.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from benchbox.analysis.known import NOTHING, Known
 from benchbox.errors import unknown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from benchbox.analysis.background import Background
     from benchbox.domain import Evidence
+    from benchbox.report.document import Document
 
 #: Each format with "module:function" of its renderer, loaded when it is asked for.
-FORMATS = {
-    "markdown": "markdown:render",
-    "csv": "plain:as_csv",
-    "json": "plain:as_json",
-    "latex": "latex:render",
-    "html": "html:render",
+FORMATS: dict[str, str] = {
+    "terminal": "benchbox.report.terminal:render",
+    "markdown": "benchbox.report.markdown:render",
+    "latex": "benchbox.report.latex:render",
+    "html": "benchbox.report.html:render",
+    "csv": "benchbox.report.csv:render",
+    "json": "benchbox.report.json:render",
 }
 
 
-def render(
-    evidence: Sequence[Evidence],
-    format: str,
-    known: Known = NOTHING,
-    *,
-    against: str | None = None,
-    standalone: bool = False,
-) -> str:
-    """Write a report.
-
-    Args:
-        evidence: What the store holds; finished cells and others.
-        format: One of `FORMATS`.
-        known: What is known of the defences and their weights.
-        against: Name, label or digest of the defence that every other is compared with.
-        standalone: For LaTeX: a document that compiles on its own instead of a fragment for a paper.
+def known_format(name: str) -> str:
+    """The name of a format, as it was given.
 
     Raises:
-        RequestError: There is no such format, or nothing or too much to compare with.
+        RequestError: There is no such format.
     """
-    if format not in FORMATS:
-        raise unknown("report format", format, FORMATS)
-    from benchbox.analysis import table
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS, f"use one of {', '.join(FORMATS)}")
+    return name
 
-    module, _, function = FORMATS[format].partition(":")
-    renderer = getattr(importlib.import_module(f"benchbox.report.{module}"), function)
-    tables = table.build(evidence, known, against=against)
-    text: str = renderer(tables, standalone=standalone) if format == "latex" else renderer(tables)
+
+def render(document: Document, format: str, **options: Any) -> str:
+    """Write a document.
+
+    Args:
+        document: What to write.
+        format: One of `FORMATS`.
+        options: Those of the format: `standalone` for LaTeX that compiles on its own, `width` for the terminal.
+
+    Raises:
+        RequestError: There is no such format.
+    """
+    module, _, function = FORMATS[known_format(format)].partition(":")
+    text: str = getattr(importlib.import_module(module), function)(document, **options)
     return text
 
 
-def terminal(
-    evidence: Sequence[Evidence], known: Known = NOTHING, *, against: str | None = None
-) -> RenderableType:
-    """The report as something `rich` can print; options as for `render`."""
-    from benchbox.analysis import table
-    from benchbox.report.console import render as renderable
+def renderable(document: Document) -> RenderableType:
+    """The document as something `rich` can print."""
+    from benchbox.report.terminal import Pages
 
-    return renderable(table.build(evidence, known, against=against))
+    return Pages(document)
+
+
+def tabulate(
+    evidence: Sequence[Evidence], known: Background | None = None, *, against: str | None = None
+) -> Document:
+    """The leaderboard of some evidence.
+
+    Args:
+        evidence: What the store holds; finished cells and others.
+        known: What is known of the defences and their weights.
+        against: Name, label or digest of the defence that every other is compared with.
+
+    Raises:
+        RequestError: There is nothing or too much to compare with.
+    """
+    from benchbox.analysis import leaderboard as analysis
+    from benchbox.analysis.background import NOTHING
+    from benchbox.report import leaderboard
+
+    return leaderboard.document(analysis.build(evidence, known or NOTHING, against=against))

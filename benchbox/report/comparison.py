@@ -1,38 +1,61 @@
-"""The comparison of two defences, printed: a table of differences with what is needed to trust them."""
+"""The comparison of two defences as a document: differences with what is needed to trust them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table as RichTable
-from rich.text import Text
+from benchbox.analysis import welch
+from benchbox.analysis.comparison import Comparison, Pair, Side
+from benchbox.report.document import Column, Document, Number, Section, Text, added, grid, listed, unrecorded
+from benchbox.report.remarks import of_control
 
-from benchbox.report.markdown import escape
-
-if TYPE_CHECKING:
-    from benchbox.analysis.comparison import Comparison, Pair, Side
-
-#: Indices printed where people read; JSON has all of them.
-SHOWN = 20
+#: Columns of the long form: shares as percent, unrounded.
+FIELDS = (
+    *("dataset", "samples_digest", "norm", "epsilon", "n", "defense_a", "defense_b", "scope", "access", "attack"),
+    *("a", "b", "a_sd", "b_sd", "a_min", "b_min", "difference", "low", "high", "unit", "test", "p", "p_holm"),
+    *("significant", "discordance", "detectable", "a_by_seed", "b_by_seed", "only_a", "only_b"),
+)
 
 
-def render(comparisons: Sequence[Comparison], format: str) -> str:
-    """Write comparisons as `markdown`, `json` or `csv`."""
-    return RENDERERS[format](comparisons)
+def columns(one: Comparison) -> list[Column[Pair]]:
+    """The columns of a comparison. One more is one entry here, for every format."""
+    digits = 1 if len(one.samples) <= 1000 else 2
+    return [
+        Column(
+            "scope", "", lambda pair: Text(pair.label, strong=pair.significant), "left", heads=True, recorded=True
+        ),
+        Column("a", one.a.name, lambda pair: _accuracy(pair.a, digits), recorded=True),
+        Column("b", one.b.name, lambda pair: _accuracy(pair.b, digits), recorded=True),
+        Column("difference", "difference", partial(_difference, digits), recorded=True),
+        Column("interval", "95 % interval", partial(_interval, digits), recorded=True),
+        Column(
+            "p_holm", "p (Holm)", lambda p: Text("–" if p.p_holm is None else f"{p.p_holm:.2g}"), recorded=True
+        ),
+        Column("detectable", "detectable", partial(_detectable, digits), drops=2, recorded=True),
+        Column(
+            "differ", "differ on", lambda p: Text(f"{len(p.only_a)} : {len(p.only_b)}"), drops=1, recorded=True
+        ),
+    ]
 
 
-def terminal(comparisons: Sequence[Comparison]) -> RenderableType:
-    """Something `rich` can print."""
-    return Group(*(part for one in comparisons for part in _parts(one)))
+def document(comparisons: Sequence[Comparison]) -> Document:
+    """A section for each sample list and ball."""
+    made = [(one, columns(one)) for one in comparisons]
+    new = dict.fromkeys(column.key for _, own in made for column in unrecorded(own))
+    return Document(
+        "benchbox comparison",
+        [
+            Section(title(one), [grid(own, one.pairs)], sentences=list(_indices(one)), remarks=list(remarks(one)))
+            for one, own in made
+        ],
+        lambda: {"comparisons": [_record(one, own) for one, own in made]},
+        [*FIELDS, *new],
+        lambda: (_line(one, pair) | added(own, pair) for one, own in made for pair in one.pairs),
+    )
 
 
 def title(one: Comparison) -> str:
@@ -55,92 +78,60 @@ def remarks(one: Comparison) -> Iterator[str]:
     if any(pair.test == "sign-flip permutation" for pair in one.pairs):
         yield "Sign-flip: for shares of draws (a randomised defence, or several seeds) the expected correctness."
     yield "Detectable: the smallest difference this test had an 80 % chance to find, before Holm."
-    yield from one.notes
+    for side in (one.a, one.b):
+        yield from _left_out(side)
+    yield from _trainings([len(side.trained) for side in (one.a, one.b)])
 
 
-def _headings(one: Comparison) -> list[str]:
-    return ["", one.a.name, one.b.name, "difference", "95 % interval", "p (Holm)", "detectable", "differ on"]
+def _left_out(side: Side) -> Iterator[str]:
+    yield from (f"{side.name}: {of_control(found)}" for found in side.controls if found.verdict != "agrees")
+    if side.unfinished:
+        yield f"{side.name}: {side.unfinished} unfinished or failed cells are left out."
+    if side.alone:
+        yield f"{side.name} alone was attacked with {', '.join(map(str, side.alone))}: in its own worst case only."
 
 
-def _figures(pair: Pair, digits: int) -> list[str]:
-    low, high = (f"{100 * end:+.{digits}f}" for end in pair.interval)
-    detectable = "–" if pair.detectable is None else f"{100 * pair.detectable:.{digits}f}"
-    return [
-        pair.label,
-        _accuracy(pair.a, digits),
-        _accuracy(pair.b, digits),
-        f"{100 * pair.difference:+.{digits}f}{'*' if pair.significant else ''}",
-        f"[{low}, {high}]",
-        "–" if pair.p_holm is None else f"{pair.p_holm:.2g}",
-        detectable,
-        f"{len(pair.only_a)} : {len(pair.only_b)}",
-    ]
+def _trainings(counts: Sequence[int]) -> Iterator[str]:
+    if min(counts) >= welch.ENOUGH:
+        yield (
+            f"{counts[0]} and {counts[1]} training seeds: the seed is the unit, and the test Welch's t, "
+            "except where all trainings of each side came out alike."
+        )
+    elif any(count != 1 for count in counts):
+        yield (
+            f"{counts[0]} and {counts[1]} training seeds, fewer than {welch.ENOUGH} on a side: tested over "
+            "images, on the mean over the seeds; this says nothing of the spread between trainings."
+        )
 
 
-def _accuracy(values: Sequence[float], digits: int) -> str:
+def _accuracy(values: Sequence[float], digits: int) -> Text:
     """One number, or mean ± standard deviation and minimum over the training seeds."""
     percent = [100 * value for value in values]
     if len(percent) == 1:
-        return f"{percent[0]:.{digits}f}"
-    return f"{fmean(percent):.{digits}f} ± {stdev(percent):.{digits}f} (min {min(percent):.{digits}f})"
+        return Text(f"{percent[0]:.{digits}f}")
+    return Text(f"{fmean(percent):.{digits}f} ± {stdev(percent):.{digits}f} (min {min(percent):.{digits}f})")
 
 
-def _digits(one: Comparison) -> int:
-    return 1 if len(one.samples) <= 1000 else 2
+def _difference(digits: int, pair: Pair) -> Number:
+    mark = "*" if pair.significant else ""
+    return Number(f"{100 * pair.difference:+.{digits}f}{mark}", strong=pair.significant)
 
 
-def _parts(one: Comparison) -> Iterator[RenderableType]:
-    yield Text(title(one), style="bold")
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in _headings(one):
-        grid.add_column(Text(heading), justify="right" if heading else "left", overflow="fold")
-    for pair in one.pairs:
-        style = "bold" if pair.significant else ""
-        grid.add_row(*(Text(figure, style=style) for figure in _figures(pair, _digits(one))))
-    yield grid
-    yield from (Padding(Text(line), (0, 1)) for line in _indices(one))
-    yield from (Padding(Text(remark, style="dim"), (0, 1)) for remark in remarks(one))
-    yield Text()
+def _interval(digits: int, pair: Pair) -> Text:
+    low, high = (f"{100 * end:+.{digits}f}" for end in pair.interval)
+    return Text(f"[{low}, {high}]")
+
+
+def _detectable(digits: int, pair: Pair) -> Text:
+    return Text("–" if pair.detectable is None else f"{100 * pair.detectable:.{digits}f}")
 
 
 def _indices(one: Comparison) -> Iterator[str]:
     """Where the two differ in the worst case both were put to."""
     for pair in one.pairs:
-        if pair.scope != "common worst case":
-            continue
-        for winner, loser, indices in (
-            (one.a.name, one.b.name, pair.only_a),
-            (one.b.name, one.a.name, pair.only_b),
-        ):
-            more = f" … and {len(indices) - SHOWN} more (--format json)" if len(indices) > SHOWN else ""
-            shown = " ".join(map(str, indices[:SHOWN])) or "none"
-            yield f"Right with {winner}, wrong with {loser}: {shown}{more}"
-
-
-def _markdown(comparisons: Sequence[Comparison]) -> str:
-    return "\n".join(line for one in comparisons for line in _section(one))
-
-
-def _section(one: Comparison) -> Iterator[str]:
-    yield f"### {escape(title(one))}\n"
-    headings = _headings(one)
-    yield f"| {' | '.join(map(escape, headings))} |"
-    yield f"| :--- | {' | '.join(['---:'] * (len(headings) - 1))} |"
-    for pair in one.pairs:
-        yield f"| {' | '.join(map(escape, _figures(pair, _digits(one))))} |"
-    yield ""
-    yield from (f"- {escape(line)}" for line in (*_indices(one), *remarks(one)))
-    yield ""
-
-
-def _csv(comparisons: Sequence[Comparison]) -> str:
-    """One line a comparison, shares as percent, unrounded."""
-    lines = [_line(one, pair) for one in comparisons for pair in one.pairs]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+        if pair.scope == "common worst case":
+            yield f"Right with {one.a.name}, wrong with {one.b.name}: {listed(pair.only_a)}"
+            yield f"Right with {one.b.name}, wrong with {one.a.name}: {listed(pair.only_b)}"
 
 
 def _line(one: Comparison, pair: Pair) -> dict[str, Any]:
@@ -159,12 +150,7 @@ def _line(one: Comparison, pair: Pair) -> dict[str, Any]:
     return where | {key: "" if value is None else value for key, value in (numbers | seeds | counts).items()}
 
 
-def _json(comparisons: Sequence[Comparison]) -> str:
-    record = {"comparisons": [_record(one) for one in comparisons]}
-    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _record(one: Comparison) -> dict[str, Any]:
+def _record(one: Comparison, own: Sequence[Column[Pair]]) -> dict[str, Any]:
     return {
         "title": title(one),
         "samples": one.samples.as_dict(),
@@ -174,7 +160,8 @@ def _record(one: Comparison) -> dict[str, Any]:
         "common": [{"access": str(column.access), "attack": column.attack} for column in one.common],
         "tests": one.family,
         "pairs": [
-            _numbers(pair) | {"only_a": list(pair.only_a), "only_b": list(pair.only_b)} for pair in one.pairs
+            _numbers(pair) | {"only_a": list(pair.only_a), "only_b": list(pair.only_b)} | added(own, pair)
+            for pair in one.pairs
         ],
         "remarks": list(remarks(one)),
     }
@@ -215,11 +202,3 @@ def _numbers(pair: Pair) -> dict[str, Any]:
         "a_by_seed": a,
         "b_by_seed": b,
     }
-
-
-#: By format.
-RENDERERS: dict[str, Callable[[Sequence[Comparison]], str]] = {
-    "markdown": _markdown,
-    "json": _json,
-    "csv": _csv,
-}

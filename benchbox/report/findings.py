@@ -1,79 +1,68 @@
-"""An audit as it is read: for a terminal, and for a README. From its stored record alone."""
+"""An audit as a document, from its stored record alone: every check, and what the claim is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
+from benchbox.domain import ThreatModel
+from benchbox.report.document import Badge, Column, Document, Section, Text, Tone, added, grid, unrecorded
 
-from benchbox.report.markdown import escape
-
-_STYLE = {"FAIL": "bold red", "WARN": "yellow", "INCOMPLETE": "dim", "PASS": "green"}
+_TONE: Mapping[str, Tone] = {"FAIL": "bad", "WARN": "doubt", "INCOMPLETE": "faint", "PASS": "good"}
 #: Samples that are named; the count says how many more there are.
 _NAMED = 5
+#: Columns of the long form. `measure` is finding, robust (the worst case) or alone (what one access would report).
+FIELDS = (
+    *("dataset", "samples_digest", "norm", "epsilon", "defense", "artifact", "measure"),
+    *("check", "name", "verdict", "sentence", "samples", "count", "numbers", "access", "percent", "low", "high"),
+)
+
+Finding = Mapping[str, Any]
 
 
-def terminal(record: Mapping[str, Any], names: Mapping[str, str]) -> RichTable:
-    """Something `rich` can print.
+def columns(names: Mapping[str, str]) -> list[Column[Finding]]:
+    """The columns of an audit. One more is one entry here, for every format.
+
+    Args:
+        names: A few words on each check, by its id.
+    """
+    return [
+        Column("check", "", lambda finding: Text(finding["check"]), "left", heads=True, recorded=True),
+        Column("name", "check", lambda finding: Text(names.get(finding["check"], "")), "left", recorded=True),
+        Column("verdict", "verdict", _verdict, "left", recorded=True),
+        Column("seen", "what was seen", lambda f: Text(f["sentence"]), "left", paragraph=80, recorded=True),
+        Column("samples", "samples", _samples, "left", drops=1, paragraph=20, recorded=True),
+    ]
+
+
+def document(record: Mapping[str, Any], names: Mapping[str, str]) -> Document:
+    """The document of one audit.
 
     Args:
         record: As `benchbox audit` stores it.
         names: A few words on each check, by its id.
     """
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=title(record), title_justify="left")
-    for heading in ("", "check", "verdict"):
-        grid.add_column(heading, no_wrap=True)
-    grid.add_column("what was seen", overflow="fold")
-    grid.add_column("samples", overflow="fold")
-    family = ""
-    for finding in record["findings"]:
-        if family and finding["check"][0] != family:
-            grid.add_section()
-        family = finding["check"][0]
-        verdict = Text(finding["verdict"], style=_STYLE[finding["verdict"]])
-        name = names.get(finding["check"], "")
-        grid.add_row(finding["check"], name, verdict, Text(finding["sentence"]), _samples(finding))
-    return grid
-
-
-def markdown(record: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """A section with its table; arguments as for `terminal`."""
-    lines = [
-        f"### {escape(title(record))}\n",
-        "| | check | verdict | what was seen | samples |",
-        "| --- " * 5 + "|",
-    ]
-    for finding in record["findings"]:
-        cells = (
-            finding["check"],
-            names.get(finding["check"], ""),
-            finding["verdict"],
-            finding["sentence"],
-            _samples(finding),
-        )
-        lines.append(f"| {' | '.join(escape(cell) for cell in cells)} |")
-    said = [f"- {escape(sentence)}" for sentence in standing(record)]
-    return "\n".join([*lines, "", *said, "", headline(record["summary"]), ""])
-
-
-def standing(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """What sets the number, what weaker attacks would have reported, and what the defence gains."""
-    return tuple(record.get("standing", {}).get("said", ()))
+    own, found = columns(names), record["findings"]
+    said = [*record.get("standing", {}).get("said", ()), f"Checks: {headline(record['summary'])}."]
+    section = Section(title(record), [grid(own, found)], sentences=said, verdict=claim(record))
+    return Document(
+        "benchbox audit",
+        [section],
+        lambda: {**record, "findings": [{**finding, **added(own, finding)} for finding in found]},
+        [*FIELDS, *(column.key for column in unrecorded(own))],
+        lambda: _lines(record, names, own),
+    )
 
 
 def title(record: Mapping[str, Any]) -> str:
     """Which defence, on what."""
-    samples, threat = record["samples"], record["threat"]
-    norm = "L∞" if threat["norm"] == "linf" else "L2"
-    radius = f"{norm} ε = {threat['epsilon']:.4g}"
-    return f"Audit of {record['defense']} ({record['artifact'][:12]}) on {samples['dataset']}, {radius}"
+    where = f"{record['samples']['dataset']}, {ThreatModel(**record['threat'])}"
+    return f"Audit of {record['defense']} ({record['artifact'][:12]}) on {where}"
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """One sentence for all of it."""
+    """One sentence for all checks."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["counts"].items())
     said = [
         (summary["integrity"], "not to be ranked: integrity"),
@@ -84,9 +73,57 @@ def headline(summary: Mapping[str, Any]) -> str:
     return f"{counts}; {'; '.join(parts)}" if parts else f"{counts}; no check failed"
 
 
-def _samples(finding: Mapping[str, Any]) -> str:
+def claim(record: Mapping[str, Any]) -> Badge:
+    """What the defence is worth after all: the verdict on its claim, not on the checks."""
+    summary, standing = record["summary"], record.get("standing", {})
+    if summary["integrity"]:
+        return Badge(f"withdrawn: the number is not what it says ({', '.join(summary['integrity'])})", tone="bad")
+    if "robust" not in standing:
+        return Badge("no number yet: nothing finished is stored", tone="faint")
+    robust = standing["robust"]["percent"]
+    doubts = [(summary["masking"], "gradients are masked"), (summary["attack"], "the attack is too weak")]
+    least = [f"{text} ({', '.join(ids)})" for ids, text in doubts if ids]
+    # Nothing is worth less than 0, so there is nothing to doubt.
+    doubted = bool(least) and robust > 0
+    parts = [f"worth {'at most ' if doubted else ''}{robust:.1f} %", *(least if doubted else [])]
+    best = max(standing["weaker"], key=lambda other: float(other["percent"]), default=None)
+    if best and f"{best['percent']:.1f}" != f"{robust:.1f}":
+        parts.append(f"its {best['percent']:.1f} % are {best['route']}")
+    return Badge("; ".join(parts), tone="bad" if doubted or robust == 0 else "doubt" if parts[1:] else "")
+
+
+def _lines(
+    record: Mapping[str, Any], names: Mapping[str, str], own: Sequence[Column[Finding]]
+) -> Iterator[dict[str, Any]]:
+    shared = {
+        "dataset": record["samples"]["dataset"],
+        "samples_digest": record["samples"]["digest"],
+        **record["threat"],
+        "defense": record["defense"],
+        "artifact": record["artifact"],
+    }
+    for finding in record["findings"]:
+        facts = {key: finding[key] for key in ("check", "verdict", "sentence", "count")}
+        more = {
+            "measure": "finding",
+            "name": names.get(finding["check"], ""),
+            "samples": " ".join(map(str, finding["samples"])),
+            "numbers": json.dumps(finding["numbers"]),
+        }
+        yield shared | facts | more | added(own, finding)
+    standing = record.get("standing", {})
+    if "robust" in standing:
+        by = standing["set_by"]["through"]
+        yield {**shared, "measure": "robust", "access": by, "verdict": claim(record).text, **standing["robust"]}
+    for other in standing.get("weaker", ()):
+        yield shared | {"measure": "alone", "access": other["route"], "percent": other["percent"]}
+
+
+def _verdict(finding: Finding) -> Badge:
+    return Badge(finding["verdict"], tone=_TONE[finding["verdict"]], strong=finding["verdict"] == "FAIL")
+
+
+def _samples(finding: Finding) -> Text:
     named: Sequence[int] = finding["samples"][:_NAMED]
-    if not named:
-        return ""
     more = finding["count"] - len(named)
-    return ", ".join(map(str, named)) + (f" and {more} more" if more > 0 else "")
+    return Text(", ".join(map(str, named)) + (f" and {more} more" if named and more > 0 else ""))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchbox.analysis import pairs
+from benchbox.analysis.worst_case import surviving
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.checks.integrity import NOTHING_STORED
-from benchbox.audit.evidence import Case, families, undeclared, worst_case
+from benchbox.audit.evidence import Case, families, undeclared
 from benchbox.audit.verdict import Judgement, check, incomplete, passed, warn
 from benchbox.domain import Access
 
@@ -78,10 +79,10 @@ def gain(case: Case) -> Judgement | None:
     """Does not apply to a defence that builds on no other classifier."""
     if not case.subject.purifies:
         return None
-    own, static = case.stored.finished, case.stored.comparable(case.stored.static)
+    own, static = case.stored.finished, case.stored.bare
     if not own or not static:
         return incomplete("the bare classifier and the defence need finished attacks on the same samples")
-    mine, theirs = worst_case(own), worst_case(static)
+    mine, theirs = surviving(own), surviving(static)
     low, high = pairs.bootstrap(mine, theirs)
     difference = float((mine - theirs).mean())
     said = f"{100 * difference:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
@@ -105,11 +106,11 @@ def ablation(case: Case) -> Judgement | None:
     stored = case.stored
     if not stored.finished:
         return incomplete(NOTHING_STORED)
-    parts = {"the bare classifier": stored.comparable(stored.static)}
+    parts = {"the bare classifier": stored.bare}
     for name in case.subject.ablations:
         named = [c for c in stored.others if c.cell.defense.name == name]
         parts[name] = stored.comparable([c for c in named if c.cell.training_seed == _seed(case)])
-    mine = worst_case(stored.finished)
+    mine = surviving(stored.finished)
     said, numbers = [], {}
     for name, cells in parts.items():
         # A part that was trained several ways is as good as the best of them.
@@ -118,7 +119,7 @@ def ablation(case: Case) -> Judgement | None:
         ]
         if not variants:
             continue
-        theirs = max((worst_case(variant) for variant in variants), key=lambda shares: float(shares.mean()))
+        theirs = max((surviving(variant) for variant in variants), key=lambda shares: float(shares.mean()))
         low, high = pairs.bootstrap(mine, theirs)
         numbers[name] = float((mine - theirs).mean())
         said.append(f"over {name} {100 * numbers[name]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
@@ -144,7 +145,7 @@ def complementary(case: Case) -> Judgement | None:
     if len(cells) < 2:
         return incomplete("at least two finished attacks are needed")
     single = min(float(c.outcome.robust.mean()) for c in cells)
-    gap = single - float(worst_case(cells).mean())
+    gap = single - float(surviving(cells).mean())
     said = f"{100 * gap:.1f} points below the best single attack, over {len(cells)} cells"
     return warn(said, gap=gap) if gap > limit.COMPLEMENTARY else passed(said, gap=gap)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchbox.analysis.stats import clopper_pearson
+from benchbox.analysis.intervals import clopper_pearson
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import WHITE_BOX, Case, Panel, supposed, undeclared
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn

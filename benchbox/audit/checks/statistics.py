@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchbox.analysis import pairs, stats
+from benchbox.analysis import intervals, pairs
 from benchbox.analysis.compare import compare
 from benchbox.analysis.comparison import Pair
 from benchbox.audit.checks import thresholds as limit
@@ -32,7 +32,7 @@ def size(case: Case) -> Judgement | None:
         return incomplete(NOTHING_STORED)
     n = len(cells[0].outcome)
     robust = min(float(c.outcome.robust.mean()) for c in cells)
-    interval = stats.clopper_pearson(round(robust * n), n)
+    interval = intervals.clopper_pearson(round(robust * n), n)
     half = (interval.high - interval.low) / 2
     said = f"± {100 * half:.1f} points on {n} samples"
     if half > limit.HALF_WIDTH_FAIL:

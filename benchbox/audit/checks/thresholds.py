@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from benchbox.analysis import stats
+from benchbox.analysis import intervals
 
 
 class Threshold(float):
@@ -83,7 +83,7 @@ RESTARTS = Threshold(10, "Carlini et al. 2019: at least 10 random starting point
 SQUARE_QUERIES = Threshold(5000, "AutoAttack's Square")
 
 # D: statistics
-HALF_WIDTH_WARN = Threshold(stats.PLACE, "[P] one percentage point")
+HALF_WIDTH_WARN = Threshold(intervals.PLACE, "[P] one percentage point")
 HALF_WIDTH_FAIL = Threshold(0.03, "[P] three percentage points")
 SEEDS = Threshold(3, "[P] fewer show no range")
 SEED_RANGE = Threshold(0.01, "[P] one percentage point")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rows import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
+from benchbox.analysis.worth import worth
 from benchbox.audit import Case, Stored, Subject, check
-from benchbox.audit.standing import standing
 from benchbox.domain import SampleList
 
 PARTS = ("pure:half",)
@@ -29,12 +29,16 @@ def stored(*others, **changes) -> Stored:
     return replace(Stored(subject, THREAT, (1, 28, 28), cells, static, (), others, ("pure",)), **changes)
 
 
+def found_of(case: Stored):
+    return worth(case.finished, case.bare)
+
+
 def judged(id: str, case: Stored):
     return check(id)(Case(case, None))
 
 
 def test_the_attack_that_sets_the_number_is_named_with_the_gaps_to_the_weaker_ones() -> None:
-    found = standing(stored(evidence("none", WHITE, "pgd", 10)))
+    found = found_of(stored(evidence("none", WHITE, "pgd", 10)))
     assert found["set_by"] == {"access": "white-box", "attack": "pgd", "through": "white-box"}
     assert found["ties"] == []  # the exact stand-in is the white-box attack once more
     gaps = {other["route"]: other for other in found["weaker"]}
@@ -56,7 +60,7 @@ def test_among_equals_the_cheapest_attack_sets_the_number() -> None:
     case = stored()
     dear = evidence("pure", WHITE, "aa", 12)
     dear = replace(dear, outcome=replace(dear.outcome, forwards=np.full(100, 7857.0)))
-    found = standing(replace(case, cells=(dear, *case.cells)))
+    found = found_of(replace(case, cells=(dear, *case.cells)))
     assert found["set_by"]["attack"] == "pgd"
     assert found["ties"] == ["white-box aa"]
 
@@ -64,14 +68,14 @@ def test_among_equals_the_cheapest_attack_sets_the_number() -> None:
 @pytest.mark.parametrize(("bare", "word"), [(10, "not significant"), (2, "significant")])
 def test_a_gain_is_called_significant_only_if_it_is(bare: int, word: str) -> None:
     case = stored(evidence("none", WHITE, "pgd", bare))
-    said = standing(case)["said"][-1]
+    said = found_of(case)["said"][-1]
     assert said.startswith(f"gain over the bare classifier (none): +{12 - bare}.0 points [")
     assert f"], {word} (exact McNemar, p = " in said
     assert judged("C3", case).verdict == ("PASS" if word == "significant" else "WARN")
 
 
 def test_without_a_finished_cell_nothing_is_claimed() -> None:
-    assert standing(stored(cells=()))["said"] == [
+    assert found_of(stored(cells=()))["said"] == [
         "nothing finished is stored, so there is no number yet; `benchbox run` fills it"
     ]
 

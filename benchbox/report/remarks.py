@@ -1,38 +1,38 @@
-"""The small print: what the marks of a table mean, what failed, and where the paper contradicts itself."""
+"""The small print of a leaderboard: what its marks mean, what failed, and where the paper contradicts itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
 
-from benchbox.analysis import paper
-from benchbox.analysis.entry import NOT_RUN, Entry
-from benchbox.analysis.records import Column, Row
+from benchbox.analysis import paper, welch
+from benchbox.analysis.control import Control
+from benchbox.analysis.pairs import ALPHA
+from benchbox.analysis.score import NOT_RUN, Entry
+from benchbox.analysis.table import Row, Table
+from benchbox.analysis.trainings import Trainings, repeated
 from benchbox.domain import Access
 
 
-def noted(entry: Entry, label: str, column: Column) -> Iterator[str]:
-    """Sentences about an entry that is not simply a finished number."""
+def noted(label: str, entry: Entry) -> Iterator[str]:
+    """Sentences about an entry of a row that is not simply a finished number."""
     for measurement in entry.measurements:
         evidence = measurement.evidence
         through = f" through {measurement.stand_in}" if measurement.stand_in else ""
-        where = f"{label}, {column}{through}"
         if measurement.status == "failed":
-            yield f"{where}: failed: {' '.join(evidence.error.split()) or 'no message was stored'}."
+            error = " ".join(evidence.error.split()) or "no message was stored"
+            yield f"{label}, {entry.where}{through}: failed: {error}."
         elif measurement.status == "partial":
             done, total = len(evidence.outcome), len(evidence.cell.samples)
-            yield f"{where}: {done} of {total} images so far; not in the worst case."
+            yield f"{label}, {entry.where}{through}: {done} of {total} images so far; not in the worst case."
     seeds = sorted({m.evidence.cell.attack_seed for m in entry.measurements})
     if len(seeds) > 1:
-        yield f"{label}, {column}: worst case over attack seeds {', '.join(map(str, seeds))}."
+        yield f"{label}, {entry.where}: worst case over attack seeds {', '.join(map(str, seeds))}."
 
 
-def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
-    """What holds for the whole table; only what it has need of.
-
-    Args:
-        rows: Of the table.
-        against: Label of the row the others are compared with, if any.
-    """
+def remarks(table: Table) -> Iterator[str]:
+    """What holds for the whole table; only what it has need of."""
+    rows, against = table.rows, table.against
     entries = [entry for row in rows for entry in (row.clean, *row.entries.values())]
     columns = [column for row in rows for column in row.entries]
     yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
@@ -60,7 +60,7 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
         yield "A defence with an unfinished or failed attack is not ranked, unless nothing is left to break."
     if any(row.uncontrolled and row.robust for row in rows):
         yield "§: the null attack, the control of a randomised defence, is missing; not ranked."
-    yield from (f"{row.label}: {row.control.sentence}" for row in rows if row.control)
+    yield from (f"{row.label}: {of_control(row.control)}" for row in rows if row.control)
     if any(row.missing and row.robust for row in rows):
         yield (
             "†: attacks of this table are missing for this defence, so its worst case may be too high, and its "
@@ -88,6 +88,29 @@ def remarks(rows: Sequence[Row], against: str = "") -> Iterator[str]:
     if any(row.oracle for row in rows):
         yield "Oracles know what no defence can know and are not ranked."
     yield from _of_the_paper(rows, entries)
+    yield from _of_trainings(rows, table.reference)
+
+
+def of_control(control: Control) -> str:
+    """What a reader has to know of the null attack, to go after the name of the row."""
+    unsound = "so nothing shows that the scoring is sound; not ranked"
+    if control.measurement is None:
+        return f"the null attack was not run, {unsound}."
+    null = control.measurement.score
+    if null is None or control.clean is None:
+        error = " ".join(control.measurement.evidence.error.split())
+        return f"the null attack is not finished{f' ({error})' if error else ''}, {unsound}."
+    points, low, high = (
+        f"{round(v or 0.0, null.digits) + 0.0:+.{null.digits}f}"
+        for v in (control.difference, control.low, control.high)
+    )
+    found = (
+        f"{null} % with the null attack, which changes no image, against {control.clean} % clean: "
+        f"{points} points, 95 % interval [{low}, {high}], {control.test}, p = {control.p:.2g}"
+    )
+    if control.verdict == "agrees":
+        return f"null attack agrees with the clean accuracy: {found}."
+    return f"withheld: {found}. What is scored is not what is deployed; no number of this row counts."
 
 
 def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
@@ -135,3 +158,32 @@ def _of_the_paper(rows: Sequence[Row], entries: Sequence[Entry]) -> Iterator[str
                 f"The paper contradicts itself on {number.row}, {number.dataset}, {number.column}: "
                 f"Table {number.table} prints {number}, Table {other.table} prints {other}."
             )
+
+
+def _of_trainings(rows: Sequence[Row], reference: Sequence[Row]) -> Iterator[str]:
+    """A sentence on each recipe trained several times, and on how it differs from the one compared with."""
+    groups = repeated(rows)
+    compared = {row.artifact for row in reference}
+    others = next((one for one in groups if one.rows[0].artifact in compared), None)
+    for one in groups:
+        values = one.robust
+        versus = _versus(one, others) if others is not None and one is not others else ""
+        yield (
+            f"{one.label} over {len(values)} training seeds: robust {fmean(values):.1f} on average, standard "
+            f"deviation {stdev(values):.1f}, lowest {min(values):.1f}{versus}."
+        )
+
+
+def _versus(one: Trainings, other: Trainings) -> str:
+    if min(len(one.robust), len(other.robust)) < welch.ENOUGH:
+        return f"; fewer than {welch.ENOUGH} trainings on a side say nothing of the spread between trainings"
+    found = welch.welch(one.robust, other.robust)
+    if found is None:
+        return "; all trainings of each side came out alike"
+    low, high = found.interval
+    difference = fmean(one.robust) - fmean(other.robust)
+    verdict = "" if found.p < ALPHA else "not "
+    return (
+        f"; {difference:+.1f} points [{low:+.1f}, {high:+.1f}] to {other.label} with the training as the unit, "
+        f"{verdict}significant (Welch's t, p = {found.p:.2g})"
+    )

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from benchbox.analysis import stats
+from benchbox.analysis.intervals import Interval, clopper_pearson, cluster_bootstrap
+from benchbox.analysis.worst_case import (
+    adversarial_correct,
+    correctness,
+    fixed_seed,
+    majority_vote,
+    worst_case,
+    worst_of_r,
+)
 from benchbox.domain import Access, Evidence
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from benchbox.analysis.paper import Printed
@@ -26,23 +34,37 @@ Status = Literal["done", "same", "partial", "failed", "not run", "withheld"]
 WITHHELD = "withheld"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
-    """A share of all samples, in percent.
+    """A share of all samples, in percent, with its 95 % interval, which is computed when it is asked for.
 
     Attributes:
-        percent: The share.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Samples it is a share of.
+        shares: (N,) share of the draws in which each sample is classified correctly.
         draws: Scoring draws per sample; 1 for a deterministic defence.
     """
 
-    percent: float
-    low: float
-    high: float
-    n: int
+    shares: NDArray[np.float64] = field(repr=False)
     draws: int = 1
+
+    @cached_property
+    def percent(self) -> float:
+        """The share."""
+        return 100 * float(self.shares.mean())
+
+    @property
+    def n(self) -> int:
+        """Samples it is a share of."""
+        return len(self.shares)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return 100 * self._interval.low
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return 100 * self._interval.high
 
     @property
     def digits(self) -> int:
@@ -56,11 +78,22 @@ class Score:
 
     @property
     def method(self) -> str:
-        """How the interval was made."""
+        """How the interval was made: Clopper-Pearson for one draw, else a bootstrap over samples."""
         return "Clopper-Pearson" if self.draws == 1 else "cluster bootstrap"
 
     def __str__(self) -> str:
         return f"{self.percent:.{self.digits}f}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        numbers = {"percent": self.percent, "low": self.low, "high": self.high, "n": self.n, "draws": self.draws}
+        return {**numbers, "interval": self.method}
+
+    @cached_property
+    def _interval(self) -> Interval:
+        if self.draws == 1:
+            return clopper_pearson(round(float(self.shares.sum())), self.n)
+        return cluster_bootstrap(self.shares, BOOTSTRAP_SEED)
 
 
 @dataclass(frozen=True)
@@ -111,14 +144,14 @@ class Entry:
         score: Per-sample worst case over the measurements; None when there is none.
         paper: The paper's number, if it has one.
         measurements: One per stand-in, seed or number of draws.
-        notes: Numbers of the table's notes about it, from 1.
+        where: Access and attack they were made under.
     """
 
     status: Status = "not run"
     score: Score | None = None
     paper: Printed | None = None
     measurements: tuple[Measurement, ...] = ()
-    notes: tuple[int, ...] = ()
+    where: str = ""
 
     @property
     def figure(self) -> str:
@@ -145,94 +178,45 @@ def measure(evidence: Evidence) -> Measurement:
         status = "partial"
     if status == "failed" or len(outcome) == 0:
         return Measurement(evidence, None, status)
+    right = adversarial_correct(evidence)
     extra = {}
-    if outcome.adversarial.shape[1] > 1:
+    if right.shape[1] > 1:
         extra = {
-            "majority_vote": 100 * float(stats.majority_vote(outcome.adversarial, outcome.label).mean()),
-            "worst_of_r": 100 * float(stats.worst_of_r(adversarial_correct(evidence)).mean()),
-            "fixed_seed": 100 * float(stats.fixed_seed(adversarial_correct(evidence)).mean()),
+            "majority_vote": 100 * float(majority_vote(outcome.adversarial, outcome.label).mean()),
+            "worst_of_r": 100 * float(worst_of_r(right).mean()),
+            "fixed_seed": 100 * float(fixed_seed(right).mean()),
         }
-    return Measurement(evidence, union([adversarial_correct(evidence)]), status, extra)
+    return Measurement(evidence, union([right]), status, extra)
 
 
-def combine(measurements: Sequence[Measurement]) -> Entry:
+def combine(measurements: Sequence[Measurement], where: str = "") -> Entry:
     """One entry from the cells of one attack under one access: a sample falls if any of them breaks it."""
     if not measurements:
         return Entry()
     if any(m.status == "withheld" for m in measurements):
-        return Entry("withheld", measurements=tuple(measurements))
+        return Entry("withheld", measurements=tuple(measurements), where=where)
     done = [m for m in measurements if m.status == "done"]
     scored = [m.score for m in measurements if m.score is not None]
     status: Status = "done" if len(done) == len(measurements) else "partial" if scored else "failed"
     if not scored and any(m.status == "partial" for m in measurements):
         status = "partial"
     # Unfinished cells are on other samples than finished ones and can only be shown, not united.
-    score = worst([m.evidence for m in done]) or min(scored, key=lambda s: s.percent, default=None)
-    return Entry(status, score, measurements=tuple(measurements))
-
-
-def worst(finished: Sequence[Evidence], *, with_clean: bool = False) -> Score | None:
-    """Per-sample worst case over finished cells of one defence on one sample list.
-
-    Args:
-        finished: Every sample of the list is scored in each.
-        with_clean: Count the clean image as one more attack: it lies in every ball, so no defence is more
-            robust than it is accurate.
-    """
-    arrays = worst_arrays(finished, with_clean=with_clean)
-    return union(arrays) if arrays else None
-
-
-def worst_arrays(finished: Sequence[Evidence], *, with_clean: bool = False) -> list[NDArray[np.bool_]]:
-    """What the worst case is over: an (N, R) array of correctness for each cell, and one for clean images."""
-    arrays = [adversarial_correct(evidence) for evidence in finished]
-    return [*arrays, clean_correct(finished[0])] if with_clean and finished else arrays
-
-
-def survivors(entries: Sequence[Entry]) -> NDArray[np.float64]:
-    """(N,) share of draws in which each sample survives the clean image and the worst of some finished entries."""
-    evidence = [one.evidence for entry in entries for one in entry.measurements]
-    return stats.worst_case(worst_arrays(evidence, with_clean=True))
+    # One cell is its own union.
+    score = done[0].score if len(done) == 1 else united([m.evidence for m in done])
+    score = score or min(scored, key=lambda s: s.percent, default=None)
+    return Entry(status, score, measurements=tuple(measurements), where=where)
 
 
 def union(arrays: Sequence[NDArray[np.bool_]]) -> Score:
     """The score of (N, R) arrays of correctness whose rows are the same samples."""
-    return score(stats.worst_case(arrays), max(array.shape[1] for array in arrays))
+    return Score(worst_case(arrays), max(array.shape[1] for array in arrays))
 
 
-def score(means: NDArray[np.float64], draws: int) -> Score:
-    """A score from (N,) per-sample shares: Clopper-Pearson for one draw, else the bootstrap."""
-    n = len(means)
-    if draws == 1:
-        interval = stats.clopper_pearson(round(float(means.sum())), n)
-    else:
-        interval = stats.cluster_bootstrap(means, BOOTSTRAP_SEED)
-    return Score(100 * float(means.mean()), 100 * interval.low, 100 * interval.high, n, draws)
+def united(cells: Sequence[Evidence], *, with_clean: bool = False) -> Score | None:
+    """Per-sample worst case over finished cells of one defence on one sample list; None for no cell.
 
-
-def clean_correct(evidence: Evidence) -> NDArray[np.bool_]:
-    """(N, R) whether the clean image is classified correctly, in the order of the sample list."""
-    outcome = evidence.outcome
-    right: NDArray[np.bool_] = (outcome.clean == outcome.label[:, None])[np.argsort(outcome.position)]
-    return right
-
-
-def adversarial_correct(evidence: Evidence) -> NDArray[np.bool_]:
-    """(N, R) whether the adversarial image is, likewise."""
-    outcome = evidence.outcome
-    right: NDArray[np.bool_] = (outcome.adversarial == outcome.label[:, None])[np.argsort(outcome.position)]
-    return right
-
-
-def describe(score: Score | None) -> dict[str, Any] | None:
-    """JSON form of a score."""
-    if score is None:
-        return None
-    return {
-        "percent": score.percent,
-        "low": score.low,
-        "high": score.high,
-        "n": score.n,
-        "draws": score.draws,
-        "interval": score.method,
-    }
+    Args:
+        cells: Every sample of the list is scored in each.
+        with_clean: Count the clean image as one more attack, as `correctness` does.
+    """
+    return union(correctness(cells, with_clean=with_clean)) if cells else None

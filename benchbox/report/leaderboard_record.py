@@ -1,20 +1,22 @@
-"""Every number with what is needed to trust it: CSV, one line a number, and JSON, everything."""
+"""The leaderboard for machines: every number with what is needed to trust it, as lines and as one record."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchbox.analysis.control import Control, as_record
-from benchbox.analysis.entry import WITHHELD, Entry, Measurement, Score, describe
+from benchbox.analysis.control import Control
 from benchbox.analysis.paper import Printed
-from benchbox.analysis.records import Row, Table, Versus
+from benchbox.analysis.score import WITHHELD, Entry, Measurement, Score
+from benchbox.analysis.table import Row, Table, Versus
 from benchbox.analysis.trainings import repeated
 from benchbox.domain import NULL_ATTACK, Access, Spec
+from benchbox.report.document import Column, added, unrecorded
+from benchbox.report.remarks import of_control, remarks
+
+if TYPE_CHECKING:
+    from benchbox.report.leaderboard import Line
 
 #: Columns of the CSV. `measure` is clean, robust, null (the control, held against clean), attack (a number of the
 #: table) or cell (one of the cells that an attack's number unites: its stand-ins, seeds and draws).
@@ -39,22 +41,32 @@ FIELDS = (
 )
 
 
-def as_csv(tables: Sequence[Table]) -> str:
-    """Long form: one line for each number, percentages unrounded, empty where a field has no meaning."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        for row in table.rows:
-            shared = _table_facts(table) | _row_facts(row)
-            writer.writerows(shared | line for line in _lines(row, table.against))
-    return out.getvalue()
+def fields(own: Iterable[Sequence[Column[Line]]]) -> list[str]:
+    """Names of the long form's columns, those of the leaderboard's that it does not carry by itself last."""
+    return list(dict.fromkeys([*FIELDS, *(column.key for columns in own for column in unrecorded(columns))]))
 
 
-def as_json(tables: Sequence[Table]) -> str:
+def lines(table: Table, own: Sequence[Column[Line]], shown: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """Long form: one line for each number, percentages unrounded."""
+    for line in shown:
+        shared = _table_facts(table) | _row_facts(line.row) | added(own, line)
+        yield from (shared | number for number in _lines(line.row, table.against))
+
+
+def table(table: Table, own: Sequence[Column[Line]], shown: Sequence[Line]) -> dict[str, Any]:
     """Everything, cells and their provenance included."""
-    record = {"tables": [_table(table) for table in tables]}
-    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return {
+        "title": table.title,
+        "samples": table.samples.as_dict(),
+        "n": len(table.samples),
+        "threat": {"norm": table.threat.norm, "epsilon": table.threat.epsilon},
+        "against": table.against or None,
+        "remarks": list(remarks(table)),
+        "notes": list(shown[0].numbers) if shown else [],
+        "rows": [_row(line) | added(own, line) for line in shown],
+        "trainings": [one.as_dict() for one in repeated(table.rows)],
+        "weights": {name: dict(card) for name, card in table.cards.items()},
+    }
 
 
 def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
@@ -67,7 +79,7 @@ def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
     yield {
         "measure": "robust",
         "status": _robust_status(row),
-        "error": row.control.sentence if row.control and row.withheld else "",
+        "error": of_control(row.control) if row.control and row.withheld else "",
         **(_column_facts(*row.set_by) if row.set_by else {}),
         **_score(row.robust),
         **_versus(row.versus, against),
@@ -187,22 +199,8 @@ def _column_facts(access: Access, attack: str) -> dict[str, Any]:
     return {"access": str(access), "attack": attack}
 
 
-def _table(table: Table) -> dict[str, Any]:
-    return {
-        "title": table.title,
-        "samples": table.samples.as_dict(),
-        "n": len(table.samples),
-        "threat": {"norm": table.threat.norm, "epsilon": table.threat.epsilon},
-        "against": table.against or None,
-        "remarks": list(table.remarks),
-        "notes": list(table.notes),
-        "rows": [_row(row) for row in table.rows],
-        "trainings": [one.as_dict() for one in repeated(table.rows)],
-        "weights": {name: dict(card) for name, card in table.cards.items()},
-    }
-
-
-def _row(row: Row) -> dict[str, Any]:
+def _row(line: Line) -> dict[str, Any]:
+    row = line.row
     return {
         "rank": row.rank,
         "rank_of_a_group": row.coarse,
@@ -213,33 +211,47 @@ def _row(row: Row) -> dict[str, Any]:
         "artifact": row.artifact,
         "purifier": row.purifier,
         "oracle": row.oracle,
-        "withheld": row.control.sentence if row.control and row.withheld else None,
-        "clean": _entry_json(row.clean),
+        "withheld": of_control(row.control) if row.control and row.withheld else None,
+        "clean": _entry_json(row.clean, line),
         "null": _control_json(row.control),
         "robust": {
-            "score": describe(row.robust),
+            "score": _described(row.robust),
             "lowest": None if row.set_by is None else _column_facts(*row.set_by),
             "attacks": row.over,
             "missing": [_column_facts(*column) for column in row.missing],
         },
         "versus": None if row.versus is None else asdict(row.versus),
-        "entries": [_column_facts(*column) | _entry_json(entry) for column, entry in row.entries.items()],
+        "entries": [_column_facts(*column) | _entry_json(entry, line) for column, entry in row.entries.items()],
     }
 
 
 def _control_json(control: Control | None) -> dict[str, Any] | None:
-    record = as_record(control)
-    if control is None or record is None:
+    if control is None:
         return None
-    return {**record, "cells": [_measurement(control.measurement)] if control.measurement else []}
+    return {
+        "verdict": control.verdict,
+        "score": _described(control.measurement.score if control.measurement else None),
+        "clean": _described(control.clean),
+        "difference": control.difference,
+        "low": control.low,
+        "high": control.high,
+        "p": control.p,
+        "test": control.test or None,
+        "says": of_control(control),
+        "cells": [_measurement(control.measurement)] if control.measurement else [],
+    }
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _described(score: Score | None) -> dict[str, Any] | None:
+    return None if score is None else score.as_dict()
+
+
+def _entry_json(entry: Entry, line: Line) -> dict[str, Any]:
     return {
         "status": entry.status,
-        "score": describe(entry.score),
+        "score": _described(entry.score),
         "paper": None if entry.paper is None else {"table": entry.paper.table, "percent": entry.paper.percent},
-        "notes": list(entry.notes),
+        "notes": line.numbers_of(entry),
         "cells": [_measurement(m) for m in entry.measurements],
     }
 
@@ -251,7 +263,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "cell": evidence.cell.as_dict(),
         "stand_in": measurement.stand_in or None,
         "status": measurement.status,
-        "score": describe(measurement.score),
+        "score": _described(measurement.score),
         **measurement.extra,
         "passes": measurement.passes,
         "error": evidence.error or None,

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from benchbox.analysis import stats
+from benchbox.analysis import intervals, worst_case
 from benchbox.errors import DataError
 
 
@@ -15,27 +15,27 @@ from benchbox.errors import DataError
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_clopper_pearson_is_scipys_exact_interval(k: int, n: int, level: float) -> None:
     exact = binomtest(k, n).proportion_ci(level, method="exact")
-    assert stats.clopper_pearson(k, n, level) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    assert intervals.clopper_pearson(k, n, level) == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
 def test_no_success_in_512_leaves_room_for_072_percent() -> None:
-    assert stats.clopper_pearson(0, 512) == pytest.approx((0.0, 0.0072), abs=5e-5)
+    assert intervals.clopper_pearson(0, 512) == pytest.approx((0.0, 0.0072), abs=5e-5)
 
 
 @pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_clopper_pearson_refuses_what_is_no_share(k: int, n: int) -> None:
     with pytest.raises(DataError, match=f"{k} of {n}"):
-        stats.clopper_pearson(k, n)
+        intervals.clopper_pearson(k, n)
 
 
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(DataError, match=r"95\.0"):
-        stats.clopper_pearson(1, 2, level=95.0)
+        intervals.clopper_pearson(1, 2, level=95.0)
 
 
 def test_bootstrap_has_the_width_of_the_central_limit() -> None:
     means = np.random.default_rng(0).integers(0, 11, 2000) / 10
-    low, high = stats.cluster_bootstrap(means, seed=1)
+    low, high = intervals.cluster_bootstrap(means, seed=1)
     half = 1.96 * means.std() / np.sqrt(len(means))
     assert low == pytest.approx(means.mean() - half, abs=half / 10)
     assert high == pytest.approx(means.mean() + half, abs=half / 10)
@@ -43,30 +43,30 @@ def test_bootstrap_has_the_width_of_the_central_limit() -> None:
 
 def test_bootstrap_resamples_samples_not_draws() -> None:
     # 100 images, half always right: 10 draws of each add nothing, so the width is that of 100 coins.
-    low, high = stats.cluster_bootstrap(np.repeat([0.0, 1.0], 50))
+    low, high = intervals.cluster_bootstrap(np.repeat([0.0, 1.0], 50))
     assert high - low == pytest.approx(2 * 1.96 * 0.05, abs=0.02)
 
 
 def test_bootstrap_repeats_itself() -> None:
     means = np.random.default_rng(0).random(300)
-    assert stats.cluster_bootstrap(means, seed=3) == stats.cluster_bootstrap(means, seed=3)
-    assert stats.cluster_bootstrap(means, seed=3) != stats.cluster_bootstrap(means, seed=4)
+    assert intervals.cluster_bootstrap(means, seed=3) == intervals.cluster_bootstrap(means, seed=3)
+    assert intervals.cluster_bootstrap(means, seed=3) != intervals.cluster_bootstrap(means, seed=4)
 
 
 def test_equal_means_do_not_claim_certainty() -> None:
-    assert stats.cluster_bootstrap(np.ones(100)) == stats.clopper_pearson(100, 100)
+    assert intervals.cluster_bootstrap(np.ones(100)) == intervals.clopper_pearson(100, 100)
 
 
 @pytest.mark.parametrize("means", [np.array([]), np.array([0.5, 1.5]), np.array([np.nan])])
 def test_bootstrap_refuses_what_is_no_share(means: NDArray[np.float64]) -> None:
     with pytest.raises(DataError):
-        stats.cluster_bootstrap(means)
+        intervals.cluster_bootstrap(means)
 
 
 def test_worst_case_of_deterministic_attacks_is_the_minimum() -> None:
     a = np.array([[True], [True], [False], [False]])
     b = np.array([[True], [False], [True], [False]])
-    assert stats.worst_case([a, b]).tolist() == [1, 0, 0, 0]
+    assert worst_case.worst_case([a, b]).tolist() == [1, 0, 0, 0]
 
 
 def test_worst_case_chooses_and_scores_on_different_draws() -> None:
@@ -74,7 +74,7 @@ def test_worst_case_chooses_and_scores_on_different_draws() -> None:
     always = np.array([[True, True, True, True]])
     # Even draws choose the first, which scores 1 on odd ones. Odd draws cannot tell them apart and take the
     # first as well, which scores 0 on even ones.
-    assert stats.worst_case([even_says_a, always]).tolist() == [0.5]
+    assert worst_case.worst_case([even_says_a, always]).tolist() == [0.5]
 
 
 def test_worst_case_of_pure_luck_is_the_expected_accuracy() -> None:
@@ -83,32 +83,32 @@ def test_worst_case_of_pure_luck_is_the_expected_accuracy() -> None:
     attacks = [generator.random((4000, 10)) < 0.8 for _ in range(8)]
     naive = np.minimum.reduce([a.mean(axis=1) for a in attacks]).mean()
     assert naive < 0.65
-    assert stats.worst_case(attacks).mean() == pytest.approx(0.8, abs=0.01)
+    assert worst_case.worst_case(attacks).mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_worst_case_does_not_depend_on_the_order_of_attacks() -> None:
     generator = np.random.default_rng(1)
     attacks = [generator.random((200, 10)) < q for q in (0.4, 0.5, 0.9)]
-    assert stats.worst_case(attacks).tolist() == stats.worst_case(attacks[::-1]).tolist()
+    assert worst_case.worst_case(attacks).tolist() == worst_case.worst_case(attacks[::-1]).tolist()
 
 
 def test_ties_go_to_the_stronger_attack() -> None:
     weak, strong = np.ones((10, 4), bool), np.ones((10, 4), bool)
     strong[1:] = False
     strong[0, 1] = False  # ties with `weak` on the even draws of sample 0
-    assert stats.worst_case([weak, strong])[0] == pytest.approx((0.5 + 1.0) / 2)
+    assert worst_case.worst_case([weak, strong])[0] == pytest.approx((0.5 + 1.0) / 2)
 
 
 @pytest.mark.parametrize("shapes", [[], [(3, 1), (4, 1)], [(3, 0)]])
 def test_worst_case_refuses_arrays_that_do_not_match(shapes: list[tuple[int, int]]) -> None:
     with pytest.raises(DataError, match="worst case"):
-        stats.worst_case([np.ones(shape, bool) for shape in shapes])
+        worst_case.worst_case([np.ones(shape, bool) for shape in shapes])
 
 
 def test_majority_vote_and_its_ties() -> None:
     predictions = np.array([[1, 2, 2], [3, 1, 2], [1, 3, 2], [0, 0, 1]])
-    assert stats.majority_vote(predictions, np.array([2, 3, 3, 1])).tolist() == [True, True, False, False]
+    assert worst_case.majority_vote(predictions, np.array([2, 3, 3, 1])).tolist() == [True, True, False, False]
 
 
 def test_worst_of_r_needs_every_draw() -> None:
-    assert stats.worst_of_r(np.array([[True, True], [True, False]])).tolist() == [True, False]
+    assert worst_case.worst_of_r(np.array([[True, True], [True, False]])).tolist() == [True, False]

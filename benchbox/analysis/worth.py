@@ -8,34 +8,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox.analysis import pairs, stats
-from benchbox.analysis.labels import KNOWLEDGE
-from benchbox.audit.evidence import Stored, worst_case
+from benchbox.analysis import access, pairs
+from benchbox.analysis.score import Score
+from benchbox.analysis.worst_case import surviving
 from benchbox.domain import Access, Evidence
 
 
-def standing(stored: Stored) -> dict[str, Any]:
-    """Numbers and sentences about the worst case over the finished cells; empty if nothing is finished.
+def worth(cells: Sequence[Evidence], bare: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """Numbers and sentences about the worst case over finished cells; one sentence if nothing is finished.
+
+    Args:
+        cells: Finished cells of the defence on one sample list.
+        bare: Finished cells of the bare classifier it builds on, on the same samples.
 
     Returns:
         `robust` with its interval; `set_by`, the attack that leaves least; `weaker`, for each access and stand-in
         what it alone would have reported, and how much more that is (paired bootstrap); `gain` over the bare
         classifier; `said`, the same as sentences. All shares in percent.
     """
-    cells = stored.finished
     if not cells:
         return {"said": ["nothing finished is stored, so there is no number yet; `benchbox run` fills it"]}
-    worst = worst_case(cells)
+    worst = surviving(cells)
     lowest = min(_distinct(cells), key=_strength)
     ties = [c for c in _distinct(cells) if c is not lowest and _left(c) == _left(lowest)]
+    robust = Score(worst, max(c.cell.scoring_draws for c in cells)).as_dict()
     found: dict[str, Any] = {
         "n": len(worst),
-        "robust": _score(worst, max(c.cell.scoring_draws for c in cells)),
+        "robust": {key: robust[key] for key in ("percent", "low", "high")},
         "set_by": {"access": str(lowest.cell.access), "attack": lowest.cell.attack.name, "through": route(lowest)},
         "alone": 100 * _left(lowest),
         "ties": [f"{route(c)} {c.cell.attack.name}" for c in ties],
         "weaker": [_weaker(name, [c for c in cells if route(c) == name], worst) for name in _routes(cells)],
-        "gain": _gain(stored, worst),
+        "gain": _gain(bare, worst),
     }
     return {**found, "said": _said(found)}
 
@@ -49,52 +53,43 @@ def route(evidence: Evidence) -> str:
 
 
 def _routes(cells: Sequence[Evidence]) -> list[str]:
-    first = {route(c): KNOWLEDGE.index(c.cell.access) for c in cells}
+    first = {route(c): access.KNOWLEDGE.index(c.cell.access) for c in cells}
     return sorted(first, key=lambda name: (first[name], name))
 
 
 def _distinct(cells: Sequence[Evidence]) -> list[Evidence]:
     """One cell for each set of crafted images: the exact stand-in shares those of the white-box attack."""
-    ordered = sorted(cells, key=lambda c: KNOWLEDGE.index(c.cell.access))
+    ordered = sorted(cells, key=lambda c: access.KNOWLEDGE.index(c.cell.access))
     return list({c.cell.craft_key: c for c in reversed(ordered)}.values())
 
 
 def _strength(evidence: Evidence) -> tuple[float, int, float, str]:
     """Sorts what leaves least first; among equals what knows most, then the cheapest attack."""
-    access, attack = evidence.cell.access, evidence.cell.attack.name
-    return _left(evidence), KNOWLEDGE.index(access), evidence.outcome.passes, attack
+    cell = evidence.cell
+    return access.strength(_left(evidence), cell.access, evidence.outcome.passes, cell.attack.name)
 
 
 def _left(evidence: Evidence) -> float:
     return float(evidence.outcome.robust.mean())
 
 
-def _score(shares: NDArray[np.float64], draws: int) -> dict[str, float]:
-    n = len(shares)
-    interval = (
-        stats.clopper_pearson(round(float(shares.sum())), n) if draws == 1 else stats.cluster_bootstrap(shares)
-    )
-    return {"percent": 100 * float(shares.mean()), "low": 100 * interval.low, "high": 100 * interval.high}
-
-
 def _weaker(name: str, cells: Sequence[Evidence], worst: NDArray[np.float64]) -> dict[str, Any]:
     """What the cells of one route would have reported, and its paired distance to the worst case."""
-    shares = worst_case(cells)
+    shares = surviving(cells)
     attacks = sorted({c.cell.attack.name for c in cells})
     return {"route": name, "attacks": attacks, "percent": 100 * float(shares.mean()), **_paired(shares, worst)}
 
 
-def _gain(stored: Stored, worst: NDArray[np.float64]) -> dict[str, Any] | None:
-    """The worst case minus that of the bare classifier; None where there is none on the same samples."""
-    static = stored.comparable(stored.static)
-    if not stored.subject.purifies or not static:
+def _gain(bare: Sequence[Evidence], worst: NDArray[np.float64]) -> dict[str, Any] | None:
+    """The worst case minus that of the bare classifier; None where there is none."""
+    if not bare:
         return None
-    shares = worst_case(static)
+    shares = surviving(bare)
     verdict = pairs.significance(worst, shares)
     found = _paired(worst, shares)
     return {
         **found,
-        "over": static[0].cell.defense.name,
+        "over": bare[0].cell.defense.name,
         "p": verdict.p,
         "test": verdict.test,
         "significant": found["low"] > 0 and verdict.p < pairs.ALPHA,

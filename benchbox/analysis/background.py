@@ -1,4 +1,4 @@
-"""What a report knows of its rows beside their cells."""
+"""What was noted of defences beside their cells: their kind, their audits, how their weights were trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchbox.analysis.weights import Cards
 
 
 @dataclass(frozen=True)
-class Known:
+class Background:
     """What was noted of defences when they were run, and of their weights since.
 
     Attributes:
@@ -30,4 +30,4 @@ class Known:
     cards: Cards = field(default_factory=dict)
 
 
-NOTHING = Known()
+NOTHING = Background()

@@ -1,86 +1,20 @@
-"""How sure a number is, and what many attacks say together. NumPy and SciPy only, no torch.
-
-Everything here is a share in [0, 1]; reports turn shares into percent.
-"""
+"""What many attacks say together: the per-sample worst case, over arrays and over stored cells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchbox.domain import NULL_ATTACK, Evidence
 from benchbox.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Coverage of every interval in the reports.
-LEVEL = 0.95
-#: An interval that is wider than this to either side gives no place of its own, only a group (check D1).
-PLACE = 0.01
 #: Breaks ties between attacks without overturning a difference of a single draw.
 _TIE = 1e-9
-
-
-class Interval(NamedTuple):
-    """A confidence interval for a share."""
-
-    low: float
-    high: float
-
-
-def clopper_pearson(k: int, n: int, level: float = LEVEL) -> Interval:
-    """Exact interval for a binomial share: never covers less than `level` (Clopper & Pearson 1934).
-
-    Args:
-        k: Successes.
-        n: Trials, at least 1.
-        level: Coverage, in (0, 1).
-
-    Raises:
-        DataError: The counts or the level do not fit.
-    """
-    if not 0 <= k <= n or n < 1:
-        raise DataError(f"{k} of {n} is no share; give 0 <= k <= n with n of at least 1")
-    _check_level(level)
-    from scipy.special import betaincinv  # a tenth of a second that planning should not pay
-
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
-    return Interval(low, high)
-
-
-def cluster_bootstrap(
-    means: NDArray[np.float64], seed: int = 0, resamples: int = 10_000, level: float = LEVEL
-) -> Interval:
-    """Percentile interval for the mean of per-sample means, keeping each sample's draws together.
-
-    Samples are the clusters: a randomised defence is scored R times on the same image, and R draws of one
-    image are no R images. Where all means are equal a bootstrap has no width at all; then the interval is
-    Clopper-Pearson's for as many successes, which claims less.
-
-    Args:
-        means: (N,) share of correct draws of each sample, in [0, 1].
-        seed: Of the resampling.
-        resamples: How many; at least 1.
-        level: Coverage, in (0, 1).
-
-    Raises:
-        DataError: There are no samples, or a mean is no share.
-    """
-    if len(means) == 0 or not bool(((means >= 0) & (means <= 1)).all()):
-        raise DataError("a bootstrap needs at least one sample, and shares in [0, 1]; drop what was not scored")
-    _check_level(level)
-    values, counts = np.unique(means, return_counts=True)
-    if len(values) == 1:
-        return clopper_pearson(round(float(values[0]) * len(means)), len(means), level)
-    # R draws leave few distinct means, so drawing how often each occurs is exact and needs no N × resamples.
-    drawn = np.random.default_rng(seed).multinomial(len(means), counts / len(means), size=resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn @ values / len(means), [tail, 1 - tail])
-    return Interval(float(low), float(high))
 
 
 def worst_case(correct: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
@@ -146,6 +80,60 @@ def _chosen(select: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[
     return chosen
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise DataError(f"level {level} is no coverage; give a number between 0 and 1, such as 0.95")
+def is_null(evidence: Evidence) -> bool:
+    """Whether a cell is the control, which attacks nothing."""
+    return evidence.cell.attack.name == NULL_ATTACK
+
+
+def is_finished(evidence: Evidence) -> bool:
+    """Whether every sample of the cell's list is scored."""
+    return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
+
+
+def finished(cells: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """Finished cells on the longest sample list among them."""
+    done = [cell for cell in cells if is_finished(cell)]
+    longest = max((cell.cell.samples for cell in done), key=len, default=None)
+    return tuple(cell for cell in done if cell.cell.samples == longest)
+
+
+def by_draws(evidence: Evidence) -> tuple[int, int, str]:
+    """Sort key: most scoring draws first, because the first cell of a defence also speaks for its clean images."""
+    return -evidence.cell.scoring_draws, evidence.cell.attack_seed, evidence.cell.key
+
+
+def clean_correct(evidence: Evidence) -> NDArray[np.bool_]:
+    """(N, R) whether the clean image is classified correctly, in the order of the sample list."""
+    return _correct(evidence, evidence.outcome.clean)
+
+
+def adversarial_correct(evidence: Evidence) -> NDArray[np.bool_]:
+    """(N, R) whether the adversarial image is, likewise."""
+    return _correct(evidence, evidence.outcome.adversarial)
+
+
+def correctness(cells: Sequence[Evidence], *, with_clean: bool = False) -> list[NDArray[np.bool_]]:
+    """The (N, R) arrays that the worst case of some finished cells is over.
+
+    Args:
+        cells: Of one trained defence on one sample list.
+        with_clean: Count the clean image as one more attack: it lies in every ball, so no defence is more
+            robust than it is accurate.
+    """
+    arrays = [adversarial_correct(cell) for cell in cells]
+    return [*arrays, clean_correct(cells[0])] if with_clean and cells else arrays
+
+
+def surviving(cells: Sequence[Evidence]) -> NDArray[np.float64]:
+    """(N,) share of draws in which each sample survives the clean image and the worst of some finished cells.
+
+    Args:
+        cells: Of one trained defence on one sample list; at least one.
+    """
+    return worst_case(correctness(cells, with_clean=True))
+
+
+def _correct(evidence: Evidence, predicted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    outcome = evidence.outcome
+    right: NDArray[np.bool_] = (predicted == outcome.label[:, None])[np.argsort(outcome.position)]
+    return right

@@ -1,0 +1,219 @@
+"""Evidence arranged as tables: defences down, accesses and attacks across, the worst case beside the name."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from benchbox.analysis import access, control, labels, paper, ranking, weights
+from benchbox.analysis.background import NOTHING, Background
+from benchbox.analysis.badge import badge
+from benchbox.analysis.score import Entry, Measurement, combine, measure, union
+from benchbox.analysis.table import Column, Row, Table
+from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_null
+from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
+
+Measured = Mapping[Column, Sequence[Measurement]]
+
+
+def build(evidence: Sequence[Evidence], known: Background = NOTHING, *, against: str | None = None) -> list[Table]:
+    """Arrange evidence as tables, one for each (data set, ball, sample list).
+
+    Args:
+        evidence: Finished and unfinished cells, in any order.
+        known: What is known of the defences and their weights.
+        against: Name, label or digest of the defence that every other is compared with.
+
+    Raises:
+        RequestError: No table has such a defence, or a table has several.
+    """
+    groups: dict[tuple[SampleList, ThreatModel], list[Evidence]] = defaultdict(list)
+    for item in evidence:
+        groups[item.cell.samples, item.cell.threat].append(item)
+    order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
+    known = replace(
+        known,
+        purifiers=access.purifiers(evidence, known.purifiers),
+        randomized=access.randomized(evidence, known.randomized),
+    )
+    tables = [_Builder(groups[key], known).table(*key) for key in order]
+    return tables if against is None else ranking.against(tables, against)
+
+
+class _Key(NamedTuple):
+    """What makes two results the same row: a base trained otherwise changes the artifact alone."""
+
+    recipe: str
+    seed: int
+    artifact: str
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a row is called, and whether its recipe is the usual one of that name."""
+
+    label: str
+    usual: bool
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """The evidence of one table."""
+
+    evidence: Sequence[Evidence]
+    known: Background
+
+    def table(self, samples: SampleList, threat: ThreatModel) -> Table:
+        attacks = labels.departures([item.cell.attack for item in self.evidence])
+        groups: dict[_Key, list[Evidence]] = defaultdict(list)
+        for item in self.evidence:
+            groups[_key(item)].append(item)
+        measured = {key: _measured(items, attacks) for key, items in groups.items()}
+        columns = self._columns(groups, measured)
+        names = _names(self.evidence)
+        rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
+        cards = weights.behind(self.evidence, self.known.cards)
+        return Table(samples, threat, columns, ranking.ranked(rows), cards)
+
+    def _columns(
+        self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]
+    ) -> tuple[Column, ...]:
+        """Every column somebody measured.
+
+        A white-box column that no purifier was measured in is left out where the gray-box column stands: the
+        defences without purifier show the same number there.
+        """
+        own = {column for found in measured.values() for column in found}
+        purified = {c for key, found in measured.items() if self._purifies(groups[key][0]) for c in found}
+        kept = [
+            c
+            for c in own
+            if c.access is not Access.WHITE_BOX or c in purified or Column(Access.GRAY_BOX, c.attack) not in own
+        ]
+        return tuple(sorted(kept, key=lambda column: column.place))
+
+    def _row(
+        self, name: _Name, evidence: Sequence[Evidence], measured: Measured, columns: Sequence[Column]
+    ) -> Row:
+        cell = evidence[0].cell
+        purifier = self._purifies(evidence[0])
+        nulls = [measure(item) for item in sorted(evidence, key=by_draws) if is_null(item)]
+        found = [m for ms in (*measured.values(), nulls) for m in ms]
+        finished = sorted((m.evidence for m in found if m.status == "done"), key=by_draws)
+        randomized = cell.defense.name in self.known.randomized
+        held = control.hold(nulls, next(iter(finished), None), randomized=randomized)
+        withheld = held is not None and held.verdict == "differs"
+        if withheld:
+            measured = {column: [_withheld(m) for m in ms] for column, ms in measured.items()}
+        own = {column: combine(found, str(column)) for column, found in measured.items()}
+        entries = {}
+        for column in columns:
+            entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
+            entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
+        attacked = [] if withheld else [item for item in finished if not is_null(item)]
+        arrays = correctness(attacked, with_clean=True)
+        scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
+        return Row(
+            label=name.label,
+            defense=cell.defense,
+            training_seed=cell.training_seed,
+            artifact=cell.artifact,
+            purifier=purifier,
+            oracle=cell.defense.name in self.known.oracles,
+            clean=_with_paper(_clean(evidence, finished), evidence[0], name),
+            robust=union(arrays) if arrays else None,
+            set_by=_lowest({c: own[c] for c in scores}),
+            over=len(scores),
+            missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
+            entries=entries,
+            badge=badge(self._audit(cell)),
+            control=held,
+        )
+
+    def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
+        """The record of the audit of these weights inside this ball."""
+        record = self.known.audits.get(cell.artifact)
+        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
+
+    def _purifies(self, evidence: Evidence) -> bool:
+        return evidence.cell.defense.name in self.known.purifiers
+
+
+def _key(evidence: Evidence) -> _Key:
+    cell = evidence.cell
+    return _Key(labels.identity(cell.defense), cell.training_seed, cell.artifact)
+
+
+def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
+    specs = [item.cell.defense for item in evidence]
+    departs, said_of = labels.departures(specs), labels.distinctions(specs)
+    rows = {_key(item): item.cell.defense.name for item in evidence}
+    seeds = {name: {key.seed for key, owner in rows.items() if owner == name} for name in rows.values()}
+    said = {
+        key: (name, said_of[key.recipe], f"seed {key.seed}" if len(seeds[name]) > 1 else "")
+        for key, name in rows.items()
+    }
+    uses = Counter(said.values())
+    # Equal recipes on another base: only the trained weights tell them apart.
+    return {
+        key: _Name(
+            labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""),
+            not departs[key.recipe],
+        )
+        for key, parts in said.items()
+    }
+
+
+def _measured(evidence: Sequence[Evidence], departs: Mapping[str, str]) -> Measured:
+    """A row's attacks by the column they belong to; the control is none."""
+    found: dict[Column, list[Measurement]] = defaultdict(list)
+    for item in sorted((item for item in evidence if not is_null(item)), key=by_draws):
+        attack = item.cell.attack
+        column = Column(item.cell.access, labels.labelled(attack.name, departs[labels.identity(attack)]))
+        found[column].append(measure(item))
+    return found
+
+
+def _withheld(measurement: Measurement) -> Measurement:
+    """Without the numbers, where there are any: the scoring that they come from is wrong."""
+    if measurement.score is None:
+        return measurement
+    return replace(measurement, score=None, status="withheld", extra={})
+
+
+def _lowest(entries: Mapping[Column, Entry]) -> Column | None:
+    """The column that leaves least; among equals the one that knows most, then the cheapest attack."""
+
+    def strength(column: Column) -> tuple[float, int, float, str]:
+        entry = entries[column]
+        left = entry.score.percent if entry.score else 100.0
+        return access.strength(left, column.access, entry.passes, column.attack)
+
+    return min(entries, key=strength, default=None)
+
+
+def _same_model(own: Mapping[Column, Entry], column: Column) -> Entry:
+    """The white-box entry of a defence without purifier, under an access that changes nothing."""
+    entry = own.get(Column(Access.WHITE_BOX, column.attack))
+    if entry is None or not access.is_same_model(column.access, [m.evidence for m in entry.measurements]):
+        return Entry()
+    return replace(entry, status="same") if entry.status == "done" else entry
+
+
+def _with_paper(
+    entry: Entry, evidence: Evidence, name: _Name, access: Access | None = None, attack: str = ""
+) -> Entry:
+    """An entry with the paper's number, which is about the usual recipe alone."""
+    cell = evidence.cell
+    if not name.usual:
+        return entry
+    return replace(entry, paper=paper.beside(cell.samples.dataset, cell.defense.name, cell.threat, access, attack))
+
+
+def _clean(evidence: Sequence[Evidence], finished: Sequence[Evidence]) -> Entry:
+    if finished:
+        return Entry("done", union([clean_correct(finished[0])]))
+    longest = max(evidence, key=lambda item: len(item.outcome))
+    return Entry("partial", union([clean_correct(longest)])) if len(longest.outcome) else Entry()

@@ -1,0 +1,179 @@
+"""The leaderboard as a document: who stands where, then every attack, access by access."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from benchbox.analysis.badge import State
+from benchbox.analysis.score import Entry, Status
+from benchbox.analysis.table import Column as AttackColumn
+from benchbox.analysis.table import Row, Table, Versus
+from benchbox.report import leaderboard_record as record
+from benchbox.report.document import Badge, Column, Document, Number, Place, Section, Text, Tone, grid
+from benchbox.report.remarks import noted, remarks
+
+_STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
+_BADGE: Mapping[State, Tone] = {
+    "withdrawn": "bad",
+    "masking": "bad",
+    "weak attack": "bad",
+    "warned": "doubt",
+    "pass": "good",
+    "not audited": "faint",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row, and the numbers of the notes about it.
+
+    Attributes:
+        row: One trained defence.
+        table: Which it stands in.
+        numbers: Of each note of the table, from 1.
+    """
+
+    row: Row
+    table: Table
+    numbers: Mapping[str, int]
+
+    def numbers_of(self, entry: Entry) -> list[int]:
+        """Of the notes about an entry."""
+        return sorted({self.numbers[note] for note in noted(self.row.label, entry)})
+
+
+def columns(table: Table) -> list[Column[Line]]:
+    """The columns of a table. One more is one entry here, for every format."""
+    versus: list[Column[Line]] = [Column("versus", f"vs {table.against}", _versus, recorded=True)]
+    return [
+        Column("rank", "#", lambda line: Place(line.row.place, exact=line.row.rank), recorded=True),
+        Column("defense", "defence", _name, "left", heads=True, recorded=True),
+        Column("clean", "clean", lambda line: figure(line.row.clean, line), recorded=True),
+        Column("robust", "robust", _robust, recorded=True),
+        *(versus if table.against else []),
+        Column("lowest", "lowest", lambda line: Text(str(line.row.set_by or "–")), "left", drops=3, recorded=True),
+        Column("attacks", "attacks", lambda line: Text(str(line.row.over)), drops=2, recorded=True),
+        Column("n", "n", _images, drops=1, recorded=True),
+        Column("audit", "audit", _badge, "left", paragraph=26, recorded=True),
+        *map(_attack, table.columns),
+    ]
+
+
+def document(tables: Sequence[Table]) -> Document:
+    """A section for each table."""
+    made = [(table, columns(table), _lines(table)) for table in tables]
+    return Document(
+        "benchbox report",
+        [_section(*parts) for parts in made],
+        lambda: {"tables": [record.table(table, own, lines) for table, own, lines in made]},
+        record.fields([own for _, own, _ in made]),
+        lambda: (line for table, own, lines in made for line in record.lines(table, own, lines)),
+    )
+
+
+def _lines(table: Table) -> list[Line]:
+    found = dict.fromkeys(
+        note for row in table.rows for entry in row.entries.values() for note in noted(row.label, entry)
+    )
+    numbers = {note: number for number, note in enumerate(found, start=1)}
+    return [Line(row, table, numbers) for row in table.rows]
+
+
+def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -> Section:
+    shown = grid(
+        own,
+        lines,
+        caption="robust accuracy in percent",
+        grouping=("access", "accuracy under {} attacks"),
+        across=table.attacks,
+        absent=_entry(Entry()),
+    )
+    samples = table.samples
+    source = (
+        f"Images: {samples.split} split, SHA-256 {samples.digest[:16]}. "
+        "Rest the pointer on a number for the cells behind it."
+    )
+    notes = list(lines[0].numbers) if lines else []
+    return Section(table.title, [shown], notes, remarks=list(remarks(table)), sources=[source])
+
+
+def figure(entry: Entry, line: Line) -> Number:
+    """The number of an entry, with its interval, its notes and what the paper prints."""
+    return _entry(entry, tuple(line.numbers_of(entry)))
+
+
+def _entry(entry: Entry, notes: tuple[int, ...] = ()) -> Number:
+    printed = entry.paper
+    return Number(
+        entry.figure,
+        provenance(entry),
+        _STATUS.get(entry.status, ""),
+        exact=entry.score.percent if entry.score else None,
+        interval=entry.score.interval if entry.score else "",
+        beside=Text(str(printed), f"Table {printed.table} of the paper") if printed else None,
+        notes=notes,
+    )
+
+
+def provenance(entry: Entry) -> str:
+    """What a number stands on: a line or two for each cell."""
+    lines = []
+    for measurement in entry.measurements:
+        evidence = measurement.evidence
+        through = f"{measurement.stand_in}: " if measurement.stand_in else ""
+        number = f"{measurement.score} {measurement.score.interval}" if measurement.score else "no number"
+        lines.append(f"{through}{number}, {measurement.status}, n = {len(evidence.outcome)}")
+        lines.append(f"cell {evidence.cell.key[:16]}, commit {measurement.commit[:12]}, {evidence.seconds:.1f} s")
+        if measurement.passes:
+            lines.append("{:.0f} forward, {:.0f} backward passes a sample".format(*measurement.passes))
+        if evidence.error:
+            lines.append(evidence.error)
+    return "\n".join(lines)
+
+
+def _attack(column: AttackColumn) -> Column[Line]:
+    value = partial(_under, column)
+    return Column(str(column), column.attack, value, group=str(column.access), recorded=True)
+
+
+def _under(column: AttackColumn, line: Line) -> Number:
+    return figure(line.row.entries.get(column, Entry()), line)
+
+
+def _name(line: Line) -> Text:
+    """With how the defence was made behind it."""
+    row = line.row
+    settings = json.dumps(dict(row.defense.arguments), ensure_ascii=False)
+    made = f"code {row.defense.code}, weights {row.artifact[:16]}, training seed {row.training_seed}"
+    return Text(row.label, f"{settings}\n{made}")
+
+
+def _robust(line: Line) -> Number:
+    robust = line.row.robust
+    interval, percent = (robust.interval, robust.percent) if robust else ("", None)
+    return Number(line.row.headline, strong=True, exact=percent, interval=interval)
+
+
+def _versus(line: Line) -> Number:
+    versus: Versus | None = line.row.versus
+    if versus is None:
+        return Number("–")
+    return Number(
+        str(versus),
+        f"{versus.test}, p = {versus.p:.2g} after Holm",
+        strong=versus.significant,
+        exact=versus.difference,
+        interval=versus.interval,
+    )
+
+
+def _images(line: Line) -> Text:
+    return Text(str(line.row.robust.n if line.row.robust else len(line.table.samples)))
+
+
+def _badge(line: Line) -> Badge:
+    badge = line.row.badge
+    return Badge(str(badge), badge.detail, _BADGE.get(badge.state, ""), strong=badge.invalid)
