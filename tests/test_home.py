@@ -135,7 +135,7 @@ def test_an_edited_file_is_executed_again(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr', required=True)\np.parse_args()",
-         r"own\.py, line 4: it ends the program while it is imported, SystemExit: 2 \(own\.py: error: .*--lr\); put"),
+         r"own\.py, line 4: it ends the program while it is imported, SystemExit: 2 \(own\.py: error: .*--lr\)"),
         ("\n\nimport sys\nsys.exit()", r"own\.py, line 4: it ends the program while it is imported"),
         ("raise KeyboardInterrupt", r"own\.py, line 1: KeyboardInterrupt; mend it"),
         ("from .net import Net", r"own\.py, line 1: ImportError: .*relative import.*imported by their names"),
