@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from benchbox.errors import RequestError
+from benchbox.text import masked, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +60,8 @@ def errors() -> Console:
 
 
 def one_line(text: object) -> str:
-    """Any text without its line breaks: an error takes one line, whatever a library put into it."""
-    return " ".join(str(text).split())
+    """Any text in one line that only stands there, whatever a library or a plug-in put into it."""
+    return printable(masked(" ".join(str(text).split())))
 
 
 def complain(text: object) -> None:
@@ -75,9 +76,16 @@ def notice(text: object) -> None:
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
+    from rich.text import Text
 
-    # Paths, values and the names of others are printed: nothing in them is markup.
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    class Harmless(Console):
+        """Paths, values and the names of others are printed: nothing in them is a password or a control code."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(masked(text)), **options)
+
+    # Nor is anything in them markup.
+    console = Harmless(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     return console

@@ -8,16 +8,22 @@ import platform
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import one_line, output
+from benchbox.errors import BenchboxError
+from benchbox.text import masked
 
 REQUIRED = ("torch", "torchvision", "pyautoattack")
 OPTIONAL = ("torchattacks", "robustbench")
-EXAMPLES = options.examples("benchbox doctor", "benchbox doctor --data-dir ~/data --device cuda")
+EXAMPLES = options.examples(
+    "benchbox doctor",
+    "benchbox doctor --data-dir ~/data --device cuda",
+    "benchbox doctor --repair",
+)
 
 
 class Finding(NamedTuple):
@@ -37,12 +43,19 @@ def doctor(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     device: options.Device = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Drop what is damaged in the store, so that it is run again; seal what an earlier benchbox stored.",
+        ),
+    ] = False,
 ) -> None:
-    """Say what is installed, which device is used, which data sets are found, and whether the store opens.
+    """Say what is installed, which device is used, which data sets are found, and whether the store is whole.
 
-    The exit status is 1 if something that benchbox needs is broken.
+    The exit status is 1 if something that benchbox needs is broken, or anything in the store is damaged.
     """
-    findings = list(_findings(store, data_dir, device))
+    findings = [*_findings(data_dir, device), *_store(store, repair)]
     console = output()
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
@@ -52,7 +65,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings(store: str, data_dir: Path | None, device: str | None) -> Iterator[Finding]:
+def _findings(data_dir: Path | None, device: str | None) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     for package in REQUIRED:
         yield _checked(package, partial(_version, package))
@@ -62,7 +75,6 @@ def _findings(store: str, data_dir: Path | None, device: str | None) -> Iterator
     yield _checked("plug-ins", _plugins)
     yield Finding("data folder", str(options.data_folder(data_dir)))
     yield from _data(data_dir)
-    yield _checked("store", partial(_store, store))
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
@@ -124,11 +136,25 @@ def _published(name: str, folder: Path) -> str:
     return "found" if there else "not there; it is downloaded when it is first used"
 
 
-def _store(store: str) -> str:
+def _store(store: str, repair: bool) -> Iterator[Finding]:
+    """Whether it opens, and whether everything in it is what was stored."""
     if options.is_absent(store):
-        return f"{store} is not there yet; `benchbox run` makes it"
+        yield Finding("store", f"{masked(store)} is not there yet; `benchbox run` makes it")
+        return
     from benchbox.store import Store
 
-    with Store.open(store, must_exist=True) as opened:
-        # Every cell belongs to the run that added it.
-        return f"{store}: {sum(run.cells for run in opened.runs())} cells"
+    try:
+        with Store.open(store, must_exist=True) as opened:
+            found = opened.examine(repair=repair)
+    except BenchboxError as error:
+        yield Finding("store", one_line(error), broken=True)
+        return
+    yield Finding("store", f"{masked(store)}: {found.cells} cells")
+    for damage in found.damaged:
+        done = "dropped; run its command again" if repair else "`benchbox doctor --repair` drops it"
+        yield Finding("store", f"damaged: {damage}; {done}", broken=not repair)
+    if found.unsealed:
+        done = "sealed as they are" if repair else "believed as they are; `benchbox doctor --repair` seals them"
+        yield Finding(
+            "store", f"{found.unsealed} rows of an earlier benchbox, whose damage would not show: {done}"
+        )

@@ -14,6 +14,7 @@ from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import arrays, outcomes, seals
 from benchbox.store.database import insert_missing
 from benchbox.store.schema import BATCH, CELL, RUN
+from benchbox.text import masked_record
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _provenances(connection: Connection, runs: set[int]) -> Mapping[int, Mapping
     for row in connection.execute(select(RUN).order_by(RUN.c.id)):
         if row.id in runs:
             seals.check(RUN, row, f"run {row.id}")
-            found[row.id] = row.provenance
+            found[row.id] = masked_record(row.provenance)  # one of long ago may hold a password
     if lost := runs - found.keys():
         raise seals.damaged(f"run {min(lost)}")
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.engine import URL
@@ -19,6 +19,7 @@ from benchbox.domain import canonical
 from benchbox.errors import StoreError
 from benchbox.store.schema import REVISION
 from benchbox.store.seals import read_json
+from benchbox.text import MASK, masked
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -62,15 +63,16 @@ def parse(url_or_path: str | Path) -> URL:
         url = make_url(url_or_path)
         return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
     except (ArgumentError, ValueError):
-        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url_or_path)
-        raise StoreError(f"{shown!r} is no database URL; write a path, or dialect://user@host/name") from None
+        raise StoreError(
+            f"{masked(url_or_path)!r} is no database URL; write a path, or dialect://user@host/name"
+        ) from None
 
 
 def describe(url: URL) -> str:
     """The store's name in messages: a file's path, or the URL without its password."""
     if url.get_backend_name() == "sqlite" and url.database:
-        return f"store {url.database}"
-    return f"store {url.render_as_string(hide_password=True)}"
+        return f"store {masked(url.database)}"
+    return f"store {masked(url.render_as_string(hide_password=True))}"
 
 
 def connect(url: URL, *, must_exist: bool) -> Engine:
@@ -111,12 +113,16 @@ def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
+    except UnicodeDecodeError as error:  # SQLite quotes a schema that is no text any more
+        raise StoreError(f"{describe(engine.url)}: malformed schema; {_REMEDIES[0][1]}") from error
     except StatementError as error:
         if not isinstance(error, DBAPIError):
             raise
         raise _explain(error, engine.url) from error
     except SQLAlchemyError as error:
-        raise StoreError(f"{describe(engine.url)}: {_first_line(error)}; check that the URL is right") from error
+        raise StoreError(
+            f"{describe(engine.url)}: {_first_line(error, engine.url)}; check that the URL is right"
+        ) from error
 
 
 def insert_missing(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -131,7 +137,7 @@ def insert_missing(connection: Connection, table: Table) -> sqlite.Insert | post
 
 
 def _explain(error: DBAPIError, url: URL) -> StoreError:
-    reason = _first_line(error.orig or error)
+    reason = _first_line(error.orig or error, url)
     if isinstance(error, IntegrityError):
         remedy = "another process stored the same first, or a value is missing; run the same command again"
     else:
@@ -140,9 +146,14 @@ def _explain(error: DBAPIError, url: URL) -> StoreError:
     return StoreError(f"{describe(url)}: {reason}; {remedy}")
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException, url: URL) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    line = lines[0].strip() if lines else type(error).__name__
+    for secret in filter(
+        None, (url.password and str(url.password), url.password and quote_plus(str(url.password)))
+    ):
+        line = line.replace(secret, MASK)  # a driver may quote it in any form of its own
+    return masked(line)
 
 
 def _prepare_folder(url: URL, must_exist: bool) -> None:
@@ -164,7 +175,7 @@ def _engine(url: URL) -> Engine:
         driver = error.name or str(error)
         raise StoreError(f"{describe(url)} needs the driver {driver}; pip install {driver}") from error
     except (SQLAlchemyError, TypeError, ValueError) as error:
-        raise StoreError(f"{describe(url)}: {_first_line(error)}; check the URL") from error
+        raise StoreError(f"{describe(url)}: {_first_line(error, url)}; check the URL") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -21,6 +21,7 @@ from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
 from benchbox.store.repair import Diagnosis, examine
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
+from benchbox.text import masked_record
 
 #: The status of a run that was neither finished nor is alive.
 KILLED = "killed"
@@ -165,7 +166,12 @@ class Store:
         for row in rows:
             seals.check(RUN, row, f"run {row.id}")
             killed = row.status == "running" and _lease(row.id) not in alive
-            rest = (KILLED if killed else row.status, row.request, row.provenance, counts.get(row.id, 0))
+            rest = (
+                KILLED if killed else row.status,
+                row.request,
+                masked_record(row.provenance),
+                counts.get(row.id, 0),
+            )
             found.append(RunRecord(row.id, row.created, row.finished, *rest))
         return found
 
@@ -268,7 +274,8 @@ class Store:
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """The card of every trained artifact that is known here, by digest."""
         with self._reading() as connection:
-            return {row.digest: _record(ARTIFACT, row).card for row in connection.execute(select(ARTIFACT))}
+            rows = [_record(ARTIFACT, row) for row in connection.execute(select(ARTIFACT))]
+        return {row.digest: masked_record(row.card) for row in rows}
 
     def artifact(self, digest: str) -> Mapping[str, Any] | None:
         """The card of a trained artifact, None if there is none."""
@@ -304,7 +311,7 @@ class Store:
         """Everything that was attached, by subject and kind."""
         with self._reading() as connection:
             rows = [_record(ATTACHMENT, row) for row in connection.execute(select(ATTACHMENT))]
-        return {(row.subject, row.kind): row.record for row in rows}
+        return {(row.subject, row.kind): masked_record(row.record) for row in rows}
 
     def examine(self, *, repair: bool = False) -> Diagnosis:
         """Look through everything.
@@ -330,7 +337,7 @@ class Store:
     def _get(self, table: Table, column: str, **key: str) -> Any:
         with self._reading() as connection:
             row = connection.execute(select(table).filter_by(**key)).one_or_none()
-        return None if row is None else getattr(_record(table, row), column)
+        return None if row is None else masked_record(getattr(_record(table, row), column))
 
 
 def _record(table: Table, row: Row[Any]) -> Row[Any]:
