@@ -10,5 +10,9 @@ DECLARED = {
     "cw": "cw:CW",
     "aa": "aa:AA",
     "square": "square:Square",
+    "apgd-ce": "apgd:APGDCE",
+    "apgd-dlr": "apgd:APGDDLR",
+    "apgd-t": "apgd:APGDT",
+    "fab-t": "fab:FABT",
     "torchattacks": "torchattacks_bridge:Torchattacks",  # a family: torchattacks:PGD, torchattacks:DIFGSM, …
 }

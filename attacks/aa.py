@@ -1,7 +1,7 @@
 """AutoAttack, standard version.
 
 F. Croce, M. Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
-Attacks. ICML 2020 (arXiv 2003.01690), section 6; the searches are those of the authors' package pyautoattack.
+Attacks. ICML 2020 (arXiv 2003.01690), section 6.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View
 
-from ._fence import fenced
-from ._pyautoattack import APGD, TargetedAPGD, square, targeted_fab
+from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
+from ._fab import fab
+from ._square import square
+from ._survivors import Found, Search, Survivors, batches, runner_up
 from .noise import worst
 
 
@@ -26,14 +28,18 @@ class AA(Attack):
     919/909, 1828/900 and 5003/0), and 5 forward passes for asking before the first and after each whether it
     is broken: 7,857 and 1,910, as in the authors' program. Whoever reports fewer did not run AutoAttack.
 
+    A sample leaves targeted APGD, FAB and Square at the image that breaks it. APGD-CE goes on to its last step, as
+    the authors' does: most samples of a weak model fall there, and an image at the very boundary of the model it
+    was made on would say nothing about another one (gray-box, transfer).
+
     With fewer than ten classes there are fewer than nine targets: as many as there are other classes. The
     targeted DLR loss needs four classes; with three, untargeted APGD-DLR takes its place. The DLR loss itself
     needs three; with two, APGD-CE, FAB and Square remain.
 
     A randomised view is attacked by the authors' version `rand`, APGD-CE and APGD-DLR with gradients averaged over
-    `model.eot` draws, but for two things. No sample is dropped because it erred in a single draw. And each
-    sample ends at that of the two attacks' points of highest loss which the model gets wrong more often in
-    `model.eot` fresh draws. (Within a run, the library compares iterates by their loss in the last draw alone.)
+    `model.eot` draws, but for three things. No sample is dropped because it erred in a single draw. Iterates are
+    compared by their mean loss, not by that in the last draw. And each sample ends at that of the two attacks'
+    points of highest loss which the model gets wrong more often in `model.eot` fresh draws.
     """
 
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
@@ -48,66 +54,94 @@ class AA(Attack):
     )
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
-    version = 2
+    pooled = True
+    version = 3
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Clean images stay where nothing was found or nothing was to be done."""
-        with torch.no_grad(), fenced(draws.seed):
+        with torch.no_grad():
             if model.randomized:
                 return _rand(model, x, y, threat, draws)
             return _standard(model, x, y, threat, draws)
 
 
 def _standard(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-    logits = model(x)
-    classes = logits.shape[1]
-    x_adv = x.clone()
-    standing = (logits.argmax(1) == y).nonzero().flatten()
+    survivors = Survivors(model, x, y, threat, draws)
+    classes = survivors.ask()
     for name in members(classes):
-        if not len(standing):
-            break
-        rest, truth = x[standing], y[standing]
-        found = run(name, model, rest, truth, threat, draws.rows(standing), classes)
-        broken = model(found).argmax(1) != truth
-        x_adv[standing[broken]] = found[broken]
-        standing = standing[~broken]
-    return x_adv
+        before = survivors.standing
+        run(name, survivors, classes)
+        survivors.confirm(before)
+    return survivors.x_adv
 
 
 def members(classes: int) -> tuple[str, ...]:
-    """The attacks that a number of classes admits, in their order."""
+    """The attacks that a number of classes admits, in their order; none where nobody stands."""
     if classes >= 4:
         return ("apgd-ce", "apgd-t", "fab-t", "square")
-    return ("apgd-ce", "apgd-dlr", "fab-t", "square") if classes == 3 else ("apgd-ce", "fab-t", "square")
+    if classes == 3:
+        return ("apgd-ce", "apgd-dlr", "fab-t", "square")
+    return ("apgd-ce", "fab-t", "square") if classes else ()
 
 
-def run(name: str, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, classes: int) -> Tensor:
-    """One member on one batch; the clean image where it found nothing.
+def run(name: str, survivors: Survivors, classes: int) -> None:
+    """One member on those who stand, each of its runs on those who withstood the run before.
 
     Args:
         name: `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab-t` or `square`.
-        model: A deterministic view.
-        x: (n, C, H, W) images it classifies correctly.
-        y: (n,) true classes.
-        threat: The ball.
-        draws: Row i belongs to sample i.
+        survivors: Of a deterministic view.
         classes: Number of classes K.
     """
-    draws = draws.at(name)
-    targets = min(9, classes - 1)
+    threat, targets = survivors.threat, range(1, min(9, classes - 1) + 1)
     match name:
+        case "apgd-ce" | "apgd-dlr":
+            survivors.ask()
+            survivors.attack(_apgd(threat, ce if name == "apgd-ce" else dlr))
         case "apgd-t":
-            found = TargetedAPGD(model, x, threat, draws, targets=targets).perturb(x, y)
+            survivors.ask()
+            for rank in targets:
+                survivors.attack(_targeted_apgd(threat, rank))
         case "fab-t":
-            found = targeted_fab(model, x, y, threat, targets=targets)
+            survivors.ask()
+            for rank in targets:
+                survivors.attack(_fab(threat, rank))
         case "square":
-            found = square(model, x, y, threat, draws)
-        case _:
-            found = APGD(model, x, threat, draws, loss=name.removeprefix("apgd-")).perturb(x, y)
-    return threat.project(found, x)
+            survivors.attack(_square(threat))
+
+
+def _apgd(threat: ThreatModel, loss: Loss) -> Search:
+    return lambda model, x, y, draws: apgd(model, x, y, threat, draws.at(loss.__name__), loss=loss)
+
+
+def _targeted_apgd(threat: ThreatModel, rank: int) -> Search:
+    def search(model: View, x: Tensor, y: Tensor, draws: Draws) -> Found:
+        target, draws = runner_up(model(x), y, rank), draws.at("targeted", rank)
+        return apgd(model, x, y, threat, draws, loss=targeted_dlr, target=target, leave=True)
+
+    return search
+
+
+def _fab(threat: ThreatModel, rank: int) -> Search:
+    return lambda model, x, y, _: fab(model, x, y, threat, runner_up(model(x), y, rank), leave=True)
+
+
+def _square(threat: ThreatModel) -> Search:
+    def search(model: View, x: Tensor, y: Tensor, draws: Draws) -> Found:
+        found = square(model, x, y, threat, draws.at("square"))
+        return Found(found, (found != x).flatten(1).any(1))
+
+    return search
 
 
 def _rand(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-    losses = ("ce", "dlr") if model(x).shape[1] >= 3 else ("ce",)
-    attacks = (APGD(model, x, threat, draws.at(loss), loss=loss) for loss in losses)
-    return worst(model, y, (threat.project(attack.perturb(x, y, best_loss=True), x) for attack in attacks))
+    found = []
+    for rows in batches(torch.arange(len(y), device=y.device), model.batch):
+        part, own = (model, draws) if len(rows) == len(y) else (model.rows(rows), draws.rows(rows))
+        found.append(_rand_batch(part, x[rows], y[rows], threat, own))
+    return torch.cat(found)
+
+
+def _rand_batch(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+    losses = (ce, dlr) if model(x).shape[1] >= 3 else (ce,)
+    ends = (apgd(model, x, y, threat, draws.at(loss.__name__), loss=loss).x for loss in losses)
+    return worst(model, y, ends)

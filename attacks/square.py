@@ -9,20 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
 
-from . import _pyautoattack
+from ._square import square
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """pyautoattack's Square Attack on the margin loss, with AutoAttack's settings.
+    """Square Attack on the margin, with AutoAttack's settings.
 
     Attributes:
         queries: Queries a sample; 5,000 in AutoAttack.
-        p: Share of the pixels in the first square; it shrinks on the reference's fixed schedule.
+        p: Share of the pixels in the first square; it shrinks on the authors' fixed schedule.
     """
 
     card = Card(
@@ -36,11 +37,12 @@ class Square(Attack):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "mean of the per-draw losses"
-    version = 2
+    version = 3
 
     queries: int = 5000
     p: float = 0.8
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """`queries` + 3 forward passes for a sample that never breaks."""
-        return _pyautoattack.square(model, x, y, threat, draws, queries=self.queries, p=self.p)
+        with torch.no_grad():
+            return square(model, x, y, threat, draws, queries=self.queries, p=self.p)

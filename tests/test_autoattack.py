@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import digits
 import pytest
 import torch
-from benchbox.plugins.attacks._pyautoattack import APGD
+from benchbox.plugins.attacks._apgd import apgd, ce
+from benchbox.plugins.attacks._survivors import Survivors
 from benchbox.plugins.attacks.aa import AA, members, run
 from benchbox.plugins.attacks.null import Null
 from pyautoattack import AutoAttack
@@ -52,21 +52,11 @@ def test_price_of_a_sample_that_never_breaks() -> None:
     spent = {}
     for name in members(10):
         model, x, y, draws = unbreakable(2)
-        run(name, model, x, y, LINF, draws, 10)
+        with torch.no_grad():
+            run(name, Survivors(model, x, y, LINF, draws), 10)
         spent[name] = model.passes()
     assert spent == {"apgd-ce": (102, 101), "apgd-t": (919, 909), "fab-t": (1828, 900), "square": (5003, 0)}
     assert [sum(column) for column in zip(*spent.values(), strict=True)] == [7852, 1910]
-
-
-def test_the_library_does_not_write_to_the_terminal(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own, which would keep it from the terminal
-    y, draws = torch.zeros(2, dtype=torch.int64), sample_draws(2)
-    flat = View(lambda x, _: 0 * x.flatten(1) + torch.eye(25)[0], y, draws)
-    with torch.no_grad():
-        run("apgd-dlr", flat, draws.uniform(1, 5, 5), y, LINF, draws, 25)
-    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("threat", [LINF, L2])
@@ -115,7 +105,7 @@ def attack_digits(n: int, threat: ThreatModel, order: Tensor | None = None, batc
 @pytest.mark.parametrize("threat", [LINF, pytest.param(L2, marks=pytest.mark.slow)], ids=["linf", "l2"])
 def test_agrees_with_the_authors_program_and_with_itself(threat: ThreatModel) -> None:
     """The two programs differ in their random numbers only, which decide samples at the edge of the ball."""
-    n = 100
+    n = 40
     x, y, _ = digits.held_out(n)
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     with torch.random.fork_rng():
@@ -124,28 +114,23 @@ def test_agrees_with_the_authors_program_and_with_itself(threat: ThreatModel) ->
     theirs = digits.classifier()(x_adv).argmax(1) == y
     mine = attack_digits(n, threat)
     assert 0.1 < theirs.float().mean() < 0.9
-    assert (mine != theirs).float().mean() <= 0.01
+    assert (mine != theirs).sum() <= 1
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(2))
-    assert (attack_digits(n, threat, shuffled, batch=55) != mine).float().mean() <= 0.005
+    assert torch.equal(attack_digits(n, threat, shuffled, batch=33), mine)
 
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])
 def test_random_starts_of_apgd_belong_to_the_sample(threat: ThreatModel) -> None:
-    """With no iterations left APGD returns its start; it sees a subset of the batch without being told which."""
+    """With no steps left APGD returns its start."""
     x, y, rows = digits.held_out(12)
 
-    def starts(batch: Tensor, seen: Tensor) -> Tensor:
-        model, draws = digits.view(digits.classifier(), y[batch], rows[batch])
-        attack = APGD(model, x[batch], threat, draws, loss="ce")
-        attack.init_hyperparam(x)
-        attack.n_iter = 0
-        with torch.random.fork_rng():
-            return attack.attack_single_run(x[seen], y[seen])[0].detach()  # type: ignore[no-any-return]
+    def starts(part: Tensor) -> Tensor:
+        model, draws = digits.view(digits.classifier(), y[part], rows[part])
+        return apgd(model, x[part], y[part], threat, draws, loss=ce, steps=0).x
 
-    whole = starts(torch.arange(12), torch.arange(12))
+    whole = starts(torch.arange(12))
     some = torch.tensor([9, 2, 7])
-    assert torch.equal(starts(torch.arange(12), some), whole[some])
-    assert torch.equal(starts(some, some), whole[some])
+    assert torch.equal(starts(some), whole[some])
     distances = threat.norms(whole - x)
     assert (distances <= threat.epsilon + 1e-6).all()
     assert (distances > 0.5 * threat.epsilon).all()

@@ -51,6 +51,8 @@ class Attack(ABC):
             cannot tell.
         averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
             record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
+        pooled: Whether it is given the images of many batches at once (and `View.batch`, into which it splits what
+            it asks the model), because samples leave it early and batches would run half empty.
         version: Raised when a change to the code changes its results.
     """
 
@@ -60,6 +62,7 @@ class Attack(ABC):
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     nature: ClassVar[Nature | None] = None
     averaging: ClassVar[str] = ""
+    pooled: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @classmethod
@@ -127,12 +130,12 @@ class Attack(ABC):
         if not torch.equal(before, x):
             raise AttackError(f"attack {self.card.name} changed the batch it was given; work on a copy")
         self._check(found, x, threat)
-        forwards, backwards = model.passes()
+        forwards, backwards = model.spent()
         return Crafted(
             threat.project(found, x).contiguous(),
             model.first_success,
-            torch.full(y.shape, forwards, dtype=torch.float64),
-            torch.full(y.shape, backwards, dtype=torch.float64),
+            forwards,
+            backwards,
         )
 
     def _check(self, found: Tensor, x: Tensor, threat: ThreatModel) -> None:

@@ -28,7 +28,7 @@ class View:
         eot: Draws a gradient is averaged over (Expectation over Transformation; Athalye et al. 2018). The
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
         batch: Rows of one call of the model: larger batches are split, draws of a smaller one are taken together;
-            None for calls as they come.
+            None for calls as they come. An attack that is `pooled` is given more samples than that.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
     """
@@ -52,6 +52,7 @@ class View:
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._calls = 0
+        self._parts: list[tuple[Tensor, View]] = []
         self._standing = torch.ones_like(y, dtype=torch.bool)
         self._withstood = torch.zeros_like(y)
 
@@ -110,14 +111,13 @@ class View:
         parts = (slice(at, at + self.batch) for at in range(0, len(x), self.batch))
         return torch.cat([self.forward(x[part], draws.rows(part)) for part in parts])
 
-    @property
-    def first_success(self) -> Tensor:
-        """(N,) int64: number, from 1, of the whole-batch call that first misclassified each sample, or -1."""
-        return torch.where(self._standing, -1, self._withstood + 1)
-
     def rows(self, keep: Tensor) -> View:
-        """A view of some of the samples, with counters of its own."""
-        return View(
+        """A view of some of the samples, with draws and counters of their own; `keep` is an index or a mask.
+
+        What it counts is counted here as well, for the samples concerned. An attack that drops samples goes on
+        with this instead of calling with fewer rows, which would hide from a defence whose rows they are.
+        """
+        part = View(
             self.forward,
             self.y[keep],
             self.draws.rows(keep),
@@ -125,11 +125,43 @@ class View:
             eot=self.eot,
             batch=self.batch,
         )
+        self._parts.append((keep, part))
+        return part
+
+    @property
+    def first_success(self) -> Tensor:
+        """(N,) int64: number, from 1, of the pass that first misclassified each sample, or -1.
+
+        A pass is a call that covered all samples of this view, or after those of a view of some of its `rows`.
+        """
+        standing, withstood = self._history()
+        return torch.where(standing, -1, withstood + 1)
+
+    def _history(self) -> tuple[Tensor, Tensor]:
+        standing, withstood = self._standing.clone(), self._withstood.clone()
+        for keep, part in self._parts:
+            stood, more = part._history()
+            before = standing[keep]
+            withstood[keep] += more * before
+            standing[keep] = before & stood
+        return standing, withstood
+
+    def spent(self) -> Tensor:
+        """(2, N) float64: forward and backward passes of each sample so far.
+
+        Passes over rows that nobody named (a foreign attack drops them silently) are shared out evenly.
+        """
+        n = max(len(self.y), 1)
+        own = [w + p / n for w, p in zip(self.whole, self.partial, strict=True)]
+        spent = torch.tensor(own, dtype=torch.float64)[:, None].repeat(1, len(self.y))
+        for keep, part in self._parts:
+            spent[:, keep.cpu()] += part.spent()
+        return spent
 
     def passes(self) -> tuple[float, float]:
-        """(forward, backward) passes per sample so far; passes over a part of the batch are shared out evenly."""
-        n = max(len(self.y), 1)
-        return self.whole[0] + self.partial[0] / n, self.whole[1] + self.partial[1] / n
+        """(forward, backward) passes per sample so far, on average."""
+        forwards, backwards = self.spent().mean(1).tolist() if len(self.y) else (0.0, 0.0)
+        return forwards, backwards
 
     def _source(self, rows: int) -> Draws:
         """The draws of the next call: the same for a deterministic model, fresh ones for a randomised."""

@@ -30,6 +30,9 @@ from benchbox.store import Store
 from benchbox.training.artifacts import Training
 from benchbox.training.loop import Progress
 
+#: Images that a pooled attack is given at once.
+POOL = 1000
+
 
 class Observer(Protocol):
     """Hears of everything that happens; the command line draws it."""
@@ -149,7 +152,9 @@ class Runner:
             self.store.attach(cell.key, "transfer", self._transfer(cell, attacked, deployed))
 
     def _units(self, cell: Cell, todo: NDArray[np.int64], models: Models) -> Iterator[Unit]:
-        size = models.attacked.layout.batch
+        batch = models.attacked.layout.batch
+        # An attack that pools splits what it is given itself; what is not committed is lost when it is killed.
+        size = max(POOL, batch) if models.attack.pooled else batch
         for start in range(0, len(todo), size):
             positions = todo[start : start + size]
             yield Unit(cell, positions, self.store.crafted(cell.craft_key, positions))

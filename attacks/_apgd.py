@@ -1,0 +1,215 @@
+"""Auto-PGD: gradient ascent whose step size follows the progress of the loss.
+
+F. Croce, M. Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
+Attacks. ICML 2020 (arXiv 2003.01690), Algorithm 1 and Eq. 6 and 7; constants as in the authors' program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchbox import Draws, ThreatModel, View
+from benchbox.contract.ascent import direction
+
+from ._survivors import Found
+
+#: (logits (n, K), true classes (n,), targets (n,)) -> losses (n,), ascended.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+#: α of Algorithm 1: how much of a step is the gradient's; the rest repeats the previous one.
+MOMENTUM = 0.75
+#: ρ: a step size is kept if more than this share of the steps since the last checkpoint raised the loss.
+PROGRESS = 0.75
+#: Steps between two looks at who has left: a look waits for the device.
+LOOK = 4
+
+
+def ce(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy."""
+    return F.cross_entropy(logits.float(), y, reduction="none")
+
+
+def dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Difference of logits ratio (Eq. 6); at least three classes."""
+    top = logits.float().topk(3).values
+    true = logits.gather(1, y[:, None])[:, 0].float()
+    other = torch.where(logits.argmax(1) == y, top[:, 1], top[:, 0])
+    return (other - true) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Eq. 7); at least four classes."""
+    top = logits.float().topk(4).values
+    pair = logits.gather(1, torch.stack([y, target], 1)).float()
+    return (pair[:, 1] - pair[:, 0]) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def checkpoints(steps: int) -> Iterator[int]:
+    """Numbers of steps after which step sizes are reviewed: after 22 %, then ever sooner, at least 6 % apart."""
+    wait, at = max(int(0.22 * steps), 1), 0
+    while (at := at + wait) <= steps:
+        yield at
+        wait = max(wait - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1))
+
+
+def apgd(
+    model: View,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    draws: Draws,
+    *,
+    loss: Loss,
+    target: Tensor | None = None,
+    steps: int = 100,
+    leave: bool = False,
+) -> Found:
+    """One run from a random point of the ball's surface: `steps` + 1 passes each way.
+
+    Args:
+        model: The view under attack. Of a randomised one, losses and gradients are means over `model.eot` draws.
+        x: (n, C, H, W) clean images.
+        y: (n,) true classes.
+        threat: The ball.
+        draws: Row i belongs to sample i.
+        loss: What is ascended.
+        target: (n,) class a targeted loss aims at.
+        steps: Number of steps.
+        leave: A sample stops at the image that breaks it, instead of going on to images that break it further
+            (which matters to whoever scores them on another model). Of no effect on a randomised view.
+
+    Returns:
+        The last image that was misclassified (with `leave`, the first), else the one of highest loss; of a
+        randomised view always the latter, and nothing counts as broken.
+    """
+    leave = leave and not model.randomized
+    run = _start(model, x, y, threat, draws, loss, y if target is None else target)
+    found, broken = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+    part, rows, reviews = model, torch.arange(len(y), device=y.device), set(checkpoints(steps))
+    for step in range(steps + 1):
+        if leave and (step % LOOK == 0 or step == steps) and bool(run.broken.any()):
+            fallen = rows[run.broken]
+            found[fallen], broken[fallen] = run.found[run.broken], True
+            run, rows = run.rows(~run.broken), rows[~run.broken]
+            part = model.rows(rows)
+            if not len(rows):
+                return Found(found, broken)
+        if step < steps:
+            run.advance(part, threat, loss, first=step == 0, leave=leave)
+        if step + 1 in reviews:
+            run.review(step + 1)
+    found[rows] = torch.where(_over_pixels(run.broken), run.found, run.best)
+    broken[rows] = run.broken
+    return Found(found, broken)
+
+
+@dataclass
+class _Run:
+    """A run under way; row i of each tensor is one sample.
+
+    Attributes:
+        x: Clean image.
+        low: Smallest permitted pixel; of the L2 ball, of the box.
+        high: Largest, likewise.
+        y: True class.
+        target: Class aimed at.
+        here: Iterate.
+        before: The iterate before.
+        gradient: At `here`.
+        loss: At `here`.
+        best: Iterate of highest loss.
+        best_gradient: There.
+        best_loss: There.
+        size: Step size (n, 1, 1, 1).
+        rises: Steps since the last checkpoint that raised the loss.
+        reviewed_loss: `best_loss` at the last checkpoint.
+        halved: Whether the last checkpoint halved the step size.
+        found: The misclassified iterate to return.
+        broken: Whether there is one.
+    """
+
+    x: Tensor
+    low: Tensor
+    high: Tensor
+    y: Tensor
+    target: Tensor
+    here: Tensor
+    before: Tensor
+    gradient: Tensor
+    loss: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    size: Tensor
+    rises: Tensor
+    reviewed_loss: Tensor
+    halved: Tensor
+    found: Tensor
+    broken: Tensor
+    reviewed: int = 0
+
+    def rows(self, keep: Tensor) -> _Run:
+        """Some of the samples."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "reviewed"}
+        return replace(self, **{name: tensor[keep] for name, tensor in tensors.items()})
+
+    def advance(self, model: View, threat: ThreatModel, loss: Loss, *, first: bool, leave: bool) -> None:
+        """One step, and what the model says of where it leads."""
+        there = self.project(self.here + self.size * direction(self.gradient, threat), threat)
+        if not first:
+            # here + α (there - here) + (1 - α) (here - before)
+            there.mul_(MOMENTUM).add_(self.here, alpha=2 - 2 * MOMENTUM).sub_(self.before, alpha=1 - MOMENTUM)
+            there = self.project(there, threat)
+        self.before, self.here = self.here, there
+        self.gradient, losses, logits = model.gradient(there, lambda z: loss(z, self.y, self.target))
+        if not model.randomized:
+            wrong = logits.argmax(1) != self.y
+            self.found = torch.where(_over_pixels(wrong & ~self.broken if leave else wrong), there, self.found)
+            self.broken = self.broken | wrong
+        self.rises += losses > self.loss
+        self.loss = losses
+        better = losses > self.best_loss
+        self.best = torch.where(_over_pixels(better), there, self.best)
+        self.best_gradient = torch.where(_over_pixels(better), self.gradient, self.best_gradient)
+        self.best_loss = torch.where(better, losses, self.best_loss)
+
+    def review(self, step: int) -> None:
+        """At a checkpoint: who made no progress halves the step size and goes on from the best iterate."""
+        stuck = ~self.halved & (self.reviewed_loss >= self.best_loss)
+        halve = stuck | (self.rises <= PROGRESS * (step - self.reviewed))
+        self.size = torch.where(_over_pixels(halve), self.size / 2, self.size)
+        self.here = torch.where(_over_pixels(halve), self.best, self.here)
+        self.gradient = torch.where(_over_pixels(halve), self.best_gradient, self.gradient)
+        self.halved, self.reviewed_loss, self.reviewed = halve, self.best_loss, step
+        self.rises = torch.zeros_like(self.rises)
+
+    def project(self, there: Tensor, threat: ThreatModel) -> Tensor:
+        """Back into ball and box; may write into its argument."""
+        return there.clamp_(self.low, self.high) if threat.norm == "linf" else threat.project(there, self.x)
+
+
+def _start(
+    model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, loss: Loss, target: Tensor
+) -> _Run:
+    linf, shape = threat.norm == "linf", x.shape[1:]
+    noise = draws.uniform(*shape, low=-1.0, high=1.0) if linf else draws.normal(*shape)
+    low, high = (x - threat.epsilon).clamp_(0, 1), (x + threat.epsilon).clamp_(0, 1)
+    here = (x + noise * (threat.epsilon / threat.norms(noise)).view(-1, 1, 1, 1)).clamp_(0, 1)
+    gradient, losses, logits = model.gradient(here, lambda z: loss(z, y, target))
+    wrong = torch.zeros_like(y, dtype=torch.bool) if model.randomized else logits.argmax(1) != y
+    return _Run(
+        x=x, low=low, high=high, y=y, target=target, here=here, before=here,
+        gradient=gradient, loss=losses, best=here, best_gradient=gradient, best_loss=losses,
+        size=torch.full_like(x[:, :1, :1, :1], 2 * threat.epsilon),
+        rises=torch.zeros_like(losses), reviewed_loss=losses,
+        halved=torch.ones_like(wrong), found=here, broken=wrong,
+    )  # fmt: skip
+
+
+def _over_pixels(flags: Tensor) -> Tensor:
+    return flags.view(-1, 1, 1, 1)

@@ -1,0 +1,163 @@
+"""FAB, the fast adaptive boundary attack: the nearest image on the other side of the decision boundary.
+
+F. Croce, M. Hein. Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack. ICML 2020
+(arXiv 1907.02044), Algorithm 1, towards one class at a time; constants as in the authors' AutoAttack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from benchbox import ThreatModel, View
+from benchbox.domain import Norm
+
+from ._survivors import Found
+
+#: α_max: how far an iterate is pulled back towards the clean image.
+PULL = 0.1
+#: η: a step ends a little behind the linearised boundary.
+OVERSHOOT = 1.05
+#: β: what is left of a successful perturbation before the search goes on.
+BACKWARD = 0.9
+#: Steps between two looks at who has left: a look waits for the device.
+LOOK = 4
+#: Rounds that `onto_hyperplane` needs at most; nine in ten rows are exact after three.
+ROUNDS = 8
+
+
+def fab(
+    model: View,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    target: Tensor,
+    *,
+    steps: int = 100,
+    leave: bool = False,
+) -> Found:
+    """One run towards one class each: 2 `steps` + 2 forward and `steps` backward passes. Draws nothing at random.
+
+    Args:
+        model: The view under attack.
+        x: (n, C, H, W) clean images.
+        y: (n,) true classes.
+        threat: Its norm is minimised; its radius says who is broken.
+        target: (n,) other classes.
+        steps: Number of steps.
+        leave: A sample stops at the first misclassified image inside the ball, instead of looking for nearer ones.
+
+    Returns:
+        The nearest misclassified image, wherever the ball ends; the clean one where there is none or where it is
+        misclassified itself. Broken is whose image is inside the ball.
+    """
+    right = model(x).argmax(1) == y
+    rows = right.nonzero().flatten()
+    found, distance = x.clone(), torch.where(right, torch.inf, 0.0)
+    run = _Run(x, y, target, x, found, distance).rows(rows)
+    part = model.rows(rows)
+    for step in range(steps):
+        if not len(rows):
+            break
+        run.advance(part, threat)
+        if leave and (step % LOOK == 0 or step == steps - 1):
+            stand = run.distance > threat.epsilon
+            if not bool(stand.all()):
+                fallen = ~stand
+                found[rows[fallen]], distance[rows[fallen]] = run.found[fallen], run.distance[fallen]
+                run, rows = run.rows(stand), rows[stand]
+                part = model.rows(rows)
+    found[rows], distance[rows] = run.found, run.distance
+    wrong = model(found).argmax(1) != y
+    return Found(found, wrong & (distance <= threat.epsilon))
+
+
+@dataclass
+class _Run:
+    """A run under way; row i of each tensor is one sample.
+
+    Attributes:
+        x: Clean image.
+        y: True class.
+        target: Class aimed at.
+        here: Iterate.
+        found: Nearest misclassified image so far.
+        distance: Its distance; infinite as long as there is none.
+    """
+
+    x: Tensor
+    y: Tensor
+    target: Tensor
+    here: Tensor
+    found: Tensor
+    distance: Tensor
+
+    def rows(self, keep: Tensor) -> _Run:
+        """Some of the samples."""
+        return _Run(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def advance(self, model: View, threat: ThreatModel) -> None:
+        """Step to the linearised boundary, ask what the model says there, and retreat if it errs."""
+        gradient, lead, _ = model.gradient(self.here, self.lead)
+        # How much the lead has to grow, by the linear model, from the iterate and from the clean image.
+        slope = (gradient * (self.here - self.x)).flatten(1).sum(1)
+        rise = torch.stack([-lead, slope - lead])
+        steps = onto_hyperplane(torch.stack([self.here, self.x]), gradient, rise, threat.norm)
+        length = threat.norms(steps.flatten(0, 1)).clamp_min(1e-8).view(2, -1, 1, 1, 1)
+        pull = (length[0] / (length[0] + length[1])).clamp_max(PULL)
+        ends = torch.stack([self.here, self.x]).add_(steps, alpha=OVERSHOOT)
+        here = torch.lerp(ends[0], ends[1], pull).clamp_(0, 1)
+        wrong = model(here).argmax(1) != self.y
+        delta = here - self.x
+        distance = threat.norms(delta)
+        nearer = wrong & (distance < self.distance)
+        self.found = torch.where(nearer.view(-1, 1, 1, 1), here, self.found)
+        self.distance = torch.where(nearer, distance, self.distance)
+        self.here = torch.where(wrong.view(-1, 1, 1, 1), self.x + BACKWARD * delta, here)
+
+    def lead(self, logits: Tensor) -> Tensor:
+        """By how much the target's logit exceeds the true one; negative as long as the model is right."""
+        pair = logits.gather(1, torch.stack([self.target, self.y], 1)).float()
+        return pair[:, 0] - pair[:, 1]
+
+
+def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor:
+    """The shortest steps within the box [0, 1] that raise a linear function by given amounts.
+
+    A pixel moves by min(λ u, room), where room is its way to the wall and u is 1 in L∞ and the size of its weight
+    in L2; λ solves Σ |w| min(λ u, room) = |rise|. The left side is concave and piecewise linear in λ: rounds of
+    Newton's method from 0 approach the solution from below and reach it when no further pixel hits its wall.
+
+    Args:
+        points: (m, n, C, H, W) in [0, 1].
+        normal: (n, C, H, W) weights w of the linear function.
+        rise: (m, n) by how much it has to grow (or, negative, to fall).
+        norm: What is shortest.
+
+    Returns:
+        (m, n, C, H, W) steps; where the box does not reach far enough, those to its walls.
+    """
+    # Scaled so that the largest weight is 1: neither squares nor small gradients underflow.
+    scale = normal.flatten(1).abs().amax(1).clamp_min(1e-30)
+    normal = normal / scale.view(-1, 1, 1, 1)
+    rise = (rise / scale).clamp(-1e12, 1e12)
+    towards = rise.sign().view(*rise.shape, 1, 1, 1) * normal.sign()
+    # 1 - p upwards, p downwards, 0 where the weight is 0.
+    room = torch.where(towards > 0, 1 - points, points) * towards.abs()
+    weight = normal.abs()
+    unit = weight if norm == "l2" else torch.ones_like(weight)
+    wall = room / unit.clamp_min(1e-12)
+    gain, capped = weight * unit, weight * room
+    needed = rise.abs() - _sum(capped)
+    size = torch.zeros_like(rise)
+    for _ in range(ROUNDS):
+        free = wall > size.view(*size.shape, 1, 1, 1)
+        slope = _sum(gain * free).clamp_min(1e-12)
+        size = torch.maximum(size, (needed + _sum(capped * free)) / slope)
+    return towards * torch.minimum(size.view(*size.shape, 1, 1, 1) * unit, room)
+
+
+def _sum(pixels: Tensor) -> Tensor:
+    return pixels.flatten(2).sum(2)
