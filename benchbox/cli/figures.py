@@ -104,10 +104,11 @@ def _drawings(
 ) -> Iterator[Drawing]:
     from benchbox.analysis import curves, leaderboard
     from benchbox.analysis.survival import survivals
+    from benchbox.domain import NULL_ATTACK
     from benchbox.figures import curve, survival
 
     if name == "survives":
-        kept = [item for item in evidence if not attacks or item.cell.attack.name in (*attacks, "null")]
+        kept = [item for item in evidence if not attacks or item.cell.attack.name in (*attacks, NULL_ATTACK)]
         yield from map(survival.draw, survivals(leaderboard.build(kept, known_of(kept, opened))))
     elif name == "epsilon":
         yield from (curve.draw(found, name) for found in curves.over_epsilon(evidence, attacks, accesses))
