@@ -99,9 +99,7 @@ def check_words(kind: str, words: str) -> str:
         RequestError: They hold control characters, or more than 200 characters, or none.
     """
     if not words.strip() or len(words) > 200 or words != " ".join(printable(words).splitlines()):
-        raise RequestError(
-            f"{ascii(words[:100])} is no {kind}; use 1 to 200 characters in one line, no control codes"
-        )
+        raise RequestError(f"{words[:100]!a} is no {kind}; use 1 to 200 characters in one line, no control codes")
     return words
 
 
