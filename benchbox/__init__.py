@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from benchbox.contract.pretrained import Pretrained as Pretrained
     from benchbox.contract.pretrained import PretrainedRecipe as PretrainedRecipe
     from benchbox.contract.pretrained import Shelf as Shelf
-    from benchbox.contract.pretrained import read_weights as read_weights
     from benchbox.contract.pretrained import weights_file as weights_file
     from benchbox.contract.stand_ins import stand_in as stand_in
     from benchbox.contract.stand_ins import straight_through as straight_through
     from benchbox.contract.view import MEAN_GRADIENT as MEAN_GRADIENT
     from benchbox.contract.view import View as View
+    from benchbox.contract.weightfile import read_weights as read_weights
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
@@ -77,7 +77,7 @@ _HOME = {
     "Schedule": "contract.defense",
     "Pretrained": "contract.pretrained",
     "PretrainedRecipe": "contract.pretrained",
-    "read_weights": "contract.pretrained",
+    "read_weights": "contract.weightfile",
     "Shelf": "contract.pretrained",
     "weights_file": "contract.pretrained",
     "stand_in": "contract.stand_ins",

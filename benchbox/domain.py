@@ -96,10 +96,11 @@ class ImageSpec:
 
     Attributes:
         channels: 1 or 3.
-        size: Height and width in pixels.
+        size: Height in pixels, and width unless it is given.
         classes: Number of classes K.
         mean: Per channel, over the training images; what a network normalises with.
         std: Likewise.
+        width: Width in pixels where it is not the height.
     """
 
     channels: int
@@ -107,6 +108,12 @@ class ImageSpec:
     classes: int
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    width: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.size, self.width or self.size
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class RobustBench(Pretrained[ZooRecipe]):
             super().adopt(file)
             return
         # A pickle that holds code is refused here, whatever the library would do with it.
-        _refuse_code(file)
+        read_weights(file)
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / self.recipe.dataset / self.recipe.threat / f"{self.recipe.model}.pt"
             place.parent.mkdir(parents=True)
@@ -189,7 +189,7 @@ def _download(recipe: ZooRecipe, drive: str | None, place: Path, shelf: Shelf) -
                 else:
                     torch.hub.download_url_to_file(url, str(part), progress=False)
             # The drive answers with a page of HTML when a file was asked for too often.
-            _refuse_code(part)
+            read_weights(part)
             part.replace(place)
         except Exception as error:  # whatever a network, a proxy or a drive makes of it
             reason = f"the download failed ({type(error).__name__})"
@@ -201,14 +201,6 @@ def _download(recipe: ZooRecipe, drive: str | None, place: Path, shelf: Shelf) -
         f"no weights of robustbench:{recipe.model} for {recipe.dataset} {recipe.threat}: {reason}; place the "
         f"checkpoint {url} at {place}"
     )
-
-
-def _refuse_code(file: Path) -> None:
-    try:
-        read_weights(file)
-    except ArtifactError as error:
-        if "no state_dict" not in str(error):  # the library knows the shapes that its checkpoints have
-            raise
 
 
 def _first_key(error: Exception) -> str:

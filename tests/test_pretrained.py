@@ -14,7 +14,8 @@ from torch import nn
 
 from benchbox.cli import main
 from benchbox.contract import registry
-from benchbox.contract.pretrained import Pretrained, Shelf, fill, read_weights
+from benchbox.contract.checkpoint import fill, read
+from benchbox.contract.pretrained import Pretrained, Shelf
 from benchbox.data.dataset import Dataset, load
 from benchbox.engine.plan import Planner, Request
 from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
@@ -111,8 +112,11 @@ def test_a_pickle_is_read_without_unpickling_and_named(workspace: Path, prefix: 
 
 def test_a_pickle_with_code_is_refused(workspace: Path) -> None:
     torch.save(network(), workspace / "whole.pt")
-    with pytest.raises(ArtifactError, match=r"whole\.pt is damaged or holds more than tensors"):
-        read_weights(workspace / "whole.pt")
+    with pytest.raises(
+        ArtifactError,
+        match=r"whole\.pt holds a whole pickled model \(torch\.nn\.modules.*\), which is code; where you trust it",
+    ):
+        read(workspace / "whole.pt")
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -142,8 +146,13 @@ def test_the_first_key_that_does_not_fit_is_named(
     [
         ("model.py:net", None, RequestError, "add --weights FILE.safetensors"),
         ("model.py:net", "absent.safetensors", ArtifactError, "no weights at absent.safetensors"),
-        ("model.py:net", "model.py", RequestError, "model.py is no weights file"),
-        ("model.py:needy", "net.safetensors", DefenseError, "it is called without arguments"),
+        ("model.py:net", "model.py", ArtifactError, "model.py is no weights file but text"),
+        (
+            "model.py:needy",
+            "net.safetensors",
+            DefenseError,
+            "needy() needs width; it is called without arguments: give them",
+        ),
         ("model.py:nothing", "net.safetensors", DefenseError, "returned a str; return a torch.nn.Module"),
         (
             "model.py:Deep",

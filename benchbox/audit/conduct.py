@@ -116,7 +116,7 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
 def cost(ready: Ready) -> Cost:
     """Time one forward and one backward pass, on random images: the test images are met in the audit only."""
     spec, n = ready.dataset.spec, min(len(ready.samples), ready.effort.batch)
-    x = sample_draws(n, 1, ready.device).uniform(spec.channels, spec.size, spec.size)
+    x = sample_draws(n, 1, ready.device).uniform(*spec.shape)
     draws = sample_draws(n, 2, ready.device)
     both = forward = float("inf")
     with border.crossing(type(ready.defense), DefenseError):
@@ -169,7 +169,7 @@ def _stored(ready: Ready, store: Store) -> Stored:
     return Stored(
         ready.subject,
         ready.threat,
-        (spec.channels, spec.size, spec.size),
+        spec.shape,
         cells=tuple(e for e in every if e.cell.artifact == training.digest),
         static=tuple(e for e in every if training.base and e.cell.artifact == training.root.digest),
         others=tuple(e for e in every if e.cell.artifact != training.digest),

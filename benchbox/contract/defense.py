@@ -150,6 +150,7 @@ class Defense(nn.Module, ABC, Generic[R]):
         ablations: Names of the defences that are this one with parts left out; the audit compares them.
         version: Raised when a change to the code changes its results.
         deployable: False for an oracle that knows what no defence can know; never ranked.
+        square: Whether it is built for square images alone; False where it takes `images.shape` as it is.
         validation: Share of the training images that no step sees. After each epoch `validate` scores them, and
             the training ends with the weights of the epoch that scored best.
     """
@@ -164,6 +165,7 @@ class Defense(nn.Module, ABC, Generic[R]):
     ablations: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     deployable: ClassVar[bool] = True
+    square: ClassVar[bool] = True
     # Of the instance: a defence that selects its epoch takes it from its recipe.
     validation: float = 0.0
 

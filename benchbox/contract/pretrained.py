@@ -6,13 +6,15 @@
     benchbox run --defense model.py:network --weights net.safetensors
 
 The SHA-256 of the weights and of the Python file stand in the place of a recipe, so results follow the weights
-wherever the file lies. Nothing here unpickles: a `.pt` goes through `torch.load(weights_only=True)`.
+wherever the file lies. A factory that makes the same weights whatever the seed is taken to hold them.
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
 import hashlib
+import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,19 +22,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 from typing_extensions import TypeVar
 
+from benchbox.contract import border, checkpoint, weightfile
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.domain import Card, ImageSpec
 from benchbox.errors import ArtifactError, DefenseError, RequestError
 
-#: What wrappers of torch put before every name.
-WRAPPERS = ("module.", "_orig_mod.")
-PICKLES = (".pt", ".pth")
+_LOG = logging.getLogger("benchbox")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class PretrainedRecipe(Recipe):
     """What takes the place of hyper-parameters. The inherited ones mean nothing here and cannot be set.
 
     Attributes:
-        weights: Path of a `.safetensors`, or of a `.pt` or `.pth` that holds nothing but tensors.
+        weights: Path of a `.safetensors`, or of a checkpoint of torch that holds nothing but tensors; `FILE#key`
+            for one of several sets in it.
     """
 
     weights: str = ""
@@ -66,6 +66,8 @@ P = TypeVar("P", bound=PretrainedRecipe, default=PretrainedRecipe)
 
 class Pretrained(Defense[P]):
     """A classifier that is not trained here. It has no substitute, since none can be trained the way it was."""
+
+    square: ClassVar[bool] = False
 
     @classmethod
     def configure(cls, *scopes: str, **overrides: Any) -> Recipe:
@@ -86,8 +88,8 @@ class Pretrained(Defense[P]):
         """The file of its weights.
 
         Raises:
-            RequestError: None is named, or of no kind that is read.
-            ArtifactError: It is not there.
+            RequestError: None is named.
+            ArtifactError: It is not there, or no weights file.
         """
         if not recipe.weights:
             raise RequestError(
@@ -99,9 +101,7 @@ class Pretrained(Defense[P]):
     @classmethod
     def identity(cls, recipe: PretrainedRecipe, file: Path) -> dict[str, Any]:
         """What stands for the recipe in the identity of results: what the weights are, not where they lie."""
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        return {**recipe.model_dump(exclude=set(Recipe.model_fields)), "weights": digest}
+        return {**recipe.model_dump(exclude=set(Recipe.model_fields)), "weights": checkpoint.sha256(file)}
 
     def adopt(self, file: Path) -> None:
         """Take the weights of a file.
@@ -110,7 +110,7 @@ class Pretrained(Defense[P]):
             ArtifactError: They are unreadable or do not fit the network.
             DefenseError: The network does not fit the images.
         """
-        fill(self.classifier, file)
+        checkpoint.fill(self.classifier, file)
         self.probe()
 
     def probe(self) -> None:
@@ -120,20 +120,20 @@ class Pretrained(Defense[P]):
             DefenseError: There are none, or not one for each class.
         """
         spec, name = self.images, self.card.name
-        shape = (spec.channels, spec.size, spec.size)
+        shape = spec.shape
         try:
             with torch.no_grad():
                 logits = self.classifier.eval()(torch.zeros(2, *shape))
         except Exception as error:
             raise DefenseError(
-                f"{name} does not take images of {'×'.join(map(str, shape))} ({type(error).__name__}: {error}); "
+                f"{name} does not take images of {'×'.join(map(str, shape))} ({border.reason(error)}); "
                 "name the data set it was trained on with --dataset"
             ) from error
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if found != (2, spec.classes):
+        logits = border.tensor(logits, name)
+        if tuple(logits.shape) != (2, spec.classes):
             raise DefenseError(
-                f"{name} returns {found} for 2 images, expected logits (2, {spec.classes}); name the data set it "
-                "was trained on with --dataset, or return the logits alone"
+                f"{name} returns {tuple(logits.shape)} for 2 images, expected logits (2, {spec.classes}); name the "
+                "data set it was trained on with --dataset, or return the logits alone"
             )
 
     def players(self) -> Mapping[str, list[Parameter]]:
@@ -149,24 +149,93 @@ class Checkpoint(Pretrained):
     """A network that a function of the user's builds."""
 
     factory: ClassVar[Callable[[], nn.Module]]
+    _held: ClassVar[str | None] = None
 
     def __init__(self, recipe: PretrainedRecipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         super().__init__(recipe, images)
-        name = self.card.name
-        try:
-            built = type(self).factory()
-        except Exception as error:
+        self.recipe = recipe
+        self.classifier = self._network()
+
+    @classmethod
+    def file(cls, recipe: PretrainedRecipe, shelf: Shelf) -> Path:
+        """The file of its weights; that of the factory if it holds them.
+
+        Raises:
+            RequestError: None is named, and the factory's weights are random.
+            ArtifactError: It is not there, or no weights file.
+            DefenseError: The factory failed.
+        """
+        if recipe.weights or cls.held() is None:
+            return super().file(recipe, shelf)
+        return Path(cls.card.name.rpartition(":")[0])
+
+    @classmethod
+    def identity(cls, recipe: PretrainedRecipe, file: Path) -> dict[str, Any]:
+        """As of any; the digest of the network's own state if the factory holds the weights."""
+        held = None if recipe.weights else cls.held()
+        return {"weights": held} if held else super().identity(recipe, file)
+
+    @classmethod
+    def held(cls) -> str | None:
+        """SHA-256 of the weights the factory makes, if they are the same whatever the seed; else None."""
+        if cls._held is None:
+            made = []
+            with border.crossing(cls, DefenseError):
+                for seed in (1, 2):
+                    torch.manual_seed(seed)  # put back by the crossing
+                    made.append(_digest(cls._network()))
+            cls._held = made[0] if made[0] == made[1] else ""
+        return cls._held or None
+
+    def adopt(self, file: Path) -> None:
+        """Take the weights of a file, or keep those the factory made.
+
+        Raises:
+            ArtifactError: They are unreadable, do not fit the network, or are others than a moment ago.
+            DefenseError: The network does not fit the images.
+        """
+        if file != Path(self.card.name.rpartition(":")[0]):
+            super().adopt(file)
+            return
+        assert isinstance(self.recipe, PretrainedRecipe)
+        if _digest(self.classifier) != self.recipe.weights:
+            raise ArtifactError(
+                f"{self.card.name}() makes other weights than a moment ago; save them to a file and give it with "
+                "--weights"
+            )
+        self.probe()
+
+    @classmethod
+    def _network(cls) -> nn.Module:
+        """What the factory builds, on the CPU, in float32 and without its wrappers.
+
+        Raises:
+            DefenseError: It cannot be called without arguments, or makes no module.
+        """
+        name = cls.card.name
+        needy = _needy(cls.factory)
+        if needy:
             raise DefenseError(
-                f"{name}() failed: {type(error).__name__}: {error}; it is called without arguments"
-            ) from error
+                f"{name}() needs {', '.join(needy)}; it is called without arguments: give them defaults"
+            )
+        built: object = cls.factory()
         if not isinstance(built, nn.Module):
-            raise DefenseError(f"{name}() returned a {type(built).__name__}; return a torch.nn.Module")
-        self.classifier = built
+            what = f"the class {built.__name__}" if isinstance(built, type) else f"a {type(built).__name__}"
+            raise DefenseError(f"{name}() returned {what}; return a torch.nn.Module")
+        bare = _unwrapped(built)
+        if any(tensor.is_meta for tensor in bare.state_dict().values()):
+            raise DefenseError(
+                f"{name}() builds a network on the device 'meta', without numbers; build it on the CPU"
+            )
+        other = {t.dtype for t in bare.state_dict().values() if t.is_floating_point()} - {torch.float32}
+        if other:
+            _LOG.warning("%s() builds a network in %s; it is run in float32", name, _joined(other))
+        return bare.cpu().float()
 
 
 @cache
 def from_factory(factory: Callable[[], nn.Module], name: str) -> type[Checkpoint]:
-    """The defence that a function or a class returning a module stands for.
+    """The defence that a function or a class returning a module, or a module itself, stands for.
 
     Args:
         factory: Called without arguments.
@@ -176,7 +245,8 @@ def from_factory(factory: Callable[[], nn.Module], name: str) -> type[Checkpoint
     class FromFactory(Checkpoint):
         card = Card(name, "a checkpoint of your own", kind="checkpoint")
 
-    FromFactory.factory = staticmethod(factory)
+    module = factory if isinstance(factory, nn.Module) else None
+    FromFactory.factory = staticmethod((lambda: copy.deepcopy(module)) if module is not None else factory)
     return FromFactory
 
 
@@ -184,67 +254,43 @@ def weights_file(file: Path, shelf: Shelf) -> Path:
     """The path of weights that can be read; a pickle is named to the user.
 
     Raises:
-        RequestError: Its ending is none of those that are read.
-        ArtifactError: It is not there.
+        ArtifactError: It is not there, or no weights file.
     """
-    if file.suffix not in (".safetensors", *PICKLES):
-        raise RequestError(f"{file} is no weights file; save a state_dict as .safetensors (or as .pt)")
-    if not file.is_file():
-        raise ArtifactError(f"no weights at {file}; give the path of a .safetensors file")
-    if file.suffix in PICKLES:
-        shelf.announce(f"{file} is a pickle, read with weights_only=True; .safetensors cannot hold code at all")
+    path, _ = checkpoint.split(file)
+    if weightfile.kind(path) == "torch":
+        shelf.announce(f"{path} is a pickle, read with weights_only=True; .safetensors cannot hold code at all")
     return file
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, without the prefix that wrappers of torch add.
-
-    Raises:
-        ArtifactError: It is damaged, or holds anything but tensors.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            found: Any = load_file(file)
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside DataParallel and `torch.compile`, which change where and how fast it runs alone."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ArtifactError(f"{file} is no safetensors file ({error}); save it anew") from error
-    except Exception as error:  # the unpickler raises whatever the bytes make of it
-        raise ArtifactError(
-            f"{file} is damaged or holds more than tensors, which would have to be unpickled "
-            f"({type(error).__name__}); save its state_dict as .safetensors where you trust it"
-        ) from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not (isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())):
-        raise ArtifactError(f"{file} is no state_dict; save module.state_dict() and nothing else")
-    for prefix in WRAPPERS:
-        if found and all(key.startswith(prefix) for key in found):
-            found = {key.removeprefix(prefix): value for key, value in found.items()}
-    return dict(found)
+            return module
 
 
-def fill(module: nn.Module, file: Path) -> None:
-    """Load weights into a module, every key and no other.
+def _needy(factory: Callable[..., object]) -> list[str]:
+    """The arguments without which a factory cannot be called."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # something built in, that tells nothing
+        return []
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [p.name for p in named if p.default is p.empty]
 
-    Raises:
-        ArtifactError: The first key that is missing, that has another shape, or that nobody wants.
-    """
-    found, wanted = read_weights(file), module.state_dict()
-    remedy = "build the network the weights were saved from"
-    for key, value in wanted.items():
-        if key not in found:
-            # Checkpoints from before torch 0.4.1 do not count batches; nothing depends on the count.
-            if key.endswith("num_batches_tracked"):
-                continue
-            near = difflib.get_close_matches(key, sorted(found.keys() - wanted.keys()), n=1)
-            raise ArtifactError(f"{file} has no {key!r}{f' but {near[0]!r}' if near else ''}; {remedy}")
-        if found[key].shape != value.shape:
-            raise ArtifactError(
-                f"{file}: {key!r} is {tuple(found[key].shape)} where the network has {tuple(value.shape)}; "
-                f"{remedy}"
-            )
-    extra = next((key for key in found if key not in wanted), None)
-    if extra is not None:
-        raise ArtifactError(f"{file} has {extra!r}, which the network has not; {remedy}")
-    module.load_state_dict(found, strict=False)
+
+def _digest(module: nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and numbers of a module's state."""
+    total = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        total.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _joined(types: set[torch.dtype]) -> str:
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))

@@ -160,7 +160,7 @@ def images(file: AdversarialFile, rows: NDArray[np.int64], spec: ImageSpec) -> N
     Raises:
         DataError: They are not the shape of the data set's images.
     """
-    first, last = (spec.channels, spec.size, spec.size), (spec.size, spec.size, spec.channels)
+    first, last = spec.shape, (*spec.shape[1:], spec.channels)
     if file.x.shape[1:] not in (first, last):
         raise DataError(
             f"x_adv has images of shape {file.x.shape[1:]}; give (N, C, H, W) = (N, {first[0]}, {first[1]}, "

@@ -154,7 +154,7 @@ def _logits(defense: Defense, images: ImageSpec, name: str) -> str:
     """Its logits on noise, to four digits: what its state does not hold shows here."""
     place = next((p.device for p in defense.parameters()), torch.device("cpu"))
     draws = sample_draws(PROBES, 0, place)
-    x = draws.uniform(images.channels, images.size, images.size)
+    x = draws.uniform(*images.shape)
     try:
         with torch.no_grad():
             logits = defense(x, draws)

@@ -13,7 +13,7 @@ from benchbox.contract import border
 from benchbox.contract.defense import Defense, Recipe
 from benchbox.contract.pretrained import Pretrained
 from benchbox.data.dataset import Dataset
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, RequestError
 from benchbox.training import loop
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import lay
@@ -63,6 +63,7 @@ class Workshop:
         Raises:
             ArtifactError: Its weights on disk are damaged, or cannot be written.
             DefenseError: Its own code failed.
+            RequestError: It takes no images of this shape.
         """
         if wanted.digest in self._spoiled:
             # Twenty cells may want it; it fails once.
@@ -95,6 +96,12 @@ class Workshop:
         """The untrained defence on its trained base, and its recipe. Initial weights follow from the seed."""
         base = self.obtain(wanted.base) if wanted.base else None
         cls = self.defenses.get(wanted.defense.name).cls
+        if cls.square and self.dataset.spec.width is not None:
+            height, width = self.dataset.spec.shape[1:]
+            raise RequestError(
+                f"{wanted.defense.name} is built for square images and {wanted.dataset} has {height}×{width} pixels; "
+                "crop or pad them, or bring a network that takes them: --defense model.py:FACTORY --weights FILE"
+            )
         recipe = cls.recipe_type(**wanted.defense.arguments)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(wanted.seed)
