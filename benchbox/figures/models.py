@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchbox.analysis.entry import union
+from benchbox.analysis.score import union
 from benchbox.errors import RequestError
 from benchbox.figures import pictures, scatter, shares, specimens
 from benchbox.figures.specimens import MASK, Specimens

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchbox.figures.style import LINES, Drawing, canvas, percent_axis
 
 if TYPE_CHECKING:
-    from benchbox.analysis.entry import Score
+    from benchbox.analysis.score import Score
 
 
 def draw(
