@@ -132,6 +132,13 @@ class PixelSurgery(Purifier[S]):
         gradient, factor = saliency(self.classifier, x)
         return x * trivial_mask(gradient, factor, self.recipe, self.threshold)
 
+    def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """M_t, x_t and E(x_t), as in Fig. 8; without a regenerator the last two are the same."""
+        gradient, factor = saliency(self.classifier, x)
+        mask = trivial_mask(gradient, factor, self.recipe, self.threshold)
+        trivial = x * mask
+        return {"trivial mask": mask, "trivial component": trivial, "regenerated": self.regenerate(trivial)}
+
     def regenerate(self, trivial: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] from what the surgery left of them; here, just that."""
         return trivial
@@ -281,6 +288,10 @@ class Regeneration(WithoutARD):
     def identity_purifier(self, x: Tensor, draws: Draws) -> Tensor:
         """No stand-in of its own: it is `identity`."""
         return self.identity(x, draws)
+
+    def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """There is no surgery to show."""
+        return {"regenerated": self.regenerate(x)}
 
     def cost(self) -> tuple[int, int]:
         """No saliency."""

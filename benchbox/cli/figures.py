@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from benchbox.result import known_of
 
 if TYPE_CHECKING:
     from benchbox.domain import Evidence
+    from benchbox.engine.session import Session
     from benchbox.figures.style import Drawing
     from benchbox.store import Records
 
@@ -25,10 +26,18 @@ STORED = {
     "alpha": "Fig. 7 of the PSSR paper: accuracy against the threshold of the surgery",
     "passes": "Fig. 10b: accuracy against k, the draws of Adversarial R-Drop",
 }
+#: Made with a trained defence, which is trained first if its weights are not beside the store.
+TRAINED = {
+    "decomposition": "Fig. 1: full, salient and trivial attack",
+    "surgery": "Fig. 2 and 8: image, attacked, mask, trivial component, regenerated",
+    "features": "Fig. 9: t-SNE of the penultimate features, clean and attacked",
+    "attention": "Fig. 10a: Grad-CAM of image, attacked and purified",
+}
 EXAMPLES = options.examples(
     "benchbox figures",
     "benchbox figures survives --published --defense pssr",
     "benchbox figures epsilon --dataset mnist --attacks pgd,aa --access white-box",
+    "benchbox figures decomposition surgery features attention --dataset mnist --defense pssr",
 )
 
 
@@ -40,7 +49,7 @@ def register(app: typer.Typer) -> None:
 def figures(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAMES", help=f"{', '.join(STORED)}.  (default: survives)"),
+        typer.Argument(metavar="NAMES", help=f"{', '.join([*STORED, *TRAINED])}.  (default: survives)"),
     ] = None,
     dataset: options.Datasets = None,
     defense: options.Defenses = None,
@@ -57,8 +66,14 @@ def figures(
     formats: Annotated[
         list[str] | None, typer.Option("--formats", metavar="NAMES", help="pdf, svg, png.  (default: all three)")
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images in a figure of a trained defence.  (default: the figure's)"),
+    ] = None,
     store: options.Records = options.DEFAULT_STORE,
     published: options.IsPublished = False,
+    data_dir: options.DataDir = None,
+    no_download: options.NoDownload = False,
 ) -> None:
     """Draw figures as PDF, SVG and PNG, each with its caption and command in a text file beside it.
 
@@ -69,20 +84,25 @@ def figures(
 
     wanted, kinds = options.names(names) or ("survives",), options.names(formats) or style.FORMATS
     for name in wanted:
-        if name not in STORED:
-            raise unknown("figure", name, STORED)
+        if name not in STORED | TRAINED:
+            raise unknown("figure", name, STORED | TRAINED)
     for kind in kinds:
         if kind not in style.FORMATS:
             raise unknown("format", kind, style.FORMATS)
     store = "published" if published else store
     chosen = {"dataset": options.names(dataset), "defense": options.names(defense)}
     chosen |= {"attacks": options.names(attacks), "access": options.names(access)}
+    chosen |= {"samples": (str(samples),) if samples else ()}
     with open_records(store) as opened, style.style():
         evidence = _evidence(opened, store, chosen["dataset"], chosen["defense"])
         for name in wanted:
             command = _command(name, store, chosen)
             drawn = 0
-            for drawing in _drawings(name, evidence, opened, chosen["attacks"], chosen["access"]):
+            if name in TRAINED:
+                drawings = _trained(name, evidence, opened, _session(store, data_dir, no_download), chosen)
+            else:
+                drawings = _stored(name, evidence, opened, chosen)
+            for drawing in drawings:
                 drawn += 1
                 for path in style.save(drawing, folder, command, kinds):
                     typer.echo(str(path))
@@ -99,14 +119,15 @@ def _evidence(opened: Records, store: str, datasets: tuple[str, ...], defenses: 
     return found
 
 
-def _drawings(
-    name: str, evidence: list[Evidence], opened: Records, attacks: tuple[str, ...], accesses: tuple[str, ...]
+def _stored(
+    name: str, evidence: list[Evidence], opened: Records, chosen: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Drawing]:
     from benchbox.analysis import curves, leaderboard
     from benchbox.analysis.survival import survivals
     from benchbox.domain import NULL_ATTACK
     from benchbox.figures import curve, survival
 
+    attacks, accesses = chosen["attacks"], chosen["access"]
     if name == "survives":
         kept = [item for item in evidence if not attacks or item.cell.attack.name in (*attacks, NULL_ATTACK)]
         yield from map(survival.draw, survivals(leaderboard.build(kept, known_of(kept, opened))))
@@ -116,7 +137,48 @@ def _drawings(
         yield from (curve.draw(found, name) for found in curves.over_field(evidence, name, attacks, accesses))
 
 
-def _command(name: str, store: str, chosen: dict[str, tuple[str, ...]]) -> str:
+def _session(store: str, data_dir: Path | None, no_download: bool) -> Session:
+    """Weights lie beside a store; those of published results in the workspace's own place."""
+    stored = not (store.startswith("published") or store.endswith(".json"))
+    place = store if stored else options.DEFAULT_STORE
+    return options.session(place, data_dir, "cpu", download=not no_download)
+
+
+def _trained(
+    name: str, evidence: list[Evidence], opened: Records, session: Session, chosen: Mapping[str, tuple[str, ...]]
+) -> Iterator[Drawing]:
+    """One drawing for each defence, data set and ball: of its first training.
+
+    Raises:
+        RequestError: No defence is named, or its weights came from a file.
+    """
+    from benchbox.engine.reproduce import training_of
+    from benchbox.figures.models import FIGURES, Subject
+
+    if not chosen["defense"]:
+        raise RequestError(f"{name} shows one trained defence; name it with --defense pssr")
+    cards = opened.artifacts()
+    cells = {(e.cell.defense.name, e.cell.samples.dataset, e.cell.threat): e.cell for e in reversed(evidence)}
+    for cell in reversed(cells.values()):
+        if cell.artifact not in cards:
+            raise RequestError(f"the weights of {cell.defense.name} came from a file; no figure is made of them")
+        training = training_of(cards[cell.artifact]["training"])
+        defense = session.workshop(training.dataset, lambda *progress: None).obtain(training)
+        count = int(chosen["samples"][0]) if chosen["samples"] else None
+        subject = Subject(
+            session,
+            cell.defense.name,
+            defense,
+            training.seed,
+            session.dataset(training.dataset),
+            cell.threat,
+            chosen["attacks"],
+            count,
+        )
+        yield FIGURES[name](subject)
+
+
+def _command(name: str, store: str, chosen: Mapping[str, tuple[str, ...]]) -> str:
     """The command that makes a figure again, wherever its files go."""
     words = ["benchbox", "figures", name]
     for option, values in chosen.items():

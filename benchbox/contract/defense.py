@@ -281,6 +281,13 @@ class Purifier(Defense[R]):
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         """Images (N, C, H, W) in [0, 1] -> images of the same shape and range."""
 
+    def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """Images (N, C or 1, H, W) in [0, 1] on their way to the classifier, by what they are; figures show them.
+
+        The last are what `purify` returns.
+        """
+        return {"purified": self.purify(x, draws)}
+
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Logits (N, K) of the purified images."""
         return self.classifier(self.purify(x, draws or sample_draws(len(x), device=x.device)))  # type: ignore[no-any-return]
