@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import Attack, Card, Draws, ThreatModel, View
+from benchbox import Attack, AttackError, Card, Draws, ThreatModel, View
 from benchbox.contract.view import MEAN_GRADIENT
-from benchbox.errors import AttackError
 
 from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
 from ._survivors import runner_up

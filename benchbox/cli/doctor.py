@@ -47,7 +47,7 @@ def doctor(
         bool,
         typer.Option(
             "--repair",
-            help="Drop what is damaged in the store, so that it is run again; seal what an earlier benchbox stored.",
+            help="Drop what is damaged in the store, so that it is run again; seal what older versions stored.",
         ),
     ] = False,
 ) -> None:
