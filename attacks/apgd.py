@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import Attack, AttackError, Card, Draws, ThreatModel, View
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Attack, AttackError, Card, Draws, ThreatModel, View
 
 from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
 from ._survivors import runner_up

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import Attack, Card, Draws, ThreatModel, View
-from benchbox.contract.view import MEAN_GRADIENT
+from benchbox import MEAN_GRADIENT, Attack, Card, Draws, ThreatModel, View
 
 from ._fab import fab
 from ._survivors import runner_up

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchbox.contract.ascent import Loss as Loss
     from benchbox.contract.ascent import ascend as ascend
     from benchbox.contract.ascent import cross_entropy as cross_entropy
+    from benchbox.contract.ascent import direction as direction
     from benchbox.contract.ascent import margin as margin
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
     from benchbox.domain import Nature as Nature
+    from benchbox.domain import Norm as Norm
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.draws import sample_draws as sample_draws
@@ -65,6 +67,7 @@ _HOME = {
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",
     "margin": "contract.ascent",
+    "direction": "contract.ascent",
     "Attack": "contract.attack",
     "Classifier": "contract.classifier",
     "ClassifierRecipe": "contract.classifier",
@@ -88,6 +91,7 @@ _HOME = {
     "Card": "domain",
     "ImageSpec": "domain",
     "Nature": "domain",
+    "Norm": "domain",
     "ThreatModel": "domain",
     "Draws": "draws",
     "sample_draws": "draws",
