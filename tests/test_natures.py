@@ -115,6 +115,7 @@ OTHER_MEANINGS = {
     ("contract/ascent.py", "none"),  # torch's reduction
     ("figures/style.py", "none"),  # matplotlib's fonts
     ("audit/probes/gradients.py", "noise"),  # a random stream
+    ("figures/style.py", "none"),  # matplotlib: letters stay letters
     ("provenance.py", "torchattacks"),  # packages
     ("cli/doctor.py", "torchattacks"),
     ("cli/doctor.py", "robustbench"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
+from benchbox.domain import NULL_ATTACK
 from benchbox.errors import RequestError, unknown
 from benchbox.result import known_of
 

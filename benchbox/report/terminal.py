@@ -1,7 +1,8 @@
 """Documents for a terminal, whole at any width.
 
 Where a table is too wide, in this order: intervals go under their numbers, words fold at blanks and hyphens,
-columns are left out in the order they state; and what is still too wide is continued below. Numbers are never cut.
+columns are left out in the order they state, words fold as far as they can; and what is still too wide is continued
+below. Numbers are never cut.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _BETWEEN, _EDGES = 3, 2
 _BREAK = re.compile(r"(?:\s|[-:/_,](?!\d))+")
 #: A piece without blank or hyphen is broken where a column would be wider than this because of it.
 _NARROW = 16
+#: Columns go rather than that words are folded to less than this.
+_LEGIBLE = 12
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,14 @@ class _Column:
         """Intervals under their numbers, and the heading no wider than it has to be."""
         values = [list(parts) for parts in self._parts]
         body = max((line.cell_len for lines in values for line in lines), default=0)
-        self._lay(_folded(Text(self.title), max(body, _least(self.title))), values)
+        self._lay(_folded(Text(self.title), max([body, *map(cell_len, self.title.split())])), values)
 
     def fold(self, room: int) -> bool:
         """Fold its words to so many columns, or to as few as they need; False if they did not become narrower."""
         before = self.width
-        least = max((_least(line.plain) for lines in self.values for line in lines), default=0)
-        room = max(room, min(least, _NARROW), max(map(_least, (line.plain for line in self.heading))))
-        values = [[line for text in lines for line in _folded(text, room)] for lines in self.values]
+        least = max((_least(text.plain) for parts in self._parts for text in parts), default=0)
+        room = max(room, min(least, _NARROW), _least(self.title))
+        values = [[line for text in parts for line in _folded(text, room)] for parts in self._parts]
         self._lay(_folded(Text(self.title), room), values)
         return self.width < before
 
@@ -178,18 +181,27 @@ def _squeezed(columns: Sequence[_Column], width: int) -> list[_Column]:
     if _width(columns) <= width:
         return []
     turns = sorted((column for column in columns if column.drops), key=lambda column: column.drops)
-    for going in range(len(turns) + 1):
-        left = [column for column in columns if column not in turns[:going]]
+    attempts = [*((turns[:going], _LEGIBLE) for going in range(len(turns) + 1)), (turns, 1)]
+    for gone, narrowest in attempts:
+        left = [column for column in columns if column not in gone]
         for column in left:
             column.stack()
-        words = [column for column in left if column.folds]
-        while words and _width(left) > width:
-            widest = max(words, key=lambda column: column.width)
-            if not widest.fold(widest.width - 1):
-                words.remove(widest)
+        _fold(left, width, narrowest)
         if _width(left) <= width:
             break
-    return turns[:going]
+    return gone
+
+
+def _fold(columns: Sequence[_Column], width: int, narrowest: int) -> None:
+    """Fold words, those of the widest column first, until all fits or no column is wider than the narrowest."""
+    words = [column for column in columns if column.folds]
+    while words and (excess := _width(columns) - width) > 0:
+        words.sort(key=lambda column: column.width)
+        *others, widest = words
+        spare = widest.width - (others[-1].width if others else 0)
+        room = widest.width - max(1, min(excess, spare))
+        if widest.width <= narrowest or not widest.fold(max(room, narrowest)):
+            words.remove(widest)
 
 
 def _table(columns: Sequence[_Column], ends: Sequence[int]) -> Table:

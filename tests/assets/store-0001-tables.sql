@@ -1,0 +1,809 @@
+BEGIN TRANSACTION;
+CREATE TABLE adversarial (
+	crafting_id INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	first_success INTEGER NOT NULL, 
+	forwards FLOAT NOT NULL, 
+	backwards FLOAT NOT NULL, 
+	sha256 VARCHAR(64) NOT NULL, 
+	x BLOB NOT NULL, 
+	CONSTRAINT pk_adversarial PRIMARY KEY (crafting_id, position), 
+	CONSTRAINT fk_adversarial_crafting_id FOREIGN KEY(crafting_id) REFERENCES crafting (id)
+);
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE artifact (
+	digest VARCHAR(64) NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	card JSON NOT NULL, 
+	CONSTRAINT pk_artifact PRIMARY KEY (digest)
+);
+INSERT INTO "artifact" VALUES('b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec','2026-11-26T02:42:43+00:00','{"losses":[{"ce":0.09233381437218707}],"precision":"float32","provenance":{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"resumed":false,"seconds":3.9041934649999916,"training":{"base":null,"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}}}');
+INSERT INTO "artifact" VALUES('4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806','2026-11-26T02:42:43+00:00','{"losses":[],"precision":"float32","provenance":{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"resumed":false,"seconds":0.0009365020000018376,"training":{"base":{"base":null,"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}},"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}}}');
+INSERT INTO "artifact" VALUES('d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa','2026-11-26T02:42:43+00:00','{"losses":[],"precision":"float32","provenance":{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"resumed":false,"seconds":0.0011383979999948224,"training":{"base":{"base":null,"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}},"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}}}');
+INSERT INTO "artifact" VALUES('780e6cd8f827544cb449c3e65f7c45e8ff70f6a1086e8a0a2295d5eb635c5b8e','2026-11-26T02:42:43+00:00','{"losses":[{"ce":0.08887975112251613}],"precision":"float32","provenance":{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"resumed":false,"seconds":2.3871250789999863,"training":{"base":null,"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":1000,"threat":{"epsilon":0.3,"norm":"linf"}}}');
+INSERT INTO "artifact" VALUES('29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7','2026-11-26T02:42:43+00:00','{"losses":[{"adversarial":0.9475972548775051,"ard":0.0,"fake":0.5322066597316576,"pixel":0.3664524658866551,"query":4.266376661217731,"real":0.5982102518496306}],"precision":"float32","provenance":{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"resumed":false,"seconds":6.078110898000006,"training":{"base":{"base":null,"dataset":"digits","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}},"dataset":"digits","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"images":"dffea9b0ae96db60900d99501d44f9148253873413da718839e3f9e7d9d466b3","seed":0,"threat":{"epsilon":0.3,"norm":"linf"}}}');
+CREATE TABLE attachment (
+	subject VARCHAR(255) NOT NULL, 
+	kind VARCHAR(64) NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	record JSON NOT NULL, 
+	CONSTRAINT pk_attachment PRIMARY KEY (subject, kind)
+);
+INSERT INTO "attachment" VALUES('4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806','audit','2026-11-26T02:42:50+00:00','{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","defense":"jpeg","effort":{"batch":125,"binarisation":64,"directions":8,"doubled":50,"eot":20,"queries":1000,"random_points":20,"restarts":2,"samples":12,"scoring_draws":10,"steps":10},"findings":[{"check":"A1","count":0,"numbers":{"excess":0.0},"samples":[],"sentence":"17 cells inside the ball by their distances, 204 images read again","verdict":"PASS"},{"check":"A2","count":0,"numbers":{},"samples":[],"sentence":"17 cells have each sample once","verdict":"PASS"},{"check":"A3","count":0,"numbers":{"asked":204},"samples":[],"sentence":"204 images of 17 cells keep their class","verdict":"PASS"},{"check":"A4","count":0,"numbers":{},"samples":[],"sentence":"images of (1, 28, 28), as in the data set","verdict":"PASS"},{"check":"A5","count":0,"numbers":{"full":0.0,"half":0.0},"samples":[],"sentence":"0.0 % left at ε = 0.5, 0.0 % left at ε = 1, but on 12 samples, not 100","verdict":"INCOMPLETE"},{"check":"A6","count":0,"numbers":{"gap":0.0},"samples":[],"sentence":"five calls agree, distance 0","verdict":"PASS"},{"check":"A7","count":0,"numbers":{"share":0.0},"samples":[],"sentence":"0 of 12 samples stay where they are (probes)","verdict":"PASS"},{"check":"A9","count":0,"numbers":{"gap":0.0},"samples":[],"sentence":"100.00 % now, 100.00 % stored, on 12 samples","verdict":"PASS"},{"check":"A10","count":0,"numbers":{"gap":0.0},"samples":[],"sentence":"0 labels change, logits by 3.8e-07 of the largest","verdict":"PASS"},{"check":"A11","count":0,"numbers":{"share":0.0},"samples":[],"sentence":"0.0 % of the samples jump, by up to 0.0066 of their spread","verdict":"PASS"},{"check":"B1","count":0,"numbers":{"n":12,"only":0},"samples":[],"sentence":"0 of 12 samples fall to a score-based attack alone, 0 withstood every gradient (probes)","verdict":"PASS"},{"check":"B2","count":0,"numbers":{"n":12,"only":0},"samples":[],"sentence":"0 of 12 samples fall to a transferred image alone, 0 withstood every gradient (probes)","verdict":"PASS"},{"check":"B3","count":0,"numbers":{"n":12,"only":0},"samples":[],"sentence":"0 of 12 samples fall to a random point alone, 0 withstood every gradient (probes)","verdict":"PASS"},{"check":"B4","count":0,"numbers":{"fgsm":19,"only":0,"pgd":19},"samples":[],"sentence":"FGSM breaks 19, PGD 19, FGSM alone 0 (store)","verdict":"PASS"},{"check":"B5","count":0,"numbers":{"robust at 0.25 ε":0.583333,"robust at 0.5 ε":0.0,"robust at 1 ε":0.0,"robust at 2 ε":0.0,"robust at 4 ε":0.0},"samples":[],"sentence":"robust 58 → 0 → 0 → 0 → 0 %; 0 samples recover, but PGD had only 10 steps, not 100","verdict":"INCOMPLETE"},{"check":"B6","count":0,"numbers":{},"samples":[],"sentence":"no sample withstood the attack","verdict":"PASS"},{"check":"B7","count":0,"numbers":{"n":12,"steps: drop":0.0,"steps: p":1.0},"samples":[],"sentence":"twice the steps: +0.0 points of attack success on 12 samples (p = 1)","verdict":"PASS"},{"check":"B8","count":0,"numbers":{"silent":0},"samples":[],"sentence":"0 samples, 0 of them broken by nothing else (probes)","verdict":"PASS"},{"check":"B9","count":12,"numbers":{"cubic-rounding":0.0,"deployed":1.0,"identity":0.0,"zero pixels":1.0},"samples":[0,1,2,3,4,5,6,7,8,9,10,11],"sentence":"gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack: 100.0 % without gradient through deployed, 0.0 % without gradient through identity, 0.0 % without gradient through cubic-rounding","verdict":"WARN"},{"check":"B10","count":0,"numbers":{"mean":0.009519},"samples":[],"sentence":"0.010 on average","verdict":"PASS"},{"check":"B11","count":0,"numbers":{"ratio":1.0},"samples":[],"sentence":"relative error 1; not called exact by the defence","verdict":"PASS"},{"check":"B12","count":0,"numbers":{"share":0.0},"samples":[],"sentence":"0.0 % of 12 through identity (probes)","verdict":"PASS"},{"check":"B14","count":0,"numbers":{"points":200,"random":0.0,"samples":12,"success":1.0},"samples":[],"sentence":"100.0 % found, random points 0.0 %, on 12 samples with 200 inner points, but 64 samples are needed","verdict":"INCOMPLETE"},{"check":"B16","count":0,"numbers":{"share":0.0},"samples":[],"sentence":"softmax is exactly 1 on 0.0 %","verdict":"PASS"},{"check":"B20","count":0,"numbers":{"flags":1},"samples":[],"sentence":"AutoAttack would flag this model: zero gradients","verdict":"WARN"},{"check":"C1","count":0,"numbers":{},"samples":[],"sentence":"gradient of the cross-entropy, gradient of the margin, score-based, transfer","verdict":"PASS"},{"check":"C2","count":0,"numbers":{},"samples":[],"sentence":"2 stand-ins, a score-based attack and images of the bare classifier","verdict":"PASS"},{"check":"C3","count":0,"numbers":{"gain":0.0,"high":0.168433,"low":-0.168433},"samples":[],"sentence":"no significant gain over the classifier without the defence: +0.0 points [-16.8, 16.8]","verdict":"WARN"},{"check":"C4","count":0,"numbers":{"the bare classifier":0.0},"samples":[],"sentence":"over the bare classifier +0.0 points [-16.8, +16.8]","verdict":"PASS"},{"check":"C5","count":0,"numbers":{"gap":0.0},"samples":[],"sentence":"0.0 points below the best single attack, over 17 cells","verdict":"PASS"},{"check":"C7","count":0,"numbers":{"restarts":1,"steps":100},"samples":[],"sentence":"100 steps and 1 starts at most, cw, fgsm, noise, pgd, square on the defence itself","verdict":"INCOMPLETE"},{"check":"C8","count":0,"numbers":{"queries":100},"samples":[],"sentence":"100 queries","verdict":"INCOMPLETE"},{"check":"D1","count":0,"numbers":{"half":0.084217,"n":20},"samples":[],"sentence":"± 8.4 points on 20 samples","verdict":"INCOMPLETE"},{"check":"D2","count":0,"numbers":{"alike":3,"compared":3},"samples":[],"sentence":"not significantly better or worse than another defence: this − the other: none +0.0 points [-16.8, +16.8] (p = 1), pssr:cae +0.0 points [-16.8, +16.8] (p = 1), randomized-resize-pad +0.0 points [-16.8, +16.8] (p = 1)","verdict":"WARN"},{"check":"D3","count":0,"numbers":{},"samples":[],"sentence":"17 cells united sample by sample","verdict":"PASS"},{"check":"D4","count":0,"numbers":{},"samples":[],"sentence":"no attack was run with 3 seeds; use --attack-seed","verdict":"INCOMPLETE"},{"check":"D7","count":0,"numbers":{"passes":1537.65},"samples":[],"sentence":"1538 passes a sample over 17 cells","verdict":"PASS"},{"check":"D8","count":0,"numbers":{},"samples":[],"sentence":"the first 20 test images, digest bbb916b72cdb","verdict":"PASS"}],"provenance":{"command":["benchbox","audit","jpeg","--dataset","digits","--samples","12","--steps","10","--random-points","20","--set","none.epochs=6","-y","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"},"samples":{"dataset":"digits","digest":"16b82af3f085ced9efe96e39f8e0ecc205f851de86156800b6e0d15a092c4146","indices":{"first":12},"split":"test"},"seconds":3.2,"standing":{"alone":0.0,"gain":{"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"over":"none","p":1.0,"significant":false,"test":"exact McNemar"},"n":20,"robust":{"high":16.84334709830853,"low":0.0,"percent":0.0},"said":["0.0 % [0.0, 16.8] of 20 images are robust; white-box square, transfer cw, transfer pgd, transfer fgsm, gray-box cw, gray-box pgd, gray-box fgsm, bpda through cubic-rounding cw, bpda through identity cw, bpda through cubic-rounding pgd, bpda through identity pgd, bpda through cubic-rounding fgsm, bpda through identity fgsm each set the number: each alone leaves 0.0 %","bpda through cubic-rounding alone (cw, fgsm, pgd) would report 0.0 %: +0.0 points [-16.8, +16.8]","bpda through identity alone (cw, fgsm, pgd) would report 0.0 %: +0.0 points [-16.8, +16.8]","gray-box alone (cw, fgsm, pgd) would report 0.0 %: +0.0 points [-16.8, +16.8]","transfer alone (cw, fgsm, pgd) would report 0.0 %: +0.0 points [-16.8, +16.8]","gain over the bare classifier (none): +0.0 points [-16.8, +16.8], not significant (exact McNemar, p = 1)"],"set_by":{"access":"white-box","attack":"square","through":"white-box"},"ties":["transfer cw","transfer pgd","transfer fgsm","gray-box cw","gray-box pgd","gray-box fgsm","bpda through cubic-rounding cw","bpda through identity cw","bpda through cubic-rounding pgd","bpda through identity pgd","bpda through cubic-rounding fgsm","bpda through identity fgsm"],"weaker":[{"attacks":["cw","fgsm","noise","pgd","square"],"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"percent":0.0,"route":"white-box"},{"attacks":["cw","fgsm","pgd"],"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"percent":0.0,"route":"bpda through cubic-rounding"},{"attacks":["cw","fgsm","pgd"],"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"percent":0.0,"route":"bpda through identity"},{"attacks":["cw","fgsm","pgd"],"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"percent":0.0,"route":"gray-box"},{"attacks":["cw","fgsm","pgd"],"difference":0.0,"high":16.84334709830853,"low":-16.84334709830853,"percent":0.0,"route":"transfer"}]},"summary":{"attack":[],"counts":{"FAIL":0,"INCOMPLETE":7,"PASS":27,"WARN":4},"integrity":[],"masking":[]},"threat":{"epsilon":0.3,"norm":"linf"}}');
+CREATE TABLE batch (
+	id INTEGER NOT NULL, 
+	cell_id INTEGER NOT NULL, 
+	run_id INTEGER NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	samples INTEGER NOT NULL, 
+	seconds FLOAT NOT NULL, 
+	CONSTRAINT pk_batch PRIMARY KEY (id), 
+	CONSTRAINT fk_batch_cell_id FOREIGN KEY(cell_id) REFERENCES cell (id), 
+	CONSTRAINT fk_batch_run_id FOREIGN KEY(run_id) REFERENCES run (id)
+);
+INSERT INTO "batch" VALUES(1,1,1,'2026-11-26T02:42:18+00:00',20,1.6267491000007794355e-02);
+INSERT INTO "batch" VALUES(3,3,1,'2026-11-26T02:42:21+00:00',20,2.24694978000002265616e-01);
+INSERT INTO "batch" VALUES(6,6,1,'2026-11-26T02:42:22+00:00',20,9.44539789999794265895e-02);
+INSERT INTO "batch" VALUES(11,11,1,'2026-11-26T02:42:23+00:00',20,1.38635689999944133887e-02);
+INSERT INTO "batch" VALUES(12,12,1,'2026-11-26T02:42:23+00:00',20,1.25707329999897865491e-02);
+INSERT INTO "batch" VALUES(13,13,1,'2026-11-26T02:42:23+00:00',20,1.37937560000125358783e-02);
+INSERT INTO "batch" VALUES(14,14,1,'2026-11-26T02:42:23+00:00',20,0.00556185199999959);
+INSERT INTO "batch" VALUES(16,16,1,'2026-11-26T02:42:23+00:00',20,3.270100870000192117e-01);
+INSERT INTO "batch" VALUES(17,17,1,'2026-11-26T02:42:23+00:00',20,2.81514461000000437707e-01);
+INSERT INTO "batch" VALUES(18,18,1,'2026-11-26T02:42:24+00:00',20,3.00584413999985144982e-01);
+INSERT INTO "batch" VALUES(20,20,1,'2026-11-26T02:42:24+00:00',20,1.45991019000007327122e-01);
+INSERT INTO "batch" VALUES(26,26,1,'2026-11-26T02:42:33+00:00',20,1.66439470000057099241e-02);
+INSERT INTO "batch" VALUES(27,27,1,'2026-11-26T02:42:33+00:00',12,7.52080600000226695556e-03);
+INSERT INTO "batch" VALUES(28,28,1,'2026-11-26T02:42:33+00:00',20,2.25389169999914429354e-02);
+INSERT INTO "batch" VALUES(29,29,1,'2026-11-26T02:42:33+00:00',20,7.79569499999865911377e-03);
+INSERT INTO "batch" VALUES(30,30,1,'2026-11-26T02:42:33+00:00',20,1.63797380000119119358e-02);
+INSERT INTO "batch" VALUES(31,31,1,'2026-11-26T02:42:33+00:00',20,7.62854199999196680437e-03);
+INSERT INTO "batch" VALUES(32,32,1,'2026-11-26T02:42:33+00:00',20,7.59394799999313363514e-03);
+INSERT INTO "batch" VALUES(33,33,1,'2026-11-26T02:42:33+00:00',20,4.82218803000023399363e-01);
+INSERT INTO "batch" VALUES(34,34,1,'2026-11-26T02:42:33+00:00',20,7.47575700000879805884e-03);
+INSERT INTO "batch" VALUES(35,35,1,'2026-11-26T02:42:34+00:00',20,3.86163609999982782028e-01);
+INSERT INTO "batch" VALUES(37,37,1,'2026-11-26T02:42:35+00:00',20,3.52954947999990054086e-01);
+INSERT INTO "batch" VALUES(43,43,1,'2026-11-26T02:42:37+00:00',20,2.74803549999944607407e-02);
+INSERT INTO "batch" VALUES(45,45,1,'2026-11-26T02:42:37+00:00',20,2.91830520000075921416e-02);
+INSERT INTO "batch" VALUES(46,46,1,'2026-11-26T02:42:37+00:00',20,1.49873290000073211558e-02);
+INSERT INTO "batch" VALUES(47,47,1,'2026-11-26T02:42:37+00:00',20,2.8643596999984310969e-02);
+INSERT INTO "batch" VALUES(48,48,1,'2026-11-26T02:42:37+00:00',20,1.50573740000083944323e-02);
+INSERT INTO "batch" VALUES(50,50,1,'2026-11-26T02:42:38+00:00',20,5.67873234000018101141e-01);
+INSERT INTO "batch" VALUES(51,51,1,'2026-11-26T02:42:38+00:00',20,1.5513498999979447035e-02);
+INSERT INTO "batch" VALUES(52,52,1,'2026-11-26T02:42:38+00:00',20,5.52834097999976847859e-01);
+INSERT INTO "batch" VALUES(54,54,1,'2026-11-26T02:42:40+00:00',20,0.781995959999989);
+INSERT INTO "batch" VALUES(60,60,1,'2026-11-26T02:42:43+00:00',20,1.44458670000062738836e-02);
+CREATE TABLE cell (
+	id INTEGER NOT NULL, 
+	"key" VARCHAR(64) NOT NULL, 
+	run_id INTEGER NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	defense VARCHAR(255) NOT NULL, 
+	dataset VARCHAR(255) NOT NULL, 
+	access VARCHAR(32) NOT NULL, 
+	attack VARCHAR(255) NOT NULL, 
+	samples INTEGER NOT NULL, 
+	status VARCHAR(16) NOT NULL, 
+	error TEXT NOT NULL, 
+	record JSON NOT NULL, 
+	CONSTRAINT pk_cell PRIMARY KEY (id), 
+	CONSTRAINT uq_cell_key UNIQUE ("key"), 
+	CONSTRAINT fk_cell_run_id FOREIGN KEY(run_id) REFERENCES run (id)
+);
+INSERT INTO "cell" VALUES(1,'8ebaed9648896fcfc66f0727080e613aeb79dd434d1bfe59d678516b84d25202',1,'2026-11-26T02:42:14+00:00','none','digits','white-box','fgsm',20,'done','','{"access":"white-box","artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(3,'fa5f8a4335d9817407305cd1cbfc08af4703d93126e2186aa649b77e798fb526',1,'2026-11-26T02:42:21+00:00','none','digits','white-box','pgd',20,'done','','{"access":"white-box","artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(6,'a252c0955f3013a96f1578975fab6877d240f8e734b5b8349258991ba03d5a39',1,'2026-11-26T02:42:22+00:00','none','digits','white-box','square',20,'done','','{"access":"white-box","artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","attack":{"arguments":{"p":0.8,"queries":100},"code":"benchbox/2","name":"square"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":64,"epochs":6,"learning_rate":0.001,"network":"lenet5","optimizer":"adam","schedule":"onecycle","weight_decay":0.0},"code":"benchbox/1","name":"none"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(11,'e30f35c9c3b02781b0e273db2e561242a1a45cac7c35d1a7a338038032c6f425',1,'2026-11-26T02:42:23+00:00','jpeg','digits','white-box','fgsm',20,'done','','{"access":"white-box","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":null}}');
+INSERT INTO "cell" VALUES(12,'39cf71280e764896d39e1c6f6a1c1d666d05a9036945e186d85f4c5be0fe11ba',1,'2026-11-26T02:42:23+00:00','jpeg','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(13,'bdeb3a2859efc276c2e3a9bfd70927fa5b417eba70f6656db280db3fa0c2418a',1,'2026-11-26T02:42:23+00:00','jpeg','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":"cubic-rounding"}}');
+INSERT INTO "cell" VALUES(14,'8fe7ab3b5e7ef0a4ec4f036d71b199ff4a50d74017e1570339e8e55ef7eb4947',1,'2026-11-26T02:42:23+00:00','jpeg','digits','gray-box','pgd',20,'done','','{"access":"gray-box","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(16,'3a49b5b1d1e86ff6f572ddb72d58efc0f92d2c2fdc8dae5eeb8b22b36349827c',1,'2026-11-26T02:42:23+00:00','jpeg','digits','white-box','pgd',20,'done','','{"access":"white-box","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":null}}');
+INSERT INTO "cell" VALUES(17,'0e40e72d9e532240a8693dab5aa5143ab4a9ae2f8ced2d5e219d165d7a659462',1,'2026-11-26T02:42:23+00:00','jpeg','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(18,'251cbf210704a8c863a8f9b9b2499b9ab099aa8cdca1256f9a667f37503c6965',1,'2026-11-26T02:42:24+00:00','jpeg','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":"cubic-rounding"}}');
+INSERT INTO "cell" VALUES(20,'040506619eb0b56445f8fe40bb4abaa627f273822223a2c619dfddf81c64122b',1,'2026-11-26T02:42:24+00:00','jpeg','digits','white-box','square',20,'done','','{"access":"white-box","artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","attack":{"arguments":{"p":0.8,"queries":100},"code":"benchbox/2","name":"square"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"chroma":"4:2:0","epochs":0,"learning_rate":0.001,"optimizer":"adam","quality":75,"schedule":"constant","weight_decay":0.0},"code":"benchbox/1","name":"jpeg"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"4718c66ab70b9330a3c3ce77af1dedda6ed0d68b490ee642a7ccb0df15bee806","stand_in":null}}');
+INSERT INTO "cell" VALUES(26,'1791de9b0c2a9731c836b54b0d3afa6a01578d54ea2b999fd9da3dadddd356b2',1,'2026-11-26T02:42:27+00:00','pssr:cae','digits','gray-box','fgsm',20,'done','','{"access":"gray-box","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(27,'b425072983b62673242ff7ff2eb69c6bff58dea62f6d64553d985ffccac98849',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','transfer','fgsm',20,'partial','','{"access":"transfer","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"780e6cd8f827544cb449c3e65f7c45e8ff70f6a1086e8a0a2295d5eb635c5b8e","stand_in":null}}');
+INSERT INTO "cell" VALUES(28,'532e99766c64ee365f70fc6ee92fbc1bea31c00b74a43c9cadc5b3437bf94c72',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','white-box','fgsm',20,'done','','{"access":"white-box","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":null}}');
+INSERT INTO "cell" VALUES(29,'72965b7c1d03a1b4513ab48f94eb49cea0da78218de910fd0dd186539d09494d',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":null}}');
+INSERT INTO "cell" VALUES(30,'61d49d29f4a18518c0b6d835485a372505870d3644949210dd462d9a228b4da3',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(31,'7c68be3943094b1f5625351ff511213b6d3e04da510922b327090fad54cf74d7',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','gray-box','pgd',20,'done','','{"access":"gray-box","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(32,'bc0b4d046994fdc0e3285bf18efd4d26e46375cb2e858ebfacef84b371ada7ed',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','transfer','pgd',20,'failed','out of memory','{"access":"transfer","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"780e6cd8f827544cb449c3e65f7c45e8ff70f6a1086e8a0a2295d5eb635c5b8e","stand_in":null}}');
+INSERT INTO "cell" VALUES(33,'02d38c067cffcfaa87b55ccf788aa6bf3984b5e45999127e0a77aaeb8c1db2aa',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','white-box','pgd',20,'done','','{"access":"white-box","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":null}}');
+INSERT INTO "cell" VALUES(34,'b8f6f2374ec38a5fbdbf9dbc612877e868bbdac8e202a1afee33f40599286fda',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":null}}');
+INSERT INTO "cell" VALUES(35,'971b7c9c4a13bd1ce797e5f9424ae768f4edb5b5eee9be93678f20295b2fc215',1,'2026-11-26T02:42:33+00:00','pssr:cae','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(37,'6f6bdf3eb12268d29fca883841d0e8f17b9ec6c8704fd74b744c09366fb9f866',1,'2026-11-26T02:42:34+00:00','pssr:cae','digits','white-box','square',20,'done','','{"access":"white-box","artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","attack":{"arguments":{"p":0.8,"queries":100},"code":"benchbox/2","name":"square"},"attack_seed":0,"averaging":"","defense":{"arguments":{"alpha":1.5,"attack_step_size":0.05,"attack_steps":10,"augment":false,"batch_size":64,"craft_against":"prediction","dropout":0.5,"epochs":1,"lambda_ard":0.0,"lambda_pixel":1.0,"lambda_query":1.0,"learning_rate":0.001,"optimizer":"adam","passes":2,"schedule":"onecycle","threshold":"dataset","weight_decay":0.0,"width":16},"code":"benchbox/1","name":"pssr:cae"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":1,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"29d776e650e1bb603fbd1e028a02a1daf2a6369d9f6c54e4f0a0ca34ca7860a7","stand_in":null}}');
+INSERT INTO "cell" VALUES(43,'62fb2c1047fc95af3c114b00f82215d4cba0b126f0938df31d6d3d13d1bfcc01',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','gray-box','fgsm',20,'done','','{"access":"gray-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(45,'a2cd0fdce77490bd01a9d081e5ea258565ba0bfaa6fa35e17a346737674a3252',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','white-box','fgsm',20,'done','','{"access":"white-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+INSERT INTO "cell" VALUES(46,'28fb69a0dae165d674bccbfcf34652db564e87227e187f729ac9a44e47de2e7f',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+INSERT INTO "cell" VALUES(47,'452a289e4995781718f010cdb19db643c9447932bc77a5c9dacf399d2011751d',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','bpda','fgsm',20,'done','','{"access":"bpda","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{},"code":"benchbox/1","name":"fgsm"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(48,'4183bc85b5b8387b4ef7acb25f5e863fb47c9ea9f0284ad2e544eedcecda589b',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','gray-box','pgd',20,'done','','{"access":"gray-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":1,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"b26647a773eb53c19b8de1fb9389771fb0560f6886b80352e86d5f019eccf0ec","stand_in":null}}');
+INSERT INTO "cell" VALUES(50,'c73854338895ab03caed14944925da88da504acbf87520be13f84a5bf8f1cfc6',1,'2026-11-26T02:42:37+00:00','randomized-resize-pad','digits','white-box','pgd',20,'done','','{"access":"white-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+INSERT INTO "cell" VALUES(51,'4075e1d7cceb51d2a67484a22dc250b319ec40be26eb502637c40e00f25eebd0',1,'2026-11-26T02:42:38+00:00','randomized-resize-pad','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+INSERT INTO "cell" VALUES(52,'c991ec6456b5e449c7e63d99c0956f6359f326d35150a7355948742f7a49811f',1,'2026-11-26T02:42:38+00:00','randomized-resize-pad','digits','bpda','pgd',20,'done','','{"access":"bpda","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{"keep":"best","restarts":1,"step":0.03333333333333333,"steps":40},"code":"benchbox/1","name":"pgd"},"attack_seed":0,"averaging":"mean of the gradients of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":"identity"}}');
+INSERT INTO "cell" VALUES(54,'ccd6db9243e930670f1431cab9e61635ed7cdcc3f70d21754ffccaadecae5e6a',1,'2026-11-26T02:42:39+00:00','randomized-resize-pad','digits','white-box','square',20,'done','','{"access":"white-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{"p":0.8,"queries":100},"code":"benchbox/2","name":"square"},"attack_seed":0,"averaging":"mean of the per-draw losses","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+INSERT INTO "cell" VALUES(60,'907401f26c9e7c88accbfb069543a8f5c858a0c705e529349697f7a3bf3b31c3',1,'2026-11-26T02:42:42+00:00','randomized-resize-pad','digits','white-box','null',20,'done','','{"access":"white-box","artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","attack":{"arguments":{},"code":"benchbox/1","name":"null"},"attack_seed":0,"averaging":"","defense":{"arguments":{"augment":false,"batch_size":128,"epochs":0,"largest":0.9969788519637462,"learning_rate":0.001,"optimizer":"adam","schedule":"constant","smallest":0.9033232628398792,"weight_decay":0.0},"code":"benchbox/1","name":"randomized-resize-pad"},"eot":2,"samples":{"dataset":"digits","digest":"bbb916b72cdbbbb3ac6b8cb48a34ab2caf1405985e7afbcca6ffca12ae674dcc","indices":{"first":20},"split":"test"},"scoring_draws":4,"threat":{"epsilon":0.3,"norm":"linf"},"training_seed":0,"view":{"artifact":"d8078a4f09f1cb9db0a219fb0892fcc4e05492276cf0ca4c9d03156f6cde83aa","stand_in":null}}');
+CREATE TABLE crafting (
+	id INTEGER NOT NULL, 
+	"key" VARCHAR(64) NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	channels INTEGER NOT NULL, 
+	height INTEGER NOT NULL, 
+	width INTEGER NOT NULL, 
+	CONSTRAINT pk_crafting PRIMARY KEY (id), 
+	CONSTRAINT uq_crafting_key UNIQUE ("key")
+);
+CREATE TABLE outcome (
+	cell_id INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	label INTEGER NOT NULL, 
+	clean TEXT NOT NULL, 
+	adversarial TEXT NOT NULL, 
+	first_success INTEGER NOT NULL, 
+	linf FLOAT NOT NULL, 
+	l2 FLOAT NOT NULL, 
+	forwards FLOAT NOT NULL, 
+	backwards FLOAT NOT NULL, 
+	CONSTRAINT pk_outcome PRIMARY KEY (cell_id, position), 
+	CONSTRAINT fk_outcome_cell_id FOREIGN KEY(cell_id) REFERENCES cell (id)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "outcome" VALUES(1,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,6.9881153106689453125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,1,6,'[6]','[5]',-1,3.00000041723251342773e-01,7.07980585098266601562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.95855093002319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,3,7,'[7]','[3]',-1,3.00000041723251342773e-01,6.87329721450805664062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,4,7,'[7]','[5]',-1,3.00000041723251342773e-01,7.18657827377319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,5,3,'[3]','[5]',-1,3.00000041723251342773e-01,6.91288137435913085937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,6,2,'[2]','[3]',-1,3.00000041723251342773e-01,6.829952239990234375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,7,8,'[8]','[9]',-1,3.00000041723251342773e-01,7.31931543350219726562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,8,9,'[9]','[8]',-1,3.00000041723251342773e-01,7.15804624557495117187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,9,3,'[3]','[8]',-1,3.00000041723251342773e-01,6.96602773666381835937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,10,2,'[2]','[5]',-1,3.00000041723251342773e-01,6.80521154403686523437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,11,6,'[6]','[8]',-1,3.00000041723251342773e-01,7.11012172698974609375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,12,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.512073516845703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,13,4,'[4]','[6]',-1,3.00000041723251342773e-01,6.81744050979614257812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,14,5,'[5]','[8]',-1,3.00000041723251342773e-01,7.22722768783569335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.9284610748291015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,16,1,'[1]','[2]',-1,3.00000041723251342773e-01,6.85859632492065429687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,17,3,'[3]','[8]',-1,3.00000041723251342773e-01,7.15181779861450195312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,18,5,'[5]','[6]',-1,3.00000041723251342773e-01,7.45936679840087890625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(1,19,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.46300601959228515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(3,0,7,'[7]','[9]',9,3.00000041723251342773e-01,6.43375921249389648437e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,1,6,'[6]','[5]',16,3.00000041723251342773e-01,6.46436977386474609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,2,3,'[3]','[9]',8,3.00000041723251342773e-01,6.5832958221435546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,3,7,'[7]','[3]',13,3.00000041723251342773e-01,6.42361354827880859375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,4,7,'[7]','[5]',6,3.00000041723251342773e-01,6.55765819549560546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,5,3,'[3]','[5]',8,3.00000041723251342773e-01,6.27336835861206054687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,6,2,'[2]','[5]',10,3.00000041723251342773e-01,6.13699054718017578125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,7,8,'[8]','[9]',7,3.00000041723251342773e-01,6.8318772315979,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,8,9,'[9]','[8]',6,3.00000041723251342773e-01,6.29147672653198242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,9,3,'[3]','[8]',10,3.00000041723251342773e-01,6.61270427703857421875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,10,2,'[2]','[5]',8,3.00000041723251342773e-01,6.399860382080078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,11,6,'[6]','[8]',13,3.00000041723251342773e-01,6.74982547760009765625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,12,6,'[6]','[4]',8,3.00000041723251342773e-01,7.01963853836059570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,13,4,'[4]','[0]',8,3.00000041723251342773e-01,6.52765798568725585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,14,5,'[5]','[8]',19,3.00000041723251342773e-01,6.69174528121948242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.274066925048828125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,16,1,'[1]','[2]',8,3.00000041723251342773e-01,6.82301187515258789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,17,3,'[3]','[8]',7,3.00000041723251342773e-01,6.52466344833374,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,18,5,'[5]','[6]',11,3.00000041723251342773e-01,6.6525669097900390625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(3,19,6,'[6]','[0]',13,3.00000041723251342773e-01,7.16784143447876,41.0,40.0);
+INSERT INTO "outcome" VALUES(6,0,7,'[7]','[4]',-1,3.00000041723251342773e-01,6.7000637054443359375e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,1,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.29288721084594726562e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,7.67902517318725585937e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.57902860641479492187e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,4,7,'[7]','[4]',-1,3.00000041723251342773e-01,6.937091827392578125e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,5,3,'[3]','[5]',-1,3.00000041723251342773e-01,7.23812198638916,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,6,2,'[2]','[8]',-1,3.00000041723251342773e-01,6.85080766677856445312e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,7,8,'[8]','[9]',-1,3.00000041723251342773e-01,7.68548727035522460937e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,8,9,'[9]','[8]',-1,3.00000041723251342773e-01,7.05720663070678710937e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,7.22731924057006835937e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,10,2,'[2]','[8]',-1,3.00000041723251342773e-01,7.62840032577514648437e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,11,6,'[6]','[5]',-1,3.00000041723251342773e-01,7.35976696014404296875e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,12,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.71801280975341796875e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,13,4,'[4]','[6]',-1,3.00000041723251342773e-01,5.93701219558715820312e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,14,5,'[5]','[3]',-1,3.00000041723251342773e-01,7.08404779434204101562e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,15,8,'[1]','[1]',1,0.0,0.0,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,16,1,'[1]','[2]',-1,3.00000041723251342773e-01,6.54890155792236328125e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,17,3,'[3]','[9]',-1,3.00000041723251342773e-01,7.54768180847168,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,18,5,'[5]','[9]',-1,3.00000041723251342773e-01,7.36373186111450195312e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(6,19,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.184452056884765625e+00,16.6,0.0);
+INSERT INTO "outcome" VALUES(11,0,7,'[7]','[7]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,1,6,'[6]','[6]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,2,3,'[3]','[3]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,3,7,'[7]','[7]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,4,7,'[7]','[7]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,5,3,'[3]','[3]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,6,2,'[2]','[2]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,7,8,'[8]','[8]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,8,9,'[9]','[9]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,9,3,'[3]','[3]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,10,2,'[2]','[2]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,11,6,'[6]','[6]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,12,6,'[6]','[6]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,13,4,'[4]','[4]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,14,5,'[5]','[5]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,15,8,'[1]','[1]',1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,16,1,'[1]','[1]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,17,3,'[3]','[3]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,18,5,'[5]','[5]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(11,19,6,'[6]','[6]',-1,0.0,0.0,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,6.93095254898071289062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,1,6,'[6]','[5]',-1,3.00000041723251342773e-01,7.07537984848022460937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.93283796310424804687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,3,7,'[7]','[3]',-1,3.00000041723251342773e-01,6.89652204513549804687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,4,7,'[7]','[5]',-1,3.00000041723251342773e-01,7.21727085113525390625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,5,3,'[3]','[5]',-1,3.00000041723251342773e-01,6.83467054367065429687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,6,2,'[2]','[3]',-1,3.00000041723251342773e-01,6.80842733383178710937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,7,8,'[8]','[9]',-1,3.00000041723251342773e-01,7.36531686782836914062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,8,9,'[9]','[8]',-1,3.00000041723251342773e-01,7.08897352218627929687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,9,3,'[3]','[8]',-1,3.00000041723251342773e-01,6.93140935897827148437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,10,2,'[2]','[5]',-1,3.00000041723251342773e-01,6.83180570602417,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,11,6,'[6]','[8]',-1,3.00000041723251342773e-01,7.1598358154296875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,12,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.44988489151001,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,6.84776735305786132812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,14,5,'[5]','[8]',-1,3.00000041723251342773e-01,7.25040149688720703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.927947998046875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,16,1,'[1]','[2]',-1,3.00000041723251342773e-01,6.88350677490234375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,17,3,'[3]','[8]',-1,3.00000041723251342773e-01,7.10779476165771484375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,18,5,'[5]','[6]',-1,3.00000041723251342773e-01,7.48104763031005859375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(12,19,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.397022247314453125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,6.77497911453247070312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,1,6,'[6]','[8]',-1,3.00000041723251342773e-01,7.02813768386840820312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,7.01416635513305664062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,3,7,'[7]','[3]',-1,3.00000041723251342773e-01,6.67812252044677734375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,4,7,'[7]','[5]',-1,3.00000041723251342773e-01,6.85722970962524414062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,5,3,'[3]','[5]',-1,3.00000041723251342773e-01,6.63227891921997070312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,6,2,'[2]','[3]',-1,3.00000041723251342773e-01,6.86660480499267578125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,7,8,'[8]','[9]',-1,3.00000041723251342773e-01,7.49955892562866210937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,8,9,'[9]','[8]',-1,3.00000041723251342773e-01,6.86019802093505859375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,9,3,'[3]','[8]',-1,3.00000041723251342773e-01,6.40928697586059570312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,10,2,'[2]','[5]',-1,3.00000041723251342773e-01,6.69904613494873046875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,11,6,'[6]','[8]',-1,3.00000041723251342773e-01,6.72145748138427734375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,12,6,'[6]','[0]',-1,3.00000041723251342773e-01,6.98215818405151367187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,13,4,'[4]','[6]',-1,3.00000041723251342773e-01,6.7061920166015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,14,5,'[5]','[2]',-1,3.00000041723251342773e-01,7.08704471588134765625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.75139331817626953125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,16,1,'[1]','[3]',-1,3.00000041723251342773e-01,6.60140323638916,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,17,3,'[3]','[8]',-1,3.00000041723251342773e-01,7.056156158447265625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,18,5,'[5]','[6]',-1,3.00000041723251342773e-01,7.07706022262573242187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(13,19,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.34730815887451171875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(14,0,7,'[7]','[9]',9,3.00000041723251342773e-01,6.43375921249389648437e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,1,6,'[6]','[5]',16,3.00000041723251342773e-01,6.46436977386474609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,2,3,'[3]','[9]',8,3.00000041723251342773e-01,6.5832958221435546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,3,7,'[7]','[3]',13,3.00000041723251342773e-01,6.42361354827880859375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,4,7,'[7]','[5]',6,3.00000041723251342773e-01,6.55765819549560546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,5,3,'[3]','[5]',8,3.00000041723251342773e-01,6.27336835861206054687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,6,2,'[2]','[5]',10,3.00000041723251342773e-01,6.13699054718017578125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,7,8,'[8]','[9]',7,3.00000041723251342773e-01,6.8318772315979,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,8,9,'[9]','[8]',6,3.00000041723251342773e-01,6.29147672653198242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,9,3,'[3]','[8]',10,3.00000041723251342773e-01,6.61270427703857421875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,10,2,'[2]','[5]',8,3.00000041723251342773e-01,6.399860382080078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,11,6,'[6]','[8]',13,3.00000041723251342773e-01,6.74982547760009765625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,12,6,'[6]','[4]',8,3.00000041723251342773e-01,7.01963853836059570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,13,4,'[4]','[0]',8,3.00000041723251342773e-01,6.52765798568725585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,14,5,'[5]','[8]',19,3.00000041723251342773e-01,6.69174528121948242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.274066925048828125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,16,1,'[1]','[2]',8,3.00000041723251342773e-01,6.82301187515258789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,17,3,'[3]','[8]',7,3.00000041723251342773e-01,6.52466344833374,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,18,5,'[5]','[6]',11,3.00000041723251342773e-01,6.6525669097900390625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(14,19,6,'[6]','[0]',13,3.00000041723251342773e-01,7.16784143447876,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,0,7,'[7]','[7]',-1,2.98171579837799072265e-01,3.94926524162292480468e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,1,6,'[6]','[6]',-1,2.99373626708984375e-01,4.21149587631225585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,2,3,'[3]','[3]',-1,2.9995733499526977539e-01,4.07642507553100585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,3,7,'[7]','[7]',-1,2.98857808113098144531e-01,4.00593805313110351562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,4,7,'[7]','[7]',-1,2.99842298030853271484e-01,4.1717624664306640625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,5,3,'[3]','[3]',-1,2.99131929874420166015e-01,4.13361978530883789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,6,2,'[2]','[2]',-1,2.98418968915939331054e-01,4.14762735366821289062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,7,8,'[8]','[8]',-1,2.98123002052307128906e-01,4.329753875732421875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,8,9,'[9]','[9]',-1,2.99629569053649902343e-01,4.17907810211181640625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,9,3,'[3]','[3]',-1,2.9984188079833984375e-01,4.06978130340576171875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,10,2,'[2]','[2]',-1,2.99046158790588378906e-01,3.91077160835266113281e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,11,6,'[6]','[6]',-1,2.99507439136505126953e-01,3.94989490509033203125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,12,6,'[6]','[6]',-1,2.99288779497146606445e-01,4.14506769180297851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,13,4,'[4]','[4]',-1,2.99659878015518188476e-01,4.13709878921508789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,14,5,'[5]','[5]',-1,2.99802899360656738281e-01,4.05452203750610351562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,15,8,'[1]','[1]',1,2.98327147960662841796e-01,4.10371541976928710937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,16,1,'[1]','[1]',-1,2.99645811319351196289e-01,3.89270448684692382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,17,3,'[3]','[3]',-1,2.99746692180633544921e-01,4.20519161224365234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,18,5,'[5]','[5]',-1,2.98272371292114257812e-01,4.03397846221923828125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(16,19,6,'[6]','[6]',-1,2.99463868141174316406e-01,3.98004508018493652343e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,0,7,'[7]','[9]',9,3.00000041723251342773e-01,6.36204576492309570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,1,6,'[6]','[5]',16,3.00000041723251342773e-01,6.41816616058349609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,2,3,'[3]','[9]',8,3.00000041723251342773e-01,6.48733377456665,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,3,7,'[7]','[3]',13,3.00000041723251342773e-01,6.38406324386596679687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,4,7,'[7]','[5]',6,3.00000041723251342773e-01,6.4720554351806640625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,5,3,'[3]','[5]',8,3.00000041723251342773e-01,6.21289730072021484375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,6,2,'[2]','[5]',10,3.00000041723251342773e-01,6.09770536422729492187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,7,8,'[8]','[9]',7,3.00000041723251342773e-01,6.78909540176391601562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,8,9,'[9]','[8]',6,3.00000041723251342773e-01,6.26116180419921875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,9,3,'[3]','[8]',10,3.00000041723251342773e-01,6.55516719818115234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,10,2,'[2]','[5]',8,3.00000041723251342773e-01,6.3593730926513671875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,11,6,'[6]','[8]',13,3.00000041723251342773e-01,6.73277378082275390625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,12,6,'[6]','[4]',8,3.00000041723251342773e-01,6.9696407318115234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,13,4,'[4]','[0]',8,3.00000041723251342773e-01,6.51780080795288085937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,14,5,'[5]','[8]',19,3.00000041723251342773e-01,6.66210985183715820312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,15,8,'[1]','[1]',1,3.00000041723251342773e-01,6.23484277725219726562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,16,1,'[1]','[2]',8,3.00000041723251342773e-01,6.76019001007080078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,17,3,'[3]','[8]',8,3.00000041723251342773e-01,6.414058685302734375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,18,5,'[5]','[6]',12,3.00000041723251342773e-01,6.573146820068359375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(17,19,6,'[6]','[0]',14,3.00000041723251342773e-01,7.14160585403442382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,0,7,'[7]','[9]',11,3.00000041723251342773e-01,5.43127679824829101562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,1,6,'[6]','[5]',20,3.00000041723251342773e-01,5.5812892913818359375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,2,3,'[3]','[9]',10,3.00000041723251342773e-01,5.55998373031616210937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,3,7,'[7]','[3]',17,3.00000041723251342773e-01,5.49870777130126953125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,4,7,'[7]','[5]',7,3.00000041723251342773e-01,5.52157497406005859375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,5,3,'[3]','[5]',10,3.00000041723251342773e-01,5.355182647705078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,6,2,'[2]','[3]',13,3.00000041723251342773e-01,5.42207241058349609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,7,8,'[8]','[9]',9,3.00000041723251342773e-01,5.76404333114624,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,8,9,'[9]','[8]',6,3.00000041723251342773e-01,5.35949039459228515625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,9,3,'[3]','[8]',13,3.00000041723251342773e-01,5.45216655731201171875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,10,2,'[2]','[5]',9,3.00000041723251342773e-01,5.41284275054931640625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,11,6,'[6]','[8]',17,3.00000041723251342773e-01,5.64239931106567382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,12,6,'[6]','[4]',10,3.00000041723251342773e-01,5.70355129241943359375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,13,4,'[4]','[0]',11,3.00000041723251342773e-01,5.52751398086547851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,14,5,'[5]','[8]',26,3.00000041723251342773e-01,5.74010610580444335937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,15,8,'[1]','[1]',1,3.00000041723251342773e-01,5.2112483978271484375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,16,1,'[1]','[2]',11,3.00000041723251342773e-01,5.79588603973388671875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,17,3,'[3]','[8]',9,3.00000041723251342773e-01,5.510158538818359375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,18,5,'[5]','[6]',14,3.00000041723251342773e-01,5.6455097198486328125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(18,19,6,'[6]','[0]',18,3.00000041723251342773e-01,5.9682369232177734375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(20,0,7,'[7]','[4]',-1,3.00000041723251342773e-01,6.7000637054443359375e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,1,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.29288721084594726562e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,7.67902517318725585937e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.57902860641479492187e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,4,7,'[7]','[4]',-1,3.00000041723251342773e-01,6.937091827392578125e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,5,3,'[3]','[5]',-1,3.00000041723251342773e-01,7.23812198638916,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,6,2,'[2]','[8]',-1,3.00000041723251342773e-01,6.85080766677856445312e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,7,8,'[8]','[9]',-1,3.00000041723251342773e-01,7.68548727035522460937e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,8,9,'[9]','[5]',-1,3.00000041723251342773e-01,7.38730621337890625e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,7.22731924057006835937e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,10,2,'[2]','[8]',-1,3.00000041723251342773e-01,7.62840032577514648437e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,11,6,'[6]','[5]',-1,3.00000041723251342773e-01,7.3746662139892578125e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,12,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.71801280975341796875e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,13,4,'[4]','[6]',-1,3.00000041723251342773e-01,5.91422939300537109375e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,14,5,'[5]','[6]',-1,3.00000041723251342773e-01,6.9044017791748046875e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,15,8,'[1]','[1]',1,0.0,0.0,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,16,1,'[1]','[2]',-1,3.00000041723251342773e-01,6.54890155792236328125e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,17,3,'[3]','[9]',-1,3.00000041723251342773e-01,7.54768180847168,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,18,5,'[5]','[9]',-1,3.00000041723251342773e-01,7.36373186111450195312e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(20,19,6,'[6]','[0]',-1,3.00000041723251342773e-01,7.184452056884765625e+00,17.65,0.0);
+INSERT INTO "outcome" VALUES(26,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,6.9881153106689453125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,1,6,'[0]','[0]',-1,3.00000041723251342773e-01,7.07980585098266601562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.95855093002319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.87329721450805664062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,4,7,'[7]','[0]',-1,3.00000041723251342773e-01,7.18657827377319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,5,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.91288137435913085937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,6,2,'[2]','[2]',-1,3.00000041723251342773e-01,6.829952239990234375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,7,8,'[2]','[9]',-1,3.00000041723251342773e-01,7.31931543350219726562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.15804624557495117187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.96602773666381835937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,10,2,'[2]','[2]',-1,3.00000041723251342773e-01,6.80521154403686523437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,11,6,'[2]','[2]',-1,3.00000041723251342773e-01,7.11012172698974609375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,12,6,'[0]','[0]',-1,3.00000041723251342773e-01,7.512073516845703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,6.81744050979614257812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,14,5,'[0]','[2]',-1,3.00000041723251342773e-01,7.22722768783569335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,15,8,'[2]','[4]',1,3.00000041723251342773e-01,6.9284610748291015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,16,1,'[2]','[2]',-1,3.00000041723251342773e-01,6.85859632492065429687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,17,3,'[2]','[2]',-1,3.00000041723251342773e-01,7.15181779861450195312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,18,5,'[9]','[9]',-1,3.00000041723251342773e-01,7.45936679840087890625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(26,19,6,'[0]','[0]',-1,3.00000041723251342773e-01,7.46300601959228515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,6.97501611709594726562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,1,6,'[0]','[0]',-1,3.00000041723251342773e-01,7.11542367935180664062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,2,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.78965139389038085937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.81972408294677734375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,4,7,'[7]','[0]',-1,3.00000041723251342773e-01,7.02522420883178710937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,5,3,'[3]','[9]',-1,3.00000041723251342773e-01,6.80331373214721679687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,6,2,'[2]','[2]',-1,3.00000041723251342773e-01,7.16958904266357421875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,7,8,'[2]','[9]',-1,3.00000041723251342773e-01,7.32179164886474609375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.0993289947509765625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.98913431167602539062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,10,2,'[2]','[0]',-1,3.00000041723251342773e-01,6.82292699813842773437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(27,11,6,'[2]','[2]',-1,3.00000041723251342773e-01,7.16640377044677734375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,7.14030885696411132812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,1,6,'[0]','[0]',1,3.00000041723251342773e-01,6.83683013916015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,2,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.91041612625122070312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.99264049530029296875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,4,7,'[7]','[0]',-1,3.00000041723251342773e-01,7.12607431411743164062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,5,3,'[3]','[4]',-1,3.00000041723251342773e-01,6.9412212371826171875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,6,2,'[2]','[9]',-1,3.00000041723251342773e-01,6.76304340362548828125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,7,8,'[2]','[2]',1,3.00000041723251342773e-01,7.27582550048828125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.09181451797485351562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,9,3,'[3]','[4]',-1,3.00000041723251342773e-01,6.86675357818603515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,10,2,'[2]','[0]',-1,3.00000041723251342773e-01,6.67149686813354492187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,11,6,'[2]','[2]',1,3.00000041723251342773e-01,6.93176937103271484375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,12,6,'[0]','[0]',1,3.00000041723251342773e-01,7.0297641754150390625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,7.14281749725341796875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,14,5,'[0]','[2]',1,3.00000041723251342773e-01,6.898792266845703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,15,8,'[2]','[2]',1,3.00000041723251342773e-01,7.05651378631591796875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,16,1,'[2]','[2]',1,3.00000041723251342773e-01,6.70620203018188476562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,17,3,'[2]','[4]',1,3.00000041723251342773e-01,7.04710817337036132812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,18,5,'[9]','[2]',1,3.00000041723251342773e-01,7.07035875320434570312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(28,19,6,'[0]','[0]',1,3.00000041723251342773e-01,6.91108942031860351562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,0,7,'[7]','[9]',-1,3.00000041723251342773e-01,7.14030885696411132812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,1,6,'[0]','[0]',1,3.00000041723251342773e-01,6.83683013916015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,2,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.91041612625122070312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.99264049530029296875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,4,7,'[7]','[0]',-1,3.00000041723251342773e-01,7.12607431411743164062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,5,3,'[3]','[4]',-1,3.00000041723251342773e-01,6.9412212371826171875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,6,2,'[2]','[9]',-1,3.00000041723251342773e-01,6.76304340362548828125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,7,8,'[2]','[2]',1,3.00000041723251342773e-01,7.27582550048828125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.09181451797485351562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,9,3,'[3]','[4]',-1,3.00000041723251342773e-01,6.86675357818603515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,10,2,'[2]','[0]',-1,3.00000041723251342773e-01,6.67149686813354492187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,11,6,'[2]','[2]',1,3.00000041723251342773e-01,6.93176937103271484375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,12,6,'[0]','[0]',1,3.00000041723251342773e-01,7.0297641754150390625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,7.14281749725341796875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,14,5,'[0]','[2]',1,3.00000041723251342773e-01,6.898792266845703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,15,8,'[2]','[2]',1,3.00000041723251342773e-01,7.05651378631591796875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,16,1,'[2]','[2]',1,3.00000041723251342773e-01,6.70620203018188476562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,17,3,'[2]','[4]',1,3.00000041723251342773e-01,7.04710817337036132812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,18,5,'[9]','[2]',1,3.00000041723251342773e-01,7.07035875320434570312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(29,19,6,'[0]','[0]',1,3.00000041723251342773e-01,6.91108942031860351562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,0,7,'[7]','[2]',-1,3.00000041723251342773e-01,7.04962587356567382812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,1,6,'[0]','[2]',1,3.00000041723251342773e-01,7.83413982391357421875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,2,3,'[3]','[2]',-1,3.00000041723251342773e-01,7.39516210556030273437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,7.06451082229614257812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,4,7,'[7]','[9]',-1,3.00000041723251342773e-01,7.10808658599853515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,5,3,'[3]','[0]',-1,3.00000041723251342773e-01,7.25259733200073242187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,6,2,'[2]','[2]',-1,3.00000041723251342773e-01,7.22483539581298828125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,7,8,'[2]','[2]',1,3.00000041723251342773e-01,7.84208202362060546875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.38855791091918945312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,7.36208677291870117187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,10,2,'[2]','[0]',-1,3.00000041723251342773e-01,6.982257843017578125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,11,6,'[2]','[2]',1,3.00000041723251342773e-01,7.75623607635498046875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,12,6,'[0]','[0]',1,3.00000041723251342773e-01,7.7937183380126953125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,7.12042140960693359375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,14,5,'[0]','[2]',1,3.00000041723251342773e-01,7.66739177703857421875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,15,8,'[2]','[2]',1,3.00000041723251342773e-01,7.64566326141357421875e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,16,1,'[2]','[2]',1,3.00000041723251342773e-01,7.01790380477905273437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,17,3,'[2]','[2]',1,3.00000041723251342773e-01,7.47136449813842773437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,18,5,'[9]','[2]',1,3.00000041723251342773e-01,7.57535505294799804687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(30,19,6,'[0]','[0]',1,3.00000041723251342773e-01,7.84429502487182617187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(31,0,7,'[7]','[2]',9,3.00000041723251342773e-01,6.43375921249389648437e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,1,6,'[0]','[0]',16,3.00000041723251342773e-01,6.46436977386474609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,2,3,'[3]','[9]',8,3.00000041723251342773e-01,6.5832958221435546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,3,7,'[7]','[2]',13,3.00000041723251342773e-01,6.42361354827880859375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,4,7,'[7]','[0]',6,3.00000041723251342773e-01,6.55765819549560546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,5,3,'[3]','[0]',8,3.00000041723251342773e-01,6.27336835861206054687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,6,2,'[2]','[2]',10,3.00000041723251342773e-01,6.13699054718017578125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,7,8,'[2]','[9]',7,3.00000041723251342773e-01,6.8318772315979,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,8,9,'[9]','[2]',6,3.00000041723251342773e-01,6.29147672653198242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,9,3,'[3]','[2]',10,3.00000041723251342773e-01,6.61270427703857421875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,10,2,'[2]','[0]',8,3.00000041723251342773e-01,6.399860382080078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,11,6,'[2]','[2]',13,3.00000041723251342773e-01,6.74982547760009765625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,12,6,'[0]','[4]',8,3.00000041723251342773e-01,7.01963853836059570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,13,4,'[4]','[0]',8,3.00000041723251342773e-01,6.52765798568725585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,14,5,'[0]','[2]',19,3.00000041723251342773e-01,6.69174528121948242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,15,8,'[2]','[4]',1,3.00000041723251342773e-01,6.274066925048828125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,16,1,'[2]','[2]',8,3.00000041723251342773e-01,6.82301187515258789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,17,3,'[2]','[2]',7,3.00000041723251342773e-01,6.52466344833374,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,18,5,'[9]','[2]',11,3.00000041723251342773e-01,6.6525669097900390625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(31,19,6,'[0]','[0]',13,3.00000041723251342773e-01,7.16784143447876,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,0,7,'[7]','[2]',7,3.00000041723251342773e-01,6.5230617523193359375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,1,6,'[0]','[0]',17,3.00000041723251342773e-01,6.8182392120361328125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,2,3,'[3]','[9]',7,3.00000041723251342773e-01,6.43102359771728515625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,3,7,'[7]','[2]',12,3.00000041723251342773e-01,6.55316877365112304687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,4,7,'[7]','[0]',4,3.00000041723251342773e-01,6.68802595138549804687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,5,3,'[3]','[0]',7,3.00000041723251342773e-01,6.42889356613159179687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,6,2,'[2]','[2]',10,3.00000041723251342773e-01,6.382419586181640625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,7,8,'[2]','[9]',7,3.00000041723251342773e-01,6.85819530487060546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,8,9,'[9]','[2]',5,3.00000041723251342773e-01,6.23275899887085,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,9,3,'[3]','[2]',10,3.00000041723251342773e-01,6.3779048919677734375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,10,2,'[2]','[0]',6,3.00000041723251342773e-01,6.52388429641723632812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,11,6,'[2]','[2]',13,3.00000041723251342773e-01,6.91835069656372070312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,12,6,'[0]','[4]',7,3.00000041723251342773e-01,7.18856906890869140625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,13,4,'[4]','[0]',12,3.00000041723251342773e-01,6.44440221786499,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,14,5,'[0]','[2]',17,3.00000041723251342773e-01,6.71381521224975585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,15,8,'[2]','[4]',1,3.00000041723251342773e-01,6.01896142959594726562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,16,1,'[2]','[2]',12,3.00000041723251342773e-01,6.98049259185791,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,17,3,'[2]','[2]',7,3.00000041723251342773e-01,6.11450910568237304687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,18,5,'[9]','[2]',10,3.00000041723251342773e-01,6.43951272964477539062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(32,19,6,'[0]','[4]',13,3.00000041723251342773e-01,7.26998090744018554687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,0,7,'[7]','[2]',2,3.00000041723251342773e-01,5.86979722976684570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,1,6,'[0]','[0]',1,3.00000041723251342773e-01,5.99597597122192382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,2,3,'[3]','[2]',3,3.00000041723251342773e-01,5.92827129364013671875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,3,7,'[7]','[2]',1,3.00000041723251342773e-01,5.95821523666381835937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,4,7,'[7]','[0]',1,3.00000041723251342773e-01,5.97199201583862304687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,5,3,'[3]','[4]',1,3.00000041723251342773e-01,5.8324146270751953125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,6,2,'[2]','[4]',9,3.00000041723251342773e-01,5.92810297012329101562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,7,8,'[2]','[2]',1,3.00000041723251342773e-01,5.96126890182495117187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,8,9,'[9]','[2]',3,3.00000041723251342773e-01,5.92702817916870117187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,9,3,'[3]','[4]',3,3.00000041723251342773e-01,6.12842893600463867187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,10,2,'[2]','[0]',5,3.00000041723251342773e-01,5.92777490615844726562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,11,6,'[2]','[2]',1,3.00000041723251342773e-01,5.90495538711547851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,12,6,'[0]','[9]',1,3.00000041723251342773e-01,5.9879436492919921875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,13,4,'[4]','[2]',2,3.00000041723251342773e-01,5.95695734024047851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,14,5,'[0]','[2]',1,3.00000041723251342773e-01,5.97288703918457,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,15,8,'[2]','[4]',1,3.00000041723251342773e-01,5.9227123260498046875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,16,1,'[2]','[2]',1,3.00000041723251342773e-01,5.65450191497802734375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,17,3,'[2]','[4]',1,3.00000041723251342773e-01,6.06636905670166,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,18,5,'[9]','[2]',1,3.00000041723251342773e-01,5.8551807403564453125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(33,19,6,'[0]','[0]',1,3.00000041723251342773e-01,6.04289913177490234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,0,7,'[7]','[2]',2,3.00000041723251342773e-01,5.86979722976684570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,1,6,'[0]','[0]',1,3.00000041723251342773e-01,5.99597597122192382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,2,3,'[3]','[2]',3,3.00000041723251342773e-01,5.92827129364013671875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,3,7,'[7]','[2]',1,3.00000041723251342773e-01,5.95821523666381835937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,4,7,'[7]','[0]',1,3.00000041723251342773e-01,5.97199201583862304687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,5,3,'[3]','[4]',1,3.00000041723251342773e-01,5.8324146270751953125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,6,2,'[2]','[4]',9,3.00000041723251342773e-01,5.92810297012329101562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,7,8,'[2]','[2]',1,3.00000041723251342773e-01,5.96126890182495117187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,8,9,'[9]','[2]',3,3.00000041723251342773e-01,5.92702817916870117187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,9,3,'[3]','[4]',3,3.00000041723251342773e-01,6.12842893600463867187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,10,2,'[2]','[0]',5,3.00000041723251342773e-01,5.92777490615844726562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,11,6,'[2]','[2]',1,3.00000041723251342773e-01,5.90495538711547851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,12,6,'[0]','[9]',1,3.00000041723251342773e-01,5.9879436492919921875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,13,4,'[4]','[2]',2,3.00000041723251342773e-01,5.95695734024047851562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,14,5,'[0]','[2]',1,3.00000041723251342773e-01,5.97288703918457,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,15,8,'[2]','[4]',1,3.00000041723251342773e-01,5.9227123260498046875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,16,1,'[2]','[2]',1,3.00000041723251342773e-01,5.65450191497802734375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,17,3,'[2]','[4]',1,3.00000041723251342773e-01,6.06636905670166,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,18,5,'[9]','[2]',1,3.00000041723251342773e-01,5.8551807403564453125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(34,19,6,'[0]','[0]',1,3.00000041723251342773e-01,6.04289913177490234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,0,7,'[7]','[2]',3,3.00000041723251342773e-01,6.3982834815979,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,1,6,'[0]','[2]',1,3.00000041723251342773e-01,7.12377977371215820312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,2,3,'[3]','[2]',9,3.00000041723251342773e-01,6.88037586212158203125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,3,7,'[7]','[2]',1,3.00000041723251342773e-01,6.453723907470703125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,4,7,'[7]','[0]',1,3.00000041723251342773e-01,6.44599390029907226562e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,5,3,'[3]','[2]',1,3.00000041723251342773e-01,6.78090810775756835937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,6,2,'[2]','[2]',-1,3.00000041723251342773e-01,6.70363712310791,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,7,8,'[2]','[2]',1,3.00000041723251342773e-01,7.19552564620971679687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,8,9,'[9]','[2]',7,3.00000041723251342773e-01,6.8466644287109375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,9,3,'[3]','[7]',13,3.00000041723251342773e-01,6.91000795364379882812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,10,2,'[2]','[0]',13,3.00000041723251342773e-01,6.47649049758911132812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,11,6,'[2]','[2]',1,3.00000041723251342773e-01,7.15924215316772460937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,12,6,'[0]','[0]',1,3.00000041723251342773e-01,7.19128847122192382812e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,13,4,'[4]','[0]',3,3.00000041723251342773e-01,6.6192340850830078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,14,5,'[0]','[2]',1,3.00000041723251342773e-01,6.920970916748046875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,15,8,'[2]','[2]',1,3.00000041723251342773e-01,6.98883962631225585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,16,1,'[2]','[2]',1,3.00000041723251342773e-01,6.66162919998168945312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,17,3,'[2]','[9]',1,3.00000041723251342773e-01,6.9111537933349609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,18,5,'[9]','[2]',1,3.00000041723251342773e-01,6.88361072540283203125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(35,19,6,'[0]','[0]',1,3.00000041723251342773e-01,7.268646240234375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(37,0,7,'[7]','[2]',-1,3.00000041723251342773e-01,7.62748193740844726562e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,1,6,'[0]','[0]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,2,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.64393424987793,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,3,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.39145517349243164062e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,4,7,'[7]','[2]',-1,3.00000041723251342773e-01,6.499114990234375e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,5,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.55762338638305664062e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,6,2,'[2]','[2]',-1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,7,8,'[2]','[2]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,8,9,'[9]','[2]',-1,3.00000041723251342773e-01,7.03162145614624,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,9,3,'[3]','[2]',-1,3.00000041723251342773e-01,6.15005588531494140625e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,10,2,'[2]','[0]',-1,3.00000041723251342773e-01,6.51012563705444335937e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,11,6,'[2]','[2]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,12,6,'[0]','[0]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,13,4,'[4]','[0]',-1,3.00000041723251342773e-01,7.5749759674072265625e+00,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,14,5,'[0]','[0]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,15,8,'[2]','[2]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,16,1,'[2]','[2]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,17,3,'[2]','[2]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,18,5,'[9]','[9]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(37,19,6,'[0]','[0]',1,0.0,0.0,8.05,0.0);
+INSERT INTO "outcome" VALUES(43,0,7,'[7,7,7,7]','[9,9,9,9]',-1,3.00000041723251342773e-01,6.9881153106689453125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,1,6,'[6,6,6,6]','[8,5,8,8]',-1,3.00000041723251342773e-01,7.07980585098266601562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,2,3,'[3,3,3,3]','[9,9,9,9]',-1,3.00000041723251342773e-01,6.95855093002319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,3,7,'[7,7,7,7]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.87329721450805664062e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,4,7,'[7,7,7,7]','[5,5,5,5]',-1,3.00000041723251342773e-01,7.18657827377319335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,5,3,'[3,3,3,5]','[4,5,5,5]',-1,3.00000041723251342773e-01,6.91288137435913085937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,6,2,'[2,2,2,2]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.829952239990234375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,7,8,'[8,8,1,8]','[9,9,9,9]',-1,3.00000041723251342773e-01,7.31931543350219726562e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,8,9,'[9,9,1,9]','[1,8,8,8]',-1,3.00000041723251342773e-01,7.15804624557495117187e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,9,3,'[3,3,3,3]','[8,8,8,1]',-1,3.00000041723251342773e-01,6.96602773666381835937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,10,2,'[2,2,2,2]','[5,5,5,5]',-1,3.00000041723251342773e-01,6.80521154403686523437e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,11,6,'[6,6,6,6]','[3,8,8,8]',-1,3.00000041723251342773e-01,7.11012172698974609375e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,12,6,'[6,6,6,6]','[4,0,0,4]',-1,3.00000041723251342773e-01,7.512073516845703125e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,13,4,'[6,4,4,4]','[6,6,6,6]',-1,3.00000041723251342773e-01,6.81744050979614257812e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,14,5,'[5,5,5,5]','[8,8,8,8]',-1,3.00000041723251342773e-01,7.22722768783569335937e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,15,8,'[4,1,1,1]','[4,1,1,4]',1,3.00000041723251342773e-01,6.9284610748291015625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,16,1,'[1,1,1,1]','[2,2,2,2]',-1,3.00000041723251342773e-01,6.85859632492065429687e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,17,3,'[3,3,3,1]','[8,8,8,8]',-1,3.00000041723251342773e-01,7.15181779861450195312e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,18,5,'[5,5,5,5]','[6,6,4,6]',-1,3.00000041723251342773e-01,7.45936679840087890625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(43,19,6,'[6,6,6,4]','[0,0,0,0]',-1,3.00000041723251342773e-01,7.46300601959228515625e+00,1.0,1.0);
+INSERT INTO "outcome" VALUES(45,0,7,'[7,7,7,7]','[4,9,9,9]',-1,3.00000041723251342773e-01,7.1042633056640625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,1,6,'[6,6,6,6]','[0,0,0,0]',-1,3.00000041723251342773e-01,7.5447678565979,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,2,3,'[3,3,3,3]','[9,9,9,9]',-1,3.00000041723251342773e-01,6.99771738052368164062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,3,7,'[7,7,7,7]','[3,3,3,3]',-1,3.00000041723251342773e-01,7.06127309799194335937e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,4,7,'[7,7,7,7]','[9,9,9,9]',-1,3.00000041723251342773e-01,7.14317941665649414062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,5,3,'[3,3,3,5]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.07618761062622070312e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,6,2,'[2,2,2,2]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.87009000778198242187e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,7,8,'[8,8,1,8]','[6,4,4,4]',-1,3.00000041723251342773e-01,7.21873044967651367187e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,8,9,'[9,9,1,9]','[1,4,4,4]',-1,3.00000041723251342773e-01,6.97841310501098632812e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,9,3,'[3,3,3,3]','[8,8,8,8]',-1,3.00000041723251342773e-01,6.93661260604858398437e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,10,2,'[2,2,2,2]','[4,8,4,5]',-1,3.00000041723251342773e-01,7.02374553680419921875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,11,6,'[6,6,6,6]','[1,1,1,1]',-1,3.00000041723251342773e-01,6.95882654190063476562e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,12,6,'[6,6,6,6]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.29320430755615234375e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,13,4,'[6,4,4,4]','[6,6,6,6]',-1,3.00000041723251342773e-01,6.86818170547485351562e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,14,5,'[5,5,5,5]','[0,8,0,2]',-1,3.00000041723251342773e-01,7.3807773590087890625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,6.87959146499633789062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,16,1,'[1,1,1,1]','[3,2,3,3]',-1,3.00000041723251342773e-01,6.68378925323486328125e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,17,3,'[3,3,3,1]','[1,1,1,1]',-1,3.00000041723251342773e-01,7.22584342956543,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,18,5,'[5,5,5,5]','[6,6,4,6]',-1,3.00000041723251342773e-01,7.57237672805786132812e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(45,19,6,'[6,6,6,4]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.25308513641357421875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,0,7,'[7,7,7,7]','[4,9,9,9]',-1,3.00000041723251342773e-01,7.1042633056640625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,1,6,'[6,6,6,6]','[0,0,0,0]',-1,3.00000041723251342773e-01,7.5447678565979,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,2,3,'[3,3,3,3]','[9,9,9,9]',-1,3.00000041723251342773e-01,6.99771738052368164062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,3,7,'[7,7,7,7]','[3,3,3,3]',-1,3.00000041723251342773e-01,7.06127309799194335937e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,4,7,'[7,7,7,7]','[9,9,9,9]',-1,3.00000041723251342773e-01,7.14317941665649414062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,5,3,'[3,3,3,5]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.07618761062622070312e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,6,2,'[2,2,2,2]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.87009000778198242187e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,7,8,'[8,8,1,8]','[6,4,4,4]',-1,3.00000041723251342773e-01,7.21873044967651367187e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,8,9,'[9,9,1,9]','[1,4,4,4]',-1,3.00000041723251342773e-01,6.97841310501098632812e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,9,3,'[3,3,3,3]','[8,8,8,8]',-1,3.00000041723251342773e-01,6.93661260604858398437e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,10,2,'[2,2,2,2]','[4,8,4,5]',-1,3.00000041723251342773e-01,7.02374553680419921875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,11,6,'[6,6,6,6]','[1,1,1,1]',-1,3.00000041723251342773e-01,6.95882654190063476562e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,12,6,'[6,6,6,6]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.29320430755615234375e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,13,4,'[6,4,4,4]','[6,6,6,6]',-1,3.00000041723251342773e-01,6.86818170547485351562e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,14,5,'[5,5,5,5]','[0,8,0,2]',-1,3.00000041723251342773e-01,7.3807773590087890625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,6.87959146499633789062e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,16,1,'[1,1,1,1]','[3,2,3,3]',-1,3.00000041723251342773e-01,6.68378925323486328125e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,17,3,'[3,3,3,1]','[1,1,1,1]',-1,3.00000041723251342773e-01,7.22584342956543,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,18,5,'[5,5,5,5]','[6,6,4,6]',-1,3.00000041723251342773e-01,7.57237672805786132812e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(46,19,6,'[6,6,6,4]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.25308513641357421875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,0,7,'[7,7,7,7]','[4,9,9,9]',-1,3.00000041723251342773e-01,7.06391429901123046875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,1,6,'[6,6,6,6]','[0,0,0,0]',-1,3.00000041723251342773e-01,7.45623922348022460937e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,2,3,'[3,3,3,3]','[9,9,9,9]',-1,3.00000041723251342773e-01,6.94573450088501,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,3,7,'[7,7,7,7]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.97184038162231445312e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,4,7,'[7,7,7,7]','[9,9,9,9]',-1,3.00000041723251342773e-01,7.1799106597900390625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,5,3,'[3,3,3,5]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.16306400299072265625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,6,2,'[2,2,2,2]','[3,3,3,3]',-1,3.00000041723251342773e-01,6.9719142913818359375e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,7,8,'[8,8,1,8]','[6,6,4,4]',-1,3.00000041723251342773e-01,7.40419864654541,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,8,9,'[9,9,1,9]','[1,1,1,4]',-1,3.00000041723251342773e-01,7.12445211410522460937e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,9,3,'[3,3,3,3]','[8,8,1,1]',-1,3.00000041723251342773e-01,7.06309080123901367187e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,10,2,'[2,2,2,2]','[4,6,6,5]',-1,3.00000041723251342773e-01,7.15460252761840820312e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,11,6,'[6,6,6,6]','[1,1,1,1]',-1,3.00000041723251342773e-01,7.3430538177490234375e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,12,6,'[6,6,6,6]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.21270132064819335937e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,13,4,'[6,4,4,4]','[6,6,6,6]',-1,3.00000041723251342773e-01,6.79280567169189453125e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,14,5,'[5,5,5,5]','[0,6,0,8]',-1,3.00000041723251342773e-01,7.2684116363525390625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,7.08259391784668,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,16,1,'[1,1,1,1]','[3,2,3,3]',-1,3.00000041723251342773e-01,6.82905530929565429687e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,17,3,'[3,3,3,1]','[1,1,1,1]',-1,3.00000041723251342773e-01,7.29340410232543945312e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,18,5,'[5,5,5,5]','[6,6,4,6]',-1,3.00000041723251342773e-01,7.4561557769775390625e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(47,19,6,'[6,6,6,4]','[4,4,4,4]',-1,3.00000041723251342773e-01,7.3600311279296875e+00,2.0,2.0);
+INSERT INTO "outcome" VALUES(48,0,7,'[7,7,7,7]','[9,9,9,9]',9,3.00000041723251342773e-01,6.43375921249389648437e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,1,6,'[6,6,6,6]','[5,5,5,5]',16,3.00000041723251342773e-01,6.46436977386474609375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,2,3,'[3,3,3,3]','[9,9,9,9]',8,3.00000041723251342773e-01,6.5832958221435546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,3,7,'[7,7,7,7]','[3,3,3,3]',13,3.00000041723251342773e-01,6.42361354827880859375e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,4,7,'[7,7,7,7]','[5,5,5,5]',6,3.00000041723251342773e-01,6.55765819549560546875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,5,3,'[3,3,3,5]','[5,5,5,5]',8,3.00000041723251342773e-01,6.27336835861206054687e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,6,2,'[2,2,2,2]','[5,5,5,5]',10,3.00000041723251342773e-01,6.13699054718017578125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,7,8,'[8,8,1,8]','[9,9,9,9]',7,3.00000041723251342773e-01,6.8318772315979,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,8,9,'[9,9,1,9]','[1,8,1,4]',6,3.00000041723251342773e-01,6.29147672653198242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,9,3,'[3,3,3,3]','[8,8,8,8]',10,3.00000041723251342773e-01,6.61270427703857421875e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,10,2,'[2,2,2,2]','[5,5,5,5]',8,3.00000041723251342773e-01,6.399860382080078125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,11,6,'[6,6,6,6]','[3,8,8,8]',13,3.00000041723251342773e-01,6.74982547760009765625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,12,6,'[6,6,6,6]','[4,4,4,4]',8,3.00000041723251342773e-01,7.01963853836059570312e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,13,4,'[6,4,4,4]','[0,0,0,0]',8,3.00000041723251342773e-01,6.52765798568725585937e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,14,5,'[5,5,5,5]','[8,8,8,8]',19,3.00000041723251342773e-01,6.69174528121948242187e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,15,8,'[4,1,1,1]','[1,1,1,1]',1,3.00000041723251342773e-01,6.274066925048828125e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,16,1,'[1,1,1,1]','[2,2,2,2]',8,3.00000041723251342773e-01,6.82301187515258789062e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,17,3,'[3,3,3,1]','[8,8,8,8]',7,3.00000041723251342773e-01,6.52466344833374,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,18,5,'[5,5,5,5]','[6,6,4,6]',11,3.00000041723251342773e-01,6.6525669097900390625e+00,41.0,40.0);
+INSERT INTO "outcome" VALUES(48,19,6,'[6,6,6,4]','[0,0,0,0]',13,3.00000041723251342773e-01,7.16784143447876,41.0,40.0);
+INSERT INTO "outcome" VALUES(50,0,7,'[7,7,7,7]','[9,9,9,9]',21,3.00000041723251342773e-01,6.33538341522216796875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,1,6,'[6,6,6,6]','[5,5,3,5]',33,3.00000041723251342773e-01,6.45801210403442382812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,2,3,'[3,3,3,3]','[9,9,9,9]',6,3.00000041723251342773e-01,6.30521726608276367187e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,3,7,'[7,7,7,7]','[3,3,3,3]',34,3.00000041723251342773e-01,6.22227191925048828125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,4,7,'[7,7,7,7]','[9,9,9,9]',6,3.00000041723251342773e-01,6.30905675888061523437e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,5,3,'[3,3,3,5]','[4,4,4,4]',7,3.00000041723251342773e-01,6.3676738739013671875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,6,2,'[2,2,2,2]','[5,5,5,5]',13,3.00000041723251342773e-01,6.13519763946533203125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,7,8,'[8,8,1,8]','[6,6,4,4]',4,3.00000041723251342773e-01,6.46851778030395507812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,8,9,'[9,9,1,9]','[4,4,4,4]',2,3.00000041723251342773e-01,6.1497859954833984375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,9,3,'[3,3,3,3]','[1,7,1,7]',3,3.00000041723251342773e-01,6.27798128128051757812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,10,2,'[2,2,2,2]','[5,5,5,5]',3,3.00000041723251342773e-01,6.117069244384765625e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,11,6,'[6,6,6,6]','[3,8,1,8]',18,3.00000041723251342773e-01,6.42775392532348632812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,12,6,'[6,6,6,6]','[4,4,4,4]',3,3.00000041723251342773e-01,6.55614328384399414062e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,13,4,'[6,4,4,4]','[0,6,6,6]',8,3.00000041723251342773e-01,5.95774412155151367187e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,14,5,'[5,5,5,5]','[8,8,8,8]',17,3.00000041723251342773e-01,6.35949039459228515625e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,5.93664455413818359375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,16,1,'[1,1,1,1]','[2,2,2,2]',10,3.00000041723251342773e-01,6.5654354095458984375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,17,3,'[3,3,3,1]','[4,4,4,4]',7,3.00000041723251342773e-01,6.27926158905029296875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,18,5,'[5,5,5,5]','[4,4,4,4]',12,3.00000041723251342773e-01,6.58174419403076171875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(50,19,6,'[6,6,6,4]','[4,4,4,4]',12,3.00000041723251342773e-01,6.707393646240234375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,0,7,'[7,7,7,7]','[9,9,9,9]',21,3.00000041723251342773e-01,6.33538341522216796875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,1,6,'[6,6,6,6]','[5,5,3,5]',33,3.00000041723251342773e-01,6.45801210403442382812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,2,3,'[3,3,3,3]','[9,9,9,9]',6,3.00000041723251342773e-01,6.30521726608276367187e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,3,7,'[7,7,7,7]','[3,3,3,3]',34,3.00000041723251342773e-01,6.22227191925048828125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,4,7,'[7,7,7,7]','[9,9,9,9]',6,3.00000041723251342773e-01,6.30905675888061523437e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,5,3,'[3,3,3,5]','[4,4,4,4]',7,3.00000041723251342773e-01,6.3676738739013671875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,6,2,'[2,2,2,2]','[5,5,5,5]',13,3.00000041723251342773e-01,6.13519763946533203125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,7,8,'[8,8,1,8]','[6,6,4,4]',4,3.00000041723251342773e-01,6.46851778030395507812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,8,9,'[9,9,1,9]','[4,4,4,4]',2,3.00000041723251342773e-01,6.1497859954833984375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,9,3,'[3,3,3,3]','[1,7,1,7]',3,3.00000041723251342773e-01,6.27798128128051757812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,10,2,'[2,2,2,2]','[5,5,5,5]',3,3.00000041723251342773e-01,6.117069244384765625e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,11,6,'[6,6,6,6]','[3,8,1,8]',18,3.00000041723251342773e-01,6.42775392532348632812e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,12,6,'[6,6,6,6]','[4,4,4,4]',3,3.00000041723251342773e-01,6.55614328384399414062e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,13,4,'[6,4,4,4]','[0,6,6,6]',8,3.00000041723251342773e-01,5.95774412155151367187e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,14,5,'[5,5,5,5]','[8,8,8,8]',17,3.00000041723251342773e-01,6.35949039459228515625e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,5.93664455413818359375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,16,1,'[1,1,1,1]','[2,2,2,2]',10,3.00000041723251342773e-01,6.5654354095458984375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,17,3,'[3,3,3,1]','[4,4,4,4]',7,3.00000041723251342773e-01,6.27926158905029296875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,18,5,'[5,5,5,5]','[4,4,4,4]',12,3.00000041723251342773e-01,6.58174419403076171875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(51,19,6,'[6,6,6,4]','[4,4,4,4]',12,3.00000041723251342773e-01,6.707393646240234375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,0,7,'[7,7,7,7]','[9,9,9,9]',21,3.00000041723251342773e-01,6.15470075607299804687e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,1,6,'[6,6,6,6]','[5,5,5,5]',36,3.00000041723251342773e-01,6.45656347274780273437e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,2,3,'[3,3,3,3]','[9,9,9,9]',6,3.00000041723251342773e-01,6.30686664581298828125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,3,7,'[7,7,7,7]','[3,3,3,3]',28,3.00000041723251342773e-01,6.17818927764892578125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,4,7,'[7,7,7,7]','[9,9,9,9]',6,3.00000041723251342773e-01,6.2859401702880859375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,5,3,'[3,3,3,5]','[4,4,4,4]',7,3.00000041723251342773e-01,6.37213468551635742187e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,6,2,'[2,2,2,2]','[5,5,5,5]',13,3.00000041723251342773e-01,6.21276330947876,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,7,8,'[8,8,1,8]','[4,4,4,4]',4,3.00000041723251342773e-01,6.49265241622924804687e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,8,9,'[9,9,1,9]','[4,4,4,4]',2,3.00000041723251342773e-01,6.2382793426513671875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,9,3,'[3,3,3,3]','[1,1,1,1]',3,3.00000041723251342773e-01,6.38030004501342773437e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,10,2,'[2,2,2,2]','[5,5,5,5]',3,3.00000041723251342773e-01,6.22316789627075195312e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,11,6,'[6,6,6,6]','[3,8,8,3]',18,3.00000041723251342773e-01,6.46209955215454101562e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,12,6,'[6,6,6,6]','[4,4,4,4]',3,3.00000041723251342773e-01,6.59650373458862304687e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,13,4,'[6,4,4,4]','[0,0,0,0]',8,3.00000041723251342773e-01,5.83928537368774414062e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,14,5,'[5,5,5,5]','[8,8,8,8]',22,3.00000041723251342773e-01,6.60344982147216796875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,15,8,'[4,1,1,1]','[4,4,4,4]',1,3.00000041723251342773e-01,6.0982875823974609375e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,16,1,'[1,1,1,1]','[2,2,2,2]',14,3.00000041723251342773e-01,6.5608959197998046875e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,17,3,'[3,3,3,1]','[1,1,1,1]',7,3.00000041723251342773e-01,6.36749744415283203125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,18,5,'[5,5,5,5]','[4,4,4,4]',12,3.00000041723251342773e-01,6.58117055892944335937e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(52,19,6,'[6,6,6,4]','[4,4,4,4]',12,3.00000041723251342773e-01,6.70798206329345703125e+00,81.0,80.0);
+INSERT INTO "outcome" VALUES(54,0,7,'[7,7,7,7]','[4,5,2,2]',11,3.00000041723251342773e-01,7.46074914932251,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,1,6,'[6,6,6,6]','[2,2,2,2]',25,3.00000041723251342773e-01,7.16779041290283203125e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,2,3,'[3,3,3,3]','[9,9,3,9]',7,3.00000041723251342773e-01,7.64975261688232421875e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,3,7,'[7,7,7,7]','[2,2,2,2]',41,3.00000041723251342773e-01,6.23685455322265625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,4,7,'[7,7,7,7]','[4,4,4,4]',8,3.00000041723251342773e-01,8.17994213104248,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,5,3,'[3,3,3,5]','[8,5,5,5]',7,3.00000041723251342773e-01,7.33232212066650390625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,6,2,'[2,2,2,2]','[5,3,3,3]',12,3.00000041723251342773e-01,7.64931154251098632812e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,7,8,'[8,8,1,8]','[9,9,9,9]',1,3.00000041723251342773e-01,7.74455308914184570312e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,8,9,'[9,9,1,9]','[4,4,4,4]',5,3.00000041723251342773e-01,7.19563150405883789062e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,9,3,'[3,3,3,3]','[3,3,8,7]',7,3.00000041723251342773e-01,7.1884403228759765625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,10,2,'[2,2,2,2]','[0,2,6,2]',8,3.00000041723251342773e-01,6.55424833297729492187e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,11,6,'[6,6,6,6]','[7,1,1,7]',4,3.00000041723251342773e-01,7.15403938293457,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,12,6,'[6,6,6,6]','[0,0,0,0]',1,3.00000041723251342773e-01,7.16583013534545898437e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,13,4,'[6,4,4,4]','[6,4,6,6]',9,3.00000041723251342773e-01,5.85700654983520507812e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,14,5,'[5,5,5,5]','[2,3,3,3]',8,3.00000041723251342773e-01,7.5101470947265625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,15,8,'[4,1,1,1]','[6,6,6,6]',1,3.00000041723251342773e-01,7.06843233108520507812e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,16,1,'[1,1,1,1]','[2,2,2,2]',1,3.00000041723251342773e-01,6.69031763076782226562e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,17,3,'[3,3,3,1]','[5,5,8,8]',7,3.00000041723251342773e-01,7.39163875579834,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,18,5,'[5,5,5,5]','[4,4,4,4]',17,3.00000041723251342773e-01,7.37353610992431640625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(54,19,6,'[6,6,6,4]','[0,0,0,0]',16,3.00000041723251342773e-01,7.50170230865478515625e+00,202.0,0.0);
+INSERT INTO "outcome" VALUES(60,0,7,'[7,7,7,7]','[7,7,7,7]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,1,6,'[6,6,6,6]','[6,6,6,6]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,2,3,'[3,3,3,3]','[3,3,3,3]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,3,7,'[7,7,7,7]','[7,7,7,7]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,4,7,'[7,7,7,7]','[7,7,7,7]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,5,3,'[3,3,3,5]','[3,3,3,3]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,6,2,'[2,2,2,2]','[2,2,2,2]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,7,8,'[8,8,1,8]','[8,8,8,9]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,8,9,'[9,9,1,9]','[1,9,9,9]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,9,3,'[3,3,3,3]','[3,3,3,3]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,10,2,'[2,2,2,2]','[5,2,2,2]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,11,6,'[6,6,6,6]','[6,6,1,6]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,12,6,'[6,6,6,6]','[4,6,6,6]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,13,4,'[6,4,4,4]','[4,4,4,6]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,14,5,'[5,5,5,5]','[5,5,5,5]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,15,8,'[4,1,1,1]','[1,1,1,1]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,16,1,'[1,1,1,1]','[1,1,1,1]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,17,3,'[3,3,3,1]','[3,3,3,3]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,18,5,'[5,5,5,5]','[5,5,5,5]',-1,0.0,0.0,0.0,0.0);
+INSERT INTO "outcome" VALUES(60,19,6,'[6,6,6,4]','[6,6,6,6]',-1,0.0,0.0,0.0,0.0);
+CREATE TABLE run (
+	id INTEGER NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	finished VARCHAR(32), 
+	status VARCHAR(16) NOT NULL, 
+	request JSON NOT NULL, 
+	provenance JSON NOT NULL, 
+	CONSTRAINT pk_run PRIMARY KEY (id)
+);
+INSERT INTO "run" VALUES(1,'2026-11-26T02:42:14+00:00','2026-11-26T02:42:43+00:00','done','{"accesses":["gray-box","white-box","bpda","transfer"],"attack_seed":0,"attacks":["fgsm","pgd","noise","square","cw"],"axes":{},"dataset":"digits","defenses":["none","jpeg","pssr:cae","randomized-resize-pad"],"eot":2,"epsilon":null,"norm":"linf","overrides":{"none":{"epochs":6},"pssr:cae":{"epochs":1},"square":{"queries":100}},"samples":20,"scoring_draws":4,"seeds":[0]}','{"command":["benchbox","run","--defense","none,jpeg,pssr:cae,randomized-resize-pad","--dataset","digits","--attacks","fgsm,pgd,noise,square,cw","--access","gray-box,white-box,bpda,transfer","--samples","20","--set","none.epochs=6","--set","pssr:cae.epochs=1","--set","square.queries=100","--eot","2","--scoring-draws","4","-q"],"commit":null,"device":"cpu, 2 threads","dirty":false,"packages":{"benchbox":"0.1.0","numpy":"2.4.6","pyautoattack":"0.2.0","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.14.1","torchattacks":"3.5.1","torchvision":"0.29.1"},"platform":"Linux x86_64","python":"3.11.7"}');
+CREATE TABLE setting (
+	"key" VARCHAR(255) NOT NULL, 
+	created VARCHAR(32) NOT NULL, 
+	value JSON NOT NULL, 
+	CONSTRAINT pk_setting PRIMARY KEY ("key")
+);
+INSERT INTO "setting" VALUES('defense none','2026-11-26T02:42:14+00:00','{"deployable":true,"purifies":false,"randomized":false}');
+INSERT INTO "setting" VALUES('defense jpeg','2026-11-26T02:42:14+00:00','{"deployable":true,"purifies":true,"randomized":false}');
+INSERT INTO "setting" VALUES('defense pssr:cae','2026-11-26T02:42:14+00:00','{"deployable":true,"purifies":true,"randomized":false}');
+INSERT INTO "setting" VALUES('defense randomized-resize-pad','2026-11-26T02:42:14+00:00','{"deployable":true,"purifies":true,"randomized":true}');
+CREATE INDEX ix_batch_cell_id ON batch (cell_id);
+COMMIT;
