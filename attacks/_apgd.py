@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View
-from benchbox.contract.ascent import direction
+from benchbox import Draws, ThreatModel, View, direction
 
 from ._survivors import Found
 

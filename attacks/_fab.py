@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from benchbox import ThreatModel, View
-from benchbox.domain import Norm
+from benchbox import Norm, ThreatModel, View
 
 from ._survivors import Found
 

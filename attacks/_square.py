@@ -13,8 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View
-from benchbox.contract.ascent import margin
+from benchbox import Draws, ThreatModel, View, margin
 
 #: Queries after which the share of pixels in a square is halved.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

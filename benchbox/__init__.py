@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchbox.contract.ascent import Loss as Loss
     from benchbox.contract.ascent import ascend as ascend
     from benchbox.contract.ascent import cross_entropy as cross_entropy
+    from benchbox.contract.ascent import direction as direction
     from benchbox.contract.ascent import margin as margin
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
@@ -34,14 +35,21 @@ if TYPE_CHECKING:
     from benchbox.contract.pretrained import Shelf as Shelf
     from benchbox.contract.pretrained import read_weights as read_weights
     from benchbox.contract.pretrained import weights_file as weights_file
+    from benchbox.contract.ranges import Count as Count
+    from benchbox.contract.ranges import NonNegative as NonNegative
+    from benchbox.contract.ranges import Positive as Positive
+    from benchbox.contract.ranges import Share as Share
+    from benchbox.contract.ranges import Whole as Whole
     from benchbox.contract.stand_ins import stand_in as stand_in
     from benchbox.contract.stand_ins import straight_through as straight_through
     from benchbox.contract.view import MEAN_GRADIENT as MEAN_GRADIENT
     from benchbox.contract.view import View as View
+    from benchbox.domain import TOLERANCE as TOLERANCE
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
     from benchbox.domain import Nature as Nature
+    from benchbox.domain import Norm as Norm
     from benchbox.domain import ThreatModel as ThreatModel
     from benchbox.draws import Draws as Draws
     from benchbox.draws import sample_draws as sample_draws
@@ -64,6 +72,7 @@ _HOME = {
     "ascend": "contract.ascent",
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",
+    "direction": "contract.ascent",
     "margin": "contract.ascent",
     "Attack": "contract.attack",
     "Classifier": "contract.classifier",
@@ -80,6 +89,11 @@ _HOME = {
     "read_weights": "contract.pretrained",
     "Shelf": "contract.pretrained",
     "weights_file": "contract.pretrained",
+    "Count": "contract.ranges",
+    "NonNegative": "contract.ranges",
+    "Positive": "contract.ranges",
+    "Share": "contract.ranges",
+    "Whole": "contract.ranges",
     "stand_in": "contract.stand_ins",
     "straight_through": "contract.stand_ins",
     "MEAN_GRADIENT": "contract.view",
@@ -88,6 +102,8 @@ _HOME = {
     "Card": "domain",
     "ImageSpec": "domain",
     "Nature": "domain",
+    "TOLERANCE": "domain",
+    "Norm": "domain",
     "ThreatModel": "domain",
     "Draws": "draws",
     "sample_draws": "draws",
