@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Attack, AttackError, Card, Draws, ThreatModel, View
+from benchbox import MEAN_GRADIENT, Attack, AttackError, Card, Count, Draws, Nature, ThreatModel, View
 
 from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
 from ._survivors import runner_up
@@ -30,10 +30,11 @@ class APGDCE(Attack):
     """
 
     card = Card("apgd-ce", "Auto-PGD, cross-entropy", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient")
+    nature = Nature("iterative", climbs=("cross-entropy",))
     averaging = MEAN_GRADIENT
 
-    steps: int = 100
-    restarts: int = 1
+    steps: Count = 100
+    restarts: Count = 1
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """`steps` + 1 passes each way a run; choosing among several, `model.eot` forward passes a run."""
@@ -58,6 +59,7 @@ class APGDDLR(APGDCE):
     card = Card(
         "apgd-dlr", "Auto-PGD, ratio of logits", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient"
     )
+    nature = Nature("iterative", climbs=("dlr",))
 
     def _losses(self, model: View, x: Tensor, y: Tensor) -> Iterator[tuple[Loss, Tensor | None]]:
         """One forward pass to count the classes.
@@ -78,8 +80,9 @@ class APGDT(APGDCE):
     """
 
     card = Card("apgd-t", "Auto-PGD, targeted", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient")
+    nature = Nature("iterative", climbs=("dlr",), families=("targeted",))
 
-    targets: int = 9
+    targets: Count = 9
 
     def _losses(self, model: View, x: Tensor, y: Tensor) -> Iterator[tuple[Loss, Tensor | None]]:
         """One forward pass to rank the classes.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Count, Draws, Nature, Positive, ThreatModel, View, ascend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class BIM(Attack):
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.BIM
     }
 
-    steps: int = 40  # 40 × 0.01 at 0.3: the steps of mnist_challenge (Madry et al. 2018), without its random start
-    step: float = 1 / 30
+    steps: Count = 40  # 40 × 0.01 at 0.3: the steps of mnist_challenge (Madry et al. 2018), without its start
+    step: Positive = 1 / 30
     keep: Literal["last", "best"] = "best"
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from benchbox import Access, Card, Nature, margin
+from benchbox import Access, Card, Count, Nature, margin
 
 from .pgd import PGD
 
@@ -32,7 +32,7 @@ class CW(PGD):
         "cifar": {"step": 1 / 4},  # 2/255 at 8/255: config.json of cifar10_challenge
     }
 
-    steps: int = 100  # 100 × 0.01 at 0.3: the CW rows of mnist_challenge's leaderboard
+    steps: Count = 100  # 100 × 0.01 at 0.3: the CW rows of mnist_challenge's leaderboard
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """The margin (N,)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Attack, Card, Draws, ThreatModel, View
+from benchbox import MEAN_GRADIENT, Attack, Card, Count, Draws, Nature, ThreatModel, View
 
 from ._fab import fab
 from ._survivors import runner_up
@@ -31,10 +31,11 @@ class FABT(Attack):
     """
 
     card = Card("fab-t", "minimum norm, targeted", paper="Croce & Hein, ICML 2020", year=2020, kind="minimum norm")
+    nature = Nature("iterative", climbs=("margin",), families=("targeted", "minimum norm"))
     averaging = MEAN_GRADIENT
 
-    steps: int = 100
-    targets: int = 9
+    steps: Count = 100
+    targets: Count = 9
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """For each class 2 `steps` + 2 forward and `steps` backward passes; one forward pass to rank them."""

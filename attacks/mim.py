@@ -12,7 +12,20 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend
+from benchbox import (
+    MEAN_GRADIENT,
+    Access,
+    Attack,
+    Card,
+    Count,
+    Draws,
+    Nature,
+    NonNegative,
+    Positive,
+    ThreatModel,
+    View,
+    ascend,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +47,9 @@ class MIM(Attack):
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.MIFGSM
     }
 
-    momentum: float = 1.0
-    steps: int = 40  # 40 × 0.01 at 0.3: as BIM and PGD, so that the three differ in one thing each
-    step: float = 1 / 30
+    momentum: NonNegative = 1.0
+    steps: Count = 40  # 40 × 0.01 at 0.3: as BIM and PGD, so that the three differ in one thing each
+    step: Positive = 1 / 30
     keep: Literal["last", "best"] = "best"
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View, margin
+from benchbox import Access, Attack, Card, Count, Draws, Nature, ThreatModel, View, margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class Noise(Attack):
     standard = (Access.WHITE_BOX,)
     averaging = "share of draws that err, then the mean of the per-draw margins"
 
-    draws: int = 100
+    draws: Count = 100
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """One forward pass for each point (times `model.eot` when the model is randomised)."""
         points = (threat.random_start(x, draws.at("point", i)) for i in range(self.draws))
-        return worst(model, y, points) if self.draws else x.clone()
+        return worst(model, y, points)
 
 
 def worst(model: View, y: Tensor, candidates: Iterable[Tensor]) -> Tensor:

@@ -12,7 +12,20 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, ascend, cross_entropy
+from benchbox import (
+    MEAN_GRADIENT,
+    Access,
+    Attack,
+    Card,
+    Count,
+    Draws,
+    Nature,
+    Positive,
+    ThreatModel,
+    View,
+    ascend,
+    cross_entropy,
+)
 
 from .noise import worst
 
@@ -40,9 +53,9 @@ class PGD(Attack):
         },  # 20 × 2/255 at 8/255: PGD-20 of cifar10_challenge's leaderboard
     }
 
-    steps: int = 40  # 40 × 0.01 at 0.3: config.json of mnist_challenge
-    step: float = 1 / 30
-    restarts: int = 1
+    steps: Count = 40  # 40 × 0.01 at 0.3: config.json of mnist_challenge
+    step: Positive = 1 / 30
+    restarts: Count = 1
     keep: Literal["last", "best"] = "best"
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

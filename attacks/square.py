@@ -7,12 +7,13 @@ attack via random search. ECCV 2020 (arXiv 1912.00049), Algorithms 1 to 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Draws, Nature, ThreatModel, View
+from benchbox import Access, Attack, Card, Count, Draws, Nature, ThreatModel, View
 
 from ._square import square
 
@@ -39,8 +40,8 @@ class Square(Attack):
     averaging = "mean of the per-draw losses"
     version = 3
 
-    queries: int = 5000
-    p: float = 0.8
+    queries: Count = 5000
+    p: Annotated[float, Field(gt=0, le=1)] = 0.8
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """`queries` + 3 forward passes for a sample that never breaks."""

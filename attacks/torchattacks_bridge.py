@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -53,6 +54,7 @@ class Torchattacks(Attack):
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = _parameters(_constructor(self.attack))
         for name in self.arguments:
             if name in _OURS:
@@ -61,6 +63,9 @@ class Torchattacks(Attack):
                 )
             if name not in known:
                 raise unknown(f"argument of torchattacks:{self.attack}", name, set(known) - set(_OURS))
+            if wanted := _misfit(name, self.arguments[name], known[name]):
+                said = f"torchattacks:{self.attack}.{name} = {self.arguments[name]!r}"
+                raise RequestError(f"{said} does not fit: it has to be {wanted}")
 
     def declare(self) -> Nature | None:
         """As read off the library's code; None for an attack of another version."""
@@ -100,6 +105,20 @@ class Torchattacks(Attack):
             with torch.no_grad():
                 arguments["n_classes"] = model(x).shape[1]
         return arguments | dict(self.arguments)
+
+
+def _misfit(name: str, value: Any, default: Any) -> str:
+    """What an argument has to be, by the library's default, if it is not that; no number there is negative."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return ""
+    if isinstance(default, int):
+        least = min(default, 1)
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return "" if fits else f"a whole number ≥ {least}"
+    above = name in ("alpha", "lr")  # a step of no length goes nowhere
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    fits = number and (value > 0 if above else value >= 0)
+    return "" if fits else f"a finite number {'>' if above else '≥'} 0"
 
 
 class _Module(nn.Module):

@@ -34,11 +34,17 @@ if TYPE_CHECKING:
     from benchbox.contract.pretrained import PretrainedRecipe as PretrainedRecipe
     from benchbox.contract.pretrained import Shelf as Shelf
     from benchbox.contract.pretrained import weights_file as weights_file
+    from benchbox.contract.ranges import Count as Count
+    from benchbox.contract.ranges import NonNegative as NonNegative
+    from benchbox.contract.ranges import Positive as Positive
+    from benchbox.contract.ranges import Share as Share
+    from benchbox.contract.ranges import Whole as Whole
     from benchbox.contract.stand_ins import stand_in as stand_in
     from benchbox.contract.stand_ins import straight_through as straight_through
     from benchbox.contract.view import MEAN_GRADIENT as MEAN_GRADIENT
     from benchbox.contract.view import View as View
     from benchbox.contract.weightfile import read_weights as read_weights
+    from benchbox.domain import TOLERANCE as TOLERANCE
     from benchbox.domain import Access as Access
     from benchbox.domain import Card as Card
     from benchbox.domain import ImageSpec as ImageSpec
@@ -66,8 +72,8 @@ _HOME = {
     "ascend": "contract.ascent",
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",
-    "margin": "contract.ascent",
     "direction": "contract.ascent",
+    "margin": "contract.ascent",
     "Attack": "contract.attack",
     "Classifier": "contract.classifier",
     "ClassifierRecipe": "contract.classifier",
@@ -83,6 +89,11 @@ _HOME = {
     "read_weights": "contract.weightfile",
     "Shelf": "contract.pretrained",
     "weights_file": "contract.pretrained",
+    "Count": "contract.ranges",
+    "NonNegative": "contract.ranges",
+    "Positive": "contract.ranges",
+    "Share": "contract.ranges",
+    "Whole": "contract.ranges",
     "stand_in": "contract.stand_ins",
     "straight_through": "contract.stand_ins",
     "MEAN_GRADIENT": "contract.view",
@@ -91,6 +102,7 @@ _HOME = {
     "Card": "domain",
     "ImageSpec": "domain",
     "Nature": "domain",
+    "TOLERANCE": "domain",
     "Norm": "domain",
     "ThreatModel": "domain",
     "Draws": "draws",

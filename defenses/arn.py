@@ -29,13 +29,17 @@ from torch.nn import Parameter
 from benchbox import (
     Batch,
     Card,
+    Count,
     Draws,
     ImageSpec,
     Losses,
+    NonNegative,
+    Positive,
     Purifier,
     Recipe,
     RequestError,
     Schedule,
+    Whole,
     cross_entropy,
     margin,
     stand_in,
@@ -59,18 +63,18 @@ class ARNRecipe(Recipe):
         attack_step_size: Length of a step, in units of images in [0, 1].
     """
 
-    epochs: int = 100  # 20,000 steps of 300 images
-    batch_size: int = 300
-    learning_rate: float = 1e-4
+    epochs: Whole = 100  # 20,000 steps of 300 images
+    batch_size: Count = 300
+    learning_rate: Positive = 1e-4
     schedule: Schedule = "step-early"
     width: int = Field(128, ge=4, multiple_of=4)
-    lambda_restore: float = 200.0
-    lambda_normal: float = 1e-6
-    lambda_invariant: float = 0.5
-    lambda_real: float = 0.01
-    lambda_penalty: float = 30.0
-    attack_steps: int = 40
-    attack_step_size: float = 0.01
+    lambda_restore: NonNegative = 200.0
+    lambda_normal: NonNegative = 1e-6
+    lambda_invariant: NonNegative = 0.5
+    lambda_real: NonNegative = 0.01
+    lambda_penalty: NonNegative = 30.0
+    attack_steps: Count = 40
+    attack_step_size: Positive = 0.01
 
 
 class ARN(Purifier[ARNRecipe]):

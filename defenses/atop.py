@@ -30,7 +30,21 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, RequestError, stand_in
+from benchbox import (
+    Batch,
+    Card,
+    Count,
+    Draws,
+    ImageSpec,
+    Losses,
+    NonNegative,
+    Positive,
+    Purifier,
+    Recipe,
+    RequestError,
+    Whole,
+    stand_in,
+)
 
 from ._deepfill import DeepFill, SNPatchGAN
 from ._mae import MaskedAutoencoder
@@ -64,9 +78,9 @@ class AToPRecipe(Recipe):
         depth: Blocks of the autoencoder's encoder.
     """
 
-    epochs: int = 300
-    batch_size: int = 16
-    learning_rate: float = 1e-4
+    epochs: Whole = 300
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-4
     transform: Literal["rt1", "rt2", "rt3"] = "rt2"
     purifier: Literal["gan", "mae"] = "gan"
     missing_rate: float = Field(0.25, ge=0, lt=1)
@@ -74,7 +88,7 @@ class AToPRecipe(Recipe):
     masks: int = Field(4, ge=2)
     patch: int = Field(4, ge=1)
     pretraining: float = Field(0.5, ge=0, le=1)
-    lambda_classification: float = 0.05
+    lambda_classification: NonNegative = 0.05
     consistency: Literal["clean", "adversarial"] = "adversarial"
     detach_gan: bool = False
     craft_against: Literal["label", "prediction"] = "label"

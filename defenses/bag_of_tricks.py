@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from benchbox import Batch, Card, Losses, Optimizer, Schedule
+from benchbox import Batch, Card, Count, Losses, NonNegative, Optimizer, Positive, Schedule, Whole
 
 from .pgd_at import PGDAT, PGDATRecipe
 from .trades import TRADES, TRADESRecipe, divergence
@@ -36,14 +36,14 @@ class BagPGDATRecipe(PGDATRecipe):
         label_smoothing: Share of the probability spread evenly over all classes; the authors try 0.1 to 0.3.
     """
 
-    epochs: int = 110
-    batch_size: int = 128
+    epochs: Whole = 110
+    batch_size: Count = 128
     optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
+    learning_rate: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
     schedule: Schedule = "step-late"
-    attack_steps: int = 10
-    attack_step_size: float = 2 / 255
+    attack_steps: Count = 10
+    attack_step_size: Positive = 2 / 255
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
@@ -81,13 +81,13 @@ class BagTRADESRecipe(TRADESRecipe):
         label_smoothing: Share of the probability spread evenly over all classes, in the cross-entropy.
     """
 
-    epochs: int = 110
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
+    epochs: Whole = 110
+    learning_rate: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
     schedule: Schedule = "step-late"
-    beta: float = 6.0
-    attack_steps: int = 10
-    attack_step_size: float = 2 / 255
+    beta: NonNegative = 6.0
+    attack_steps: Count = 10
+    attack_step_size: Positive = 2 / 255
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 

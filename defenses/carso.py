@@ -27,13 +27,16 @@ from torch import Tensor, nn
 from benchbox import (
     Batch,
     Card,
+    Count,
     Draws,
     ImageSpec,
     Losses,
+    Positive,
     Purifier,
     Recipe,
     RequestError,
     Schedule,
+    Whole,
     sample_draws,
     stand_in,
     straight_through,
@@ -76,9 +79,9 @@ class CARSORecipe(Recipe):
         attack_step_size: Length of a step, at either epsilon.
     """
 
-    epochs: int = 200
-    batch_size: int = 640
-    learning_rate: float = 0.064
+    epochs: Whole = 200
+    batch_size: Count = 640
+    learning_rate: Positive = 0.064
     schedule: Schedule = "onecycle"
     compressor: Literal["dense", "convolutional"] = "convolutional"
     layers: tuple[str, ...] = ()
@@ -90,7 +93,7 @@ class CARSORecipe(Recipe):
     adversarial_fraction: float = Field(0.5, ge=0, le=1)
     epsilon_scale: float = Field(1.0, gt=0)
     attack_steps: int = Field(40, ge=1)
-    attack_step_size: float = 0.01
+    attack_step_size: Positive = 0.01
 
 
 class CARSO(Purifier[CARSORecipe]):

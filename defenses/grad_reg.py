@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Count, Losses, NonNegative, Positive, Whole
 
 
 class GradRegRecipe(ClassifierRecipe):
@@ -27,10 +27,10 @@ class GradRegRecipe(ClassifierRecipe):
             authors weigh half the squared gradient of the batch mean with 56,234; for batches of 256 that is 110.
     """
 
-    epochs: int = 64  # 15,000 steps of 256 images
-    batch_size: int = 256
-    learning_rate: float = 2e-4
-    lambda_gradient: float = 110.0
+    epochs: Whole = 64  # 15,000 steps of 256 images
+    batch_size: Count = 256
+    learning_rate: Positive = 2e-4
+    lambda_gradient: NonNegative = 110.0
 
 
 class GradReg(Classifier[GradRegRecipe]):

@@ -23,11 +23,14 @@ from benchbox import (
     Card,
     Classifier,
     ClassifierRecipe,
+    Count,
     ImageSpec,
     Losses,
+    Positive,
     RequestError,
     Schedule,
     ThreatModel,
+    Whole,
 )
 
 #: Layers that keep the order of numbers: the bounds of what comes out are what comes out of the bounds.
@@ -44,9 +47,9 @@ class IBPRecipe(ClassifierRecipe):
         ramp: Share of the training over which ε grows and κ falls; 10,000 of 60,000 steps.
     """
 
-    epochs: int = 100
-    batch_size: int = 100
-    learning_rate: float = 5e-4
+    epochs: Whole = 100
+    batch_size: Count = 100
+    learning_rate: Positive = 5e-4
     schedule: Schedule = "step"
     excess: float = Field(4 / 3, ge=1, le=4)
     kappa: float = Field(0.5, ge=0, le=1)

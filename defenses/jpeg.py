@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, stand_in, straight_through
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Whole, stand_in, straight_through
 
 #: Table K.1 of ITU-T T.81: steps of the luminance coefficients at quality 50.
 LUMINANCE = (
@@ -61,7 +61,7 @@ class JPEGRecipe(Recipe):
             The paper does not say; `4:2:0` is what its encoder does unless told otherwise.
     """
 
-    epochs: int = 0
+    epochs: Whole = 0
     quality: int = Field(75, ge=1, le=100)
     chroma: Literal["4:2:0", "4:4:4"] = "4:2:0"
 

@@ -23,7 +23,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, ImageSpec, Losses, Optimizer, nets
+from benchbox import (
+    Batch,
+    Card,
+    Classifier,
+    ClassifierRecipe,
+    ImageSpec,
+    Losses,
+    NonNegative,
+    Optimizer,
+    Positive,
+    Whole,
+    nets,
+)
 
 
 class PCLRecipe(ClassifierRecipe):
@@ -37,15 +49,15 @@ class PCLRecipe(ClassifierRecipe):
         far_rate: Learning rate of the centres that repel.
     """
 
-    epochs: int = 564
+    epochs: Whole = 564
     optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-4
+    learning_rate: Positive = 0.01
+    weight_decay: NonNegative = 1e-4
     pretraining: float = Field(164 / 564, ge=0, le=1)
-    lambda_near: float = 1.0
-    lambda_far: float = 1e-4
-    near_rate: float = 0.5
-    far_rate: float = 1e-4
+    lambda_near: NonNegative = 1.0
+    lambda_far: NonNegative = 1e-4
+    near_rate: Positive = 0.5
+    far_rate: Positive = 1e-4
 
 
 class PCL(Classifier[PCLRecipe]):

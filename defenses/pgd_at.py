@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Count, Losses, Positive, Share, Whole
 
 
 class PGDATRecipe(ClassifierRecipe):
@@ -26,12 +26,12 @@ class PGDATRecipe(ClassifierRecipe):
         warm_up: Share of the training over which epsilon grows from 0 to its full size.
     """
 
-    epochs: int = 84  # 100,000 steps of 50 images
-    batch_size: int = 50
-    learning_rate: float = 1e-4
-    attack_steps: int = 40
-    attack_step_size: float = 0.01
-    warm_up: float = 0.0
+    epochs: Whole = 84  # 100,000 steps of 50 images
+    batch_size: Count = 50
+    learning_rate: Positive = 1e-4
+    attack_steps: Count = 40
+    attack_step_size: Positive = 0.01
+    warm_up: Share = 0.0
 
 
 R = TypeVar("R", bound=PGDATRecipe, default=PGDATRecipe)

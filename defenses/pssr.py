@@ -17,11 +17,27 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, Schedule, stand_in, straight_through
+from benchbox import (
+    Batch,
+    Card,
+    Count,
+    Draws,
+    ImageSpec,
+    Losses,
+    NonNegative,
+    Positive,
+    Purifier,
+    Recipe,
+    Schedule,
+    Whole,
+    stand_in,
+    straight_through,
+)
 
 from ._pix2pix import PatchGAN, UNet
 
@@ -41,13 +57,13 @@ class SurgeryRecipe(Recipe):
         attack_step_size: Length of a step; advertorch's default.
     """
 
-    epochs: int = 100
-    learning_rate: float = 1e-3
-    alpha: float = 1.5
+    epochs: Whole = 100
+    learning_rate: Positive = 1e-3
+    alpha: NonNegative = 1.5
     threshold: Literal["dataset", "sample"] = "dataset"
     craft_against: Literal["prediction", "label"] = "prediction"
-    attack_steps: int = 40
-    attack_step_size: float = 0.01
+    attack_steps: Count = 40
+    attack_step_size: Positive = 0.01
 
 
 class PSSRRecipe(SurgeryRecipe):
@@ -62,12 +78,12 @@ class PSSRRecipe(SurgeryRecipe):
         width: Channels of the generator's first layer; not given in the paper.
     """
 
-    lambda_query: float = 1.0
-    lambda_pixel: float = 1.0
-    lambda_ard: float = 0.5
-    passes: int = 2
-    dropout: float = 0.5
-    width: int = 32
+    lambda_query: NonNegative = 1.0
+    lambda_pixel: NonNegative = 1.0
+    lambda_ard: NonNegative = 0.5
+    passes: Count = 2
+    dropout: float = Field(0.5, ge=0, lt=1)
+    width: Count = 32
 
 
 # 100 epochs are a night on two cores; a decaying rate gets there in fewer, and ten longer steps reach the
@@ -261,7 +277,7 @@ class PSSR(PixelSurgery[P]):
 class WithoutARDRecipe(PSSRRecipe):
     """PSSR's, without Adversarial R-Drop. The passes stay, so that nothing else differs."""
 
-    lambda_ard: float = 0.0
+    lambda_ard: NonNegative = 0.0
 
 
 class WithoutARD(PSSR[WithoutARDRecipe]):

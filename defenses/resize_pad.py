@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, RequestError, stand_in
+from benchbox import Batch, Card, Draws, ImageSpec, Losses, Purifier, Recipe, RequestError, Whole, stand_in
 
 
 class ResizePadRecipe(Recipe):
@@ -34,7 +34,7 @@ class ResizePadRecipe(Recipe):
         largest: Side of the largest, rounded down.
     """
 
-    epochs: int = 0
+    epochs: Whole = 0
     smallest: float = Field(299 / 331, gt=0, le=1)
     largest: float = Field(330 / 331, gt=0, le=1)
 

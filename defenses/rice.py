@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from benchbox import Batch, Card, ImageSpec, Optimizer, Schedule
+from benchbox import Batch, Card, Count, ImageSpec, NonNegative, Optimizer, Positive, Schedule, Whole
 
 from .pgd_at import PGDAT, PGDATRecipe
 
@@ -29,14 +29,14 @@ class RiceRecipe(PGDATRecipe):
         validation: Share of the training images held out to select the epoch; 1,000 of CIFAR's 50,000.
     """
 
-    epochs: int = 200
-    batch_size: int = 128
+    epochs: Whole = 200
+    batch_size: Count = 128
     optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
+    learning_rate: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
     schedule: Schedule = "step-early"
-    attack_steps: int = 10
-    attack_step_size: float = 2 / 255
+    attack_steps: Count = 10
+    attack_step_size: Positive = 2 / 255
     validation: float = Field(0.02, gt=0, lt=1)
 
 

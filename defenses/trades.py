@@ -14,7 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Classifier, ClassifierRecipe, Losses, Optimizer, Schedule
+from benchbox import (
+    Batch,
+    Card,
+    Classifier,
+    ClassifierRecipe,
+    Count,
+    Losses,
+    NonNegative,
+    Optimizer,
+    Positive,
+    Schedule,
+    Share,
+    Whole,
+)
 
 
 class TRADESRecipe(ClassifierRecipe):
@@ -27,14 +40,14 @@ class TRADESRecipe(ClassifierRecipe):
         warm_up: Share of the training over which epsilon grows from 0 to its full size.
     """
 
-    epochs: int = 100
+    epochs: Whole = 100
     optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: Positive = 0.01
     schedule: Schedule = "step"
-    beta: float = 1.0
-    attack_steps: int = 40
-    attack_step_size: float = 0.01
-    warm_up: float = 0.0
+    beta: NonNegative = 1.0
+    attack_steps: Count = 40
+    attack_step_size: Positive = 0.01
+    warm_up: Share = 0.0
 
 
 R = TypeVar("R", bound=TRADESRecipe, default=TRADESRecipe)

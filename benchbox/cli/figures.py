@@ -125,7 +125,6 @@ def _stored(
 ) -> Iterator[Drawing]:
     from benchbox.analysis import curves, leaderboard
     from benchbox.analysis.survival import survivals
-    from benchbox.domain import NULL_ATTACK
     from benchbox.figures import curve, survival
 
     attacks, accesses = chosen["attacks"], chosen["access"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, ClassVar, Literal, Self, final, get_type_hints
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from torch import Tensor
 
-from benchbox.contract import border
+from benchbox.contract import border, ranges
 from benchbox.contract.view import View
 from benchbox.domain import TOLERANCE, Access, Card, Nature, ThreatModel
 from benchbox.draws import Draws
@@ -79,29 +80,39 @@ class Attack(ABC):
         settings: dict[str, Any] = {}
         for scope in scopes:
             settings |= cls.settings.get(scope, {})
-        return cls(**settings | {name: cls._fitted(name, value) for name, value in overrides.items()})
+        return cls(**settings | overrides)
 
-    @classmethod
-    def _fitted(cls, name: str, value: Any) -> Any:
-        """A value as the type of its field; a dataclass would take anything and fail within the search."""
-        try:
-            return TypeAdapter(get_type_hints(cls)[name]).validate_python(value)
-        except NameError:
-            return value  # a plug-in may import its types for the type checker alone
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise RequestError(f"{cls.card.name}.{name} = {value!r} does not fit: {reason}") from None
+    def __post_init__(self) -> None:
+        """Take every value as the type of its field, inside its range; a subclass with its own calls this first.
+
+        Raises:
+            RequestError: One does not fit. A dataclass would take anything, and fail in the search or do nothing.
+        """
+        for name, hint in _hints(type(self)).items():
+            value = getattr(self, name)
+            try:
+                ranges.refuse_truth(hint, value)
+                object.__setattr__(self, name, _adapter(hint).validate_python(value))
+            except _UNCHECKED:
+                continue
+            except ValueError as error:
+                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                range_ = ranges.allowed(hint)
+                raise RequestError(
+                    f"{self.card.name}.{name} = {value!r} does not fit: "
+                    f"{f'it has to be {range_}' if range_ else reason}"
+                ) from None
 
     def declare(self) -> Nature | None:
         """What this attack is, with the effort it is set to; None if it does not say.
 
-        Fields named `steps`, `restarts` and `queries` are taken for what they say; an attack whose effort has
-        other names, or none, says it in `nature` or here.
+        Fields named `steps`, `restarts`, `targets` and `queries` are taken for what they say; an attack whose
+        effort has other names, or none, says it in `nature` or here.
         """
         if self.nature is None:
             return None
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self.nature, **{k: v for k, v in own.items() if k in ("steps", "restarts", "queries")})
+        own = {field.name for field in fields(self)} & {"steps", "restarts", "targets", "queries"}
+        return replace(self.nature, **{name: getattr(self, name) for name in own})
 
     @abstractmethod
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
@@ -157,3 +168,22 @@ class Attack(ABC):
             raise AttackError(
                 f"attack {name} returned pixels in [{low:.4g}, {high:.4g}]; finish with threat.project(x_adv, x)"
             )
+
+
+#: Types that pydantic knows nothing of: values of such fields are the plug-in's own business.
+_UNCHECKED = (PydanticUserError, PydanticUndefinedAnnotation)
+
+
+@cache
+def _hints(cls: type[Attack]) -> Mapping[str, Any]:
+    """The types of an attack's fields; of a plug-in that imports them for the type checker alone, none."""
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError:
+        return {}
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 from typing_extensions import TypeVar
 
-from benchbox.contract import registry, stand_ins
+from benchbox.contract import ranges, registry, stand_ins
 from benchbox.contract.ascent import Loss, ascend, cross_entropy
+from benchbox.contract.ranges import Count, NonNegative, Positive, Whole
 from benchbox.contract.stand_ins import stand_in, straight_through
 from benchbox.contract.view import View
 from benchbox.domain import Card, ImageSpec, ThreatModel
@@ -44,15 +45,22 @@ class Recipe(BaseModel):
         augment: Random crop (padding of one eighth) and horizontal flip; for natural images.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = 200
-    batch_size: int = 128
+    epochs: Whole = 200
+    batch_size: Count = 128
     optimizer: Optimizer = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
     schedule: Schedule = "constant"
     augment: bool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name is not None:
+            ranges.refuse_truth(cls.model_fields[info.field_name].annotation, value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -218,8 +226,11 @@ class Defense(nn.Module, ABC, Generic[R]):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
+            field = cls.recipe_type.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+            range_ = ranges.allowed(field.annotation, field.metadata) if field else ""
             raise RequestError(
-                f"{cls.card.name}.{where} = {first['input']!r} does not fit: {first['msg']}"
+                f"{cls.card.name}.{where} = {first['input']!r} does not fit: "
+                f"{f'it has to be {range_}' if range_ else first['msg']}"
             ) from None
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
