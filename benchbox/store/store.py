@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, sel
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, arrays, cells, leases, outcomes, seals
+from benchbox.store import adversarials, arrays, cells, leases, outcomes, removal, seals
 from benchbox.store.adversarials import Adversarials
 from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
@@ -266,6 +266,16 @@ class Store:
         wanted = _wanted(dataset, defenses, attacks, access, status, run, keys, prefix)
         with self._reading() as connection:
             return list(cells.evidence(connection, wanted))
+
+    def remove_cells(self, keys: Sequence[str]) -> None:
+        """Take cells out, with everything that only they used: outcomes, attachments, adversarial images."""
+        with self._writing() as connection:
+            removal.remove_cells(connection, keys)
+
+    def remove_run(self, run: int) -> None:
+        """Take a run out, with the cells that it added and the batches that it computed for cells of others."""
+        with self._writing() as connection:
+            removal.remove_run(connection, run)
 
     def put_artifact(self, digest: str, card: Mapping[str, Any]) -> None:
         """Keep what is known of a trained artifact: recipe, provenance, seconds. Replaces the last."""
