@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, sel
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, arrays, cells, leases, outcomes, removal, seals
+from benchbox.store import adversarials, arrays, cells, leases, outcomes, removal, seals, siblings
 from benchbox.store.adversarials import Adversarials
 from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
@@ -222,6 +222,26 @@ class Store:
         """
         with self._reading() as connection:
             return adversarials.load(connection, craft_key, positions)
+
+    def siblings(self, cell: Cell) -> list[Cell]:
+        """Cells that differ in nothing but their sample list, of the same data set and split; newest first."""
+        with self._reading() as connection:
+            return siblings.siblings(connection, cell)
+
+    def take_over(self, cell: Cell, other: Cell, source: NDArray[np.int64], target: NDArray[np.int64]) -> int:
+        """Copy outcomes and adversarial images from a sibling; what is there already stays.
+
+        Args:
+            cell: Gets them.
+            other: Has them. That its images are the cell's is for the caller to check.
+            source: (N,) positions on the other's list.
+            target: (N,) positions of the same images on the cell's list.
+
+        Returns:
+            How many outcomes the cell got.
+        """
+        with self._writing() as connection:
+            return siblings.take_over(connection, cell, other, source, target)
 
     def fail(self, cell: Cell, error: str) -> None:
         """Note that a cell ended with an error; what it has committed stays."""
