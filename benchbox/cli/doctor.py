@@ -47,7 +47,7 @@ def doctor(
         bool,
         typer.Option(
             "--repair",
-            help="Drop what is damaged in the store, so that it is run again; seal what older versions stored.",
+            help="Drop from the store what is damaged, to be run again; seal what older versions stored.",
         ),
     ] = False,
 ) -> None:

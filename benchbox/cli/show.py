@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchbox.cli import options
+from benchbox.cli import listing, options
 from benchbox.cli.console import output
 from benchbox.errors import RequestError, unknown
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 EXAMPLES = options.examples(
     "benchbox show pssr",
     "benchbox show pgd",
+    "benchbox show pssr/white-box/pgd",
     "benchbox show 3fa9c1 --store results/benchbox.sqlite",
 )
-CELL_KEY = re.compile(r"[0-9a-f]{4,64}")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,18 +40,22 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A defence, an attack, or the first characters of the key of a stored cell."
+            metavar="NAME",
+            help="A defence, an attack, or a stored cell: the start of its key, or DEFENSE/ACCESS/ATTACK.",
         ),
     ],
     store: options.Store = options.DEFAULT_STORE,
 ) -> None:
     """Show a defence with its recipe, an attack with its settings, or a stored cell.
 
-    Keys of cells stand in `benchbox report --format json`.
+    `benchbox list cells` has the keys of cells.
     """
+    if listing.is_path(name):
+        _show_cell(name, store)
+        return
     defenses, attacks = options.plugins()
     known = [*defenses.names(), *attacks.names()]
-    if CELL_KEY.fullmatch(name) and name not in known:
+    if listing.CELL_KEY.fullmatch(name) and name not in known:
         _show_cell(name, store)
         return
     plugin = _plugin(name, (defenses, attacks), known)
@@ -101,14 +105,15 @@ def _show_attack(plugin: Plugin[Attack]) -> None:
     output().print(_facts(facts), _fields("settings", {**defaults, **plugin.preset}, cls, cls.settings))
 
 
-def _show_cell(prefix: str, store: str) -> None:
+def _show_cell(name: str, store: str) -> None:
     from benchbox.store import Store
 
     with Store.open(store, must_exist=True) as opened:
-        found = [item for item in opened.evidence() if item.cell.key.startswith(prefix)]
-        if len(found) != 1:
-            remedy = "give more characters of the key" if found else "`benchbox report --format json` has the keys"
-            raise RequestError(f"{len(found) or 'no'} cells in {store} begin with {prefix!r}; {remedy}")
+        records = listing.found_by(name, opened, store)
+        if len(records) > 1:
+            listing.print_cells(records)
+            raise RequestError(f"{len(records)} cells are {name!r}; give the key of one, as listed")
+        found = opened.evidence(keys=[records[0].cell.key])
         transfer = opened.attached(found[0].cell.key, "transfer")
     console = output()
     console.print(_facts(_outcome(found[0])))

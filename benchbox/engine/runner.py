@@ -20,7 +20,7 @@ from benchbox.contract.attack import Attack
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
-from benchbox.engine import transfer
+from benchbox.engine import reuse, transfer
 from benchbox.engine.bench import Bench
 from benchbox.engine.judge import Judge
 from benchbox.engine.plan import Plan
@@ -103,6 +103,7 @@ class Runner:
         start = time.perf_counter()
         for cell in plan.cells:
             self.store.add_cell(cell, run)
+            reuse.take_over(self.store, cell, self.dataset)
             todo = np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
             if len(todo) == 0 and self._described(cell):
                 report.reused += 1

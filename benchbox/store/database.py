@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from benchbox.domain import canonical
 from benchbox.errors import StoreError
+from benchbox.store import readonly
 from benchbox.store.schema import REVISION
 from benchbox.store.seals import read_json
 from benchbox.text import MASK, masked
@@ -71,7 +74,7 @@ def parse(url_or_path: str | Path) -> URL:
 def describe(url: URL) -> str:
     """The store's name in messages: a file's path, or the URL without its password."""
     if url.get_backend_name() == "sqlite" and url.database:
-        return f"store {masked(url.database)}"
+        return f"store {masked(url.database.removeprefix('file:'))}"
     return f"store {masked(url.render_as_string(hide_password=True))}"
 
 
@@ -82,19 +85,50 @@ def connect(url: URL, *, must_exist: bool) -> Engine:
         StoreError: It cannot be reached, created, read or upgraded.
     """
     _prepare_folder(url, must_exist)
+    if (file := readonly.file_of(url)) is not None:
+        return _connect_to_read(file)
     engine = _engine(url)
+    _bring_up_to_date(engine, must_exist)
+    return engine
+
+
+def _connect_to_read(file: Path) -> Engine:
+    if not readonly.has_log(file):
+        engine = _engine(readonly.url_of(file))
+        with transaction(engine, write=False) as connection:
+            revision = _revision(connection)
+        if revision == REVISION:
+            return engine
+        engine.dispose()
+    # An older schema, or a log that cannot be read without being written: a copy is brought up to date, and read.
+    try:
+        copy = readonly.copy_of(file)
+    except OSError as error:
+        raise StoreError(f"store {file}: {error.strerror}; copy it to where it can be written") from error
+    try:
+        writable = _engine(URL.create("sqlite", database=str(copy)))
+        _bring_up_to_date(writable, must_exist=True)
+        writable.dispose()
+    except BaseException:
+        shutil.rmtree(copy.parent)
+        raise
+    engine = _engine(readonly.url_of(copy))
+    weakref.finalize(engine, shutil.rmtree, copy.parent, ignore_errors=True)
+    return engine
+
+
+def _bring_up_to_date(engine: Engine, must_exist: bool) -> None:
     try:
         with transaction(engine, write=False) as connection:
             revision = _revision(connection)
         if revision is None and must_exist:
-            raise StoreError(f"{describe(url)} is empty; fill it with `benchbox run`")
+            raise StoreError(f"{describe(engine.url)} is empty; fill it with `benchbox run`")
         if revision != REVISION:
             with transaction(engine, write=True) as connection:
                 _upgrade(connection)
     except BaseException:
         engine.dispose()
         raise
-    return engine
 
 
 @contextmanager
@@ -177,23 +211,29 @@ def _engine(url: URL) -> Engine:
     except (SQLAlchemyError, TypeError, ValueError) as error:
         raise StoreError(f"{describe(url)}: {_first_line(error, url)}; check the URL") from error
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", _configure_sqlite if "uri" not in url.query else _configure_reading)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _configure_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    _configure_reading(connection, entry)
+    cursor = connection.cursor()
+    # Readers and the one writer do not wait for each other; a killed process loses nothing it committed, and a
+    # power cut costs the last commits at most.
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _configure_reading(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # The driver's own idea of when a transaction begins omits reads and DDL; `_begin_sqlite` replaces it.
     connection.isolation_level = None
     # Text that is no text any more is damage like any other: its seal does not fit.
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
-    # Readers and the one writer do not wait for each other; a killed process loses nothing it committed, and a
-    # power cut costs the last commits at most.
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 

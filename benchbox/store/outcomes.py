@@ -70,8 +70,13 @@ def decode(packed: bytes, cell: Cell) -> Outcome:
 
 def without(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
     """The samples at other positions than these."""
-    keep = ~np.isin(outcome.position, positions)
-    return outcome if keep.all() else Outcome(**{name: getattr(outcome, name)[keep] for name in _NAMES})
+    return moved(outcome, np.where(np.isin(outcome.position, positions), -1, outcome.position))
+
+
+def moved(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
+    """The same samples at other positions, (N,); those at -1 are left out."""
+    rows = {name: getattr(outcome, name)[positions >= 0] for name in _NAMES}
+    return Outcome(**{**rows, "position": positions[positions >= 0]})
 
 
 class Packed(Outcome):

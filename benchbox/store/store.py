@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, sel
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, arrays, cells, leases, outcomes, seals
+from benchbox.store import adversarials, arrays, cells, leases, outcomes, removal, seals, siblings
 from benchbox.store.adversarials import Adversarials
 from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
@@ -223,6 +223,26 @@ class Store:
         with self._reading() as connection:
             return adversarials.load(connection, craft_key, positions)
 
+    def siblings(self, cell: Cell) -> list[Cell]:
+        """Cells that differ in nothing but their sample list, of the same data set and split; newest first."""
+        with self._reading() as connection:
+            return siblings.siblings(connection, cell)
+
+    def take_over(self, cell: Cell, other: Cell, source: NDArray[np.int64], target: NDArray[np.int64]) -> int:
+        """Copy outcomes and adversarial images from a sibling; what is there already stays.
+
+        Args:
+            cell: Gets them.
+            other: Has them. That its images are the cell's is for the caller to check.
+            source: (N,) positions on the other's list.
+            target: (N,) positions of the same images on the cell's list.
+
+        Returns:
+            How many outcomes the cell got.
+        """
+        with self._writing() as connection:
+            return siblings.take_over(connection, cell, other, source, target)
+
     def fail(self, cell: Cell, error: str) -> None:
         """Note that a cell ended with an error; what it has committed stays."""
         with self._writing() as connection:
@@ -266,6 +286,16 @@ class Store:
         wanted = _wanted(dataset, defenses, attacks, access, status, run, keys, prefix)
         with self._reading() as connection:
             return list(cells.evidence(connection, wanted))
+
+    def remove_cells(self, keys: Sequence[str]) -> None:
+        """Take cells out, with everything that only they used: outcomes, attachments, adversarial images."""
+        with self._writing() as connection:
+            removal.remove_cells(connection, keys)
+
+    def remove_run(self, run: int) -> None:
+        """Take a run out, with the cells that it added and the batches that it computed for cells of others."""
+        with self._writing() as connection:
+            removal.remove_run(connection, run)
 
     def put_artifact(self, digest: str, card: Mapping[str, Any]) -> None:
         """Keep what is known of a trained artifact: recipe, provenance, seconds. Replaces the last."""

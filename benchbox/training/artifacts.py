@@ -103,10 +103,9 @@ class Artifacts:
             return None
         try:
             with safe_open(self.path(key), framework="pt") as file:
-                card: dict[str, Any] = json.loads(file.metadata()["card"])
+                return _card(file.metadata(), self.path(key))
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"cannot read {self.path(key)}: {error}; delete it to train again") from error
-        return card
 
     def load_into(self, key: str, module: nn.Module) -> dict[str, Any]:
         """Fill a module with the weights of a digest, strictly, and return the card.
@@ -133,8 +132,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, A
         ArtifactError: The folder cannot be written, or the disk is full.
     """
     own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    metadata = {"card": json.dumps(card), "sha256": _sha256(own)}
-    _write(path, save(own, metadata))
+    text = json.dumps(card)
+    _write(path, save(own, {"card": text, "sha256": _sha256(own), "card_sha256": _digest(text)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -145,14 +144,30 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            card = _card(file.metadata(), path)
+            found = (file.metadata() or {}).get("sha256")
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"cannot read {path}: {error}; delete it to train again") from error
-    if metadata.get("sha256") != _sha256(tensors):
+    if found != _sha256(tensors):
         raise ArtifactError(f"{path} is corrupt: its SHA-256 does not match; delete it to train again")
-    card: dict[str, Any] = json.loads(metadata["card"])
     return tensors, card
+
+
+def _card(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    """The card of a file, if it is what was written; files of before cards had a digest are believed."""
+    try:
+        text = (metadata or {})["card"]
+        card = json.loads(text)
+    except (KeyError, ValueError):
+        text, card = "", None
+    if not isinstance(card, dict) or (metadata or {}).get("card_sha256", _digest(text)) != _digest(text):
+        raise ArtifactError(f"{path} is corrupt: its card is not what was written; delete it to train again")
+    return card
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:
