@@ -132,8 +132,8 @@ class Pretrained(Defense[P]):
         logits = border.tensor(logits, name)
         if tuple(logits.shape) != (2, spec.classes):
             raise DefenseError(
-                f"{name} returns {tuple(logits.shape)} for 2 images, expected logits (2, {spec.classes}); name the "
-                "data set it was trained on with --dataset, or return the logits alone"
+                f"{name} returns {tuple(logits.shape)} for 2 images, expected logits (2, {spec.classes}); name "
+                "the data set it was trained on with --dataset, or return the logits alone"
             )
 
     def players(self) -> Mapping[str, list[Parameter]]:

@@ -99,8 +99,8 @@ class Workshop:
         if cls.square and self.dataset.spec.width is not None:
             height, width = self.dataset.spec.shape[1:]
             raise RequestError(
-                f"{wanted.defense.name} is built for square images and {wanted.dataset} has {height}×{width} pixels; "
-                "crop or pad them, or bring a network that takes them: --defense model.py:FACTORY --weights FILE"
+                f"{wanted.defense.name} is built for square images and {wanted.dataset} has {height}×{width} "
+                "pixels; crop or pad them, or bring a network that takes them: --defense model.py:FACTORY --weights FILE"
             )
         recipe = cls.recipe_type(**wanted.defense.arguments)
         with torch.random.fork_rng(devices=[]):
