@@ -14,8 +14,8 @@ from torch import nn
 
 from benchbox.cli import main
 from benchbox.contract import registry
-from benchbox.contract.checkpoint import fill, read
-from benchbox.contract.pretrained import Pretrained, Shelf
+from benchbox.contract.checkpoint import fill, sets
+from benchbox.contract.pretrained import Pretrained, Shelf, from_factory
 from benchbox.data.dataset import Dataset, load
 from benchbox.engine.plan import Planner, Request
 from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
@@ -116,7 +116,7 @@ def test_a_pickle_with_code_is_refused(workspace: Path) -> None:
         ArtifactError,
         match=r"whole\.pt holds a whole pickled model \(torch\.nn\.modules.*\), which is code; where you trust it",
     ):
-        read(workspace / "whole.pt")
+        sets(workspace / "whole.pt")
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -189,6 +189,75 @@ def test_what_only_a_training_needs_cannot_be_set(workspace: Path) -> None:
     overrides = {"model.py:net": {"weights": "net.safetensors", "epochs": 5}}
     with pytest.raises(RequestError, match=r"model\.py:net is not trained here, so 'epochs' changes nothing"):
         made.training("model.py:net", dataset, 0, overrides)
+
+
+WAYS = {
+    "DataParallel": "return nn.DataParallel(net())",
+    "twice wrapped": "return torch.compile(nn.DataParallel(net()))",
+    "compiled": "return torch.compile(net())",
+    "half": "return net().half()",
+    "double": "return net().double()",
+    "default arguments": "return net()",
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_factories_return(workspace: Path, way: str, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    (workspace / "way.py").write_text(f"{MODEL}\nimport torch\ndef way(width=3, *a, **k):\n    {WAYS[way]}\n")
+    torch.save({prefix + key: value for key, value in network().state_dict().items()}, workspace / "net.pt")
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    fill(expected := network(), workspace / "net.pt")
+    assert torch.equal(adopted(planned(name="way.py:way", weights="net.pt"))(x), expected(x))
+    assert ("it is run in float32" in caplog.text) == (way in ("half", "double"))
+
+
+HOLDING = """
+import torch
+from torch import nn
+
+def loaded():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    net.load_state_dict(torch.load({path!r}, weights_only=True))
+    return net
+
+ready = loaded()
+"""
+
+
+@pytest.mark.parametrize("name", ["hold.py:loaded", "hold.py:ready"])
+def test_a_factory_that_holds_its_weights_needs_no_file(workspace: Path, name: str) -> None:
+    torch.save(network().state_dict(), workspace / "net.pt")
+    (workspace / "hold.py").write_text(HOLDING.format(path=str(workspace / "net.pt")))
+    training = planned(name=name, weights=None)
+    fill(expected := network(), workspace / "net.pt")
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(adopted(training)(x), expected(x))
+    assert training.digest == planned(name=name, weights=None).digest
+    # Other weights are another defence, although no line of code is another.
+    registry.home._OPENED.clear()
+    from_factory.cache_clear()
+    torch.save(network().state_dict(), workspace / "net.pt")
+    assert planned(name=name, weights=None).digest != training.digest
+    with pytest.raises(ArtifactError, match=r"makes other weights than a moment ago"):
+        adopted(training)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("return (net(), None)", "returned a tuple; return a torch.nn.Module"),
+        ("return Deep", "returned the class Deep; return a torch.nn.Module"),
+        ("return None", "returned a NoneType"),
+        ("return nn.Linear(784, 10, device='meta')", "on the device 'meta', without numbers"),
+        ("import sys; sys.exit(0)", r"SystemExit: 0"),
+        ("return unknown", r"odd\.py, line \d+: NameError"),
+    ],
+)
+def test_what_a_factory_must_not_do(workspace: Path, text: str, sentence: str) -> None:
+    (workspace / "odd.py").write_text(f"{MODEL}\ndef odd():\n    {text}\n")
+    with pytest.raises(DefenseError, match=sentence):
+        planned(name="odd.py:odd", weights=None)
 
 
 # ---- the command line ---------------------------------------------------------------------------------------

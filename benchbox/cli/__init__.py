@@ -29,7 +29,7 @@ from benchbox.cli import (
     show,
     train,
 )
-from benchbox.cli.console import complain, notice
+from benchbox.cli.console import complain, hear, notice
 from benchbox.cli.options import Interrupted, examples
 from benchbox.errors import BenchboxError
 
@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # and a multiple of the run on cores that are shared with anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    hear()
     try:
         status = build()(words, prog_name="benchbox", standalone_mode=False)
     except BenchboxError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,20 @@ def one_line(text: object) -> str:
 def complain(text: object) -> None:
     """One line on the standard error: `benchbox: error: …`."""
     notice(f"error: {text}")
+
+
+class _Heard(logging.Handler):
+    """Prints what the engine says through its logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        notice(record.getMessage())
+
+
+def hear() -> None:
+    """Print the warnings of the logger `benchbox`, each as one line on the standard error."""
+    log = logging.getLogger("benchbox")
+    if not any(isinstance(handler, _Heard) for handler in log.handlers):
+        log.addHandler(_Heard())
 
 
 def notice(text: object) -> None:

@@ -47,7 +47,7 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def read(file: Path) -> dict[str, State]:
+def sets(file: Path) -> dict[str, State]:
     """Every set of tensors of a weights file, by the dotted key it lies under; the empty key is the file itself.
 
     Raises:
@@ -72,7 +72,7 @@ def fill(module: nn.Module, file: Path) -> None:
         ArtifactError: The first name that is missing, that has another shape, or that nobody wants.
     """
     path, key = split(file)
-    states = read(path)
+    states = sets(path)
     if key:
         states = {key: _named(path, states, key)}
     tried = {name: _Fit(state, module) for name, state in states.items()}

@@ -62,7 +62,8 @@ def read_weights(file: Path) -> Any:
         except SafetensorError as error:
             raise ArtifactError(f"{file} is no safetensors file ({error}); save it anew") from error
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as content:  # by its content: given a name, torch goes by the ending
+            return torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes make of it
         raise ArtifactError(_refusal(file, error)) from error
 

@@ -1,8 +1,8 @@
 """Documents for a terminal, whole at any width.
 
 Where a table is too wide, in this order: intervals go under their numbers, words fold at blanks and hyphens,
-columns are left out in the order they state, words fold as far as they can; and what is still too wide is continued
-below. Numbers are never cut.
+columns are left out in the order they state, words fold as far as they can; and what is still too wide is
+continued below. Numbers are never cut.
 """
 
 from __future__ import annotations
