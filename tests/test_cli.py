@@ -125,6 +125,29 @@ def test_images_that_say_little_are_named(said: Said, workspace: Path) -> None:
     assert "every pixel of odd is 0 or 1 of 255" in err
 
 
+def test_report_keeps_what_is_asked_for(said: Said, workspace: Path) -> None:
+    said("run", "--defense", "none", "--attacks", "fgsm,noise", "--epsilon", "8/255,0.1", *WHITE)
+
+    def cells(*words: str) -> set[tuple[str, str]]:
+        lines = csv.DictReader(io.StringIO(said("report", "--format", "csv", *words)[1]))
+        return {(line["attack"], line["epsilon"][:4]) for line in lines if line["attack"]}
+
+    assert cells() == {(attack, radius) for attack in ("fgsm", "noise") for radius in ("0.03", "0.1")}
+    assert cells("--attacks", "fgsm") == {("fgsm", "0.03"), ("fgsm", "0.1")}
+    assert cells("--epsilon", "8/255", "--norm", "Linf", "--access", "white-box") == {
+        ("fgsm", "0.03"),
+        ("noise", "0.03"),
+    }
+    assert cells("--samples", "20") == cells()
+    assert "holds nothing of samples 7" in refusal(said("report", "--samples", "7"))
+    assert "holds nothing of norm l2" in refusal(said("report", "--norm", "l2"))
+
+    images = list(csv.DictReader(io.StringIO(said("report", "--per-image", "--attacks", "fgsm")[1])))
+    fgsm = [image for image in images if image["attack"] == "fgsm"]
+    assert len(fgsm) == 2 * 20
+    assert {image["label"] for image in fgsm} == set(map(str, range(10)))
+
+
 def test_report_formats_and_files(said: Said, workspace: Path) -> None:
     said("run", "--defense", "none", "--attacks", "null", *WHITE)
     for format_, mark in (
