@@ -239,7 +239,11 @@ def compare(
 
 
 def load(
-    store: str | Path = STORE, *, dataset: str | Sequence[str] = (), defense: str | Sequence[str] = ()
+    store: str | Path = STORE,
+    *,
+    dataset: str | Sequence[str] = (),
+    defense: str | Sequence[str] = (),
+    **words: Any,
 ) -> Result:
     """What a store holds.
 
@@ -247,6 +251,7 @@ def load(
         store: SQLite file, database URL, a published file, or `published` for those that come with benchbox.
         dataset: Names; all by default.
         defense: Names; all by default.
+        words: `attacks`, `access`, `samples`, `seeds`, `epsilon`, `norm`, as in a request: the cells that fit.
 
     Raises:
         StoreError: There is no store.
@@ -265,7 +270,8 @@ def load(
         asked = ", ".join((*datasets, *defenses))
         remedy = "`benchbox list runs` says what was run" if asked else "fill it with `benchbox run`"
         raise RequestError(f"{store} holds nothing{f' of {asked}' if asked else ''}; {remedy}")
-    return Result(tuple(found), known, str(store))
+    everything = Result(tuple(found), known, str(store))
+    return everything.only(**words) if words else everything
 
 
 def console_for(progress: bool | None) -> Console | None:

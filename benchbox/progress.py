@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +59,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _cut(ratio: int | None = None) -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", ratio=ratio)
 
 
 class Silent:
@@ -117,20 +122,24 @@ class Drawn(Silent):
     """A bar for the whole run, and one for what is being done."""
 
     def __init__(self, console: Console, cells: int) -> None:
+        narrow = console.width < 100
         self.bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
+            # What does not fit loses its end: a bar that breaks its line is drawn anew below itself for ever.
+            TextColumn("{task.description}", markup=False, table_column=_cut(ratio=1)),
+            BarColumn(bar_width=8 if narrow else 24),
+            MofNCompleteColumn(table_column=_cut()),
+            TextColumn("{task.fields[unit]}", table_column=_cut()),
+            *([] if narrow else [TimeElapsedColumn(table_column=_cut())]),
+            TimeRemainingColumn(compact=True, table_column=_cut()),
+            TextColumn("left", table_column=_cut()),
+            *([] if narrow else [TextColumn("{task.fields[detail]}", markup=False, table_column=_cut())]),
             console=console,
             transient=True,
+            expand=narrow,
             # Cells take minutes; the usual half a minute would forget the last one.
             speed_estimate_period=3600,
         )
-        self._whole = self.bars.add_task("cells", total=cells, detail="", visible=cells > 0)
+        self._whole = self.bars.add_task("all cells", total=cells, unit="cells", detail="", visible=cells > 0)
         self._current: tuple[str, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -146,11 +155,11 @@ class Drawn(Silent):
         if progress.epoch:
             detail = f"epoch {progress.epoch}  {detail}"
         verb = "training" if progress.phase == "train" else f"{progress.phase}:"
-        self._show(f"{verb} {describe_training(wanted)}", progress.done, progress.total, detail)
+        self._show(f"{verb} {describe_training(wanted)}", progress.done, progress.total, "steps", detail)
 
     def cell(self, cell: Cell, done: int, total: int) -> None:
         """Moves the whole on at the last sample."""
-        self._show(describe_cell(cell), done, total)
+        self._show(describe_cell(cell), done, total, "images")
         if done == total:
             self.bars.advance(self._whole)
 
@@ -159,11 +168,11 @@ class Drawn(Silent):
         self.bars.console.print(f"failed: {describe_cell(cell)}", soft_wrap=True)
         self.bars.advance(self._whole)
 
-    def _show(self, name: str, done: int, total: int, detail: str = "") -> None:
+    def _show(self, name: str, done: int, total: int, unit: str, detail: str = "") -> None:
         if self._current is None or self._current[0] != name:
             if self._current:
                 self.bars.remove_task(self._current[1])
             # What was there before this run must not count towards its speed.
-            self._current = name, self.bars.add_task(name, total=total, completed=done, detail=detail)
+            self._current = name, self.bars.add_task(name, total=total, completed=done, unit=unit, detail=detail)
         else:
             self.bars.update(self._current[1], completed=done, detail=detail)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from benchbox.domain import NULL_ATTACK
+from benchbox.engine.request import ALIASES, Grid
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from benchbox.analysis.background import Background
     from benchbox.analysis.comparison import Comparison
     from benchbox.analysis.table import Row, Table
-    from benchbox.domain import Evidence
+    from benchbox.domain import Cell, Evidence
     from benchbox.report.document import Document, Section
     from benchbox.store import Records
 
@@ -98,6 +101,24 @@ class Result(_Shown):
     known: Background
     store: str
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, **words: Any) -> Result:
+        """The cells that fit: the words of a request, say `attacks="pgd"`, `access="bpda"`, `epsilon="8/255"`.
+
+        The null attack stays with its row, whose control it is.
+
+        Raises:
+            RequestError: A word does not fit, or no cell does.
+        """
+        asked = Grid().with_options(words)
+        given = {ALIASES.get(word, word) for word in words}
+        kept = tuple(e for e in self.evidence if _fits(e.cell, asked, given))
+        if not kept:
+            said = ", ".join(f"{word} {value}" for word, value in words.items())
+            raise RequestError(
+                f"{self.store} holds nothing of {said}; `benchbox report` without them says what it holds"
+            )
+        return replace(self, evidence=kept)
 
     @property
     def tables(self) -> list[Table]:
@@ -203,6 +224,23 @@ class Compared(_Shown):
         from benchbox.report import comparison
 
         return comparison.document(self.comparisons)
+
+
+def _fits(cell: Cell, asked: Grid, given: Collection[str]) -> bool:
+    """Whether a cell is what the given words of a request say."""
+    control = cell.attack.name == NULL_ATTACK
+    fits = {
+        "defenses": cell.defense.name in asked.defenses,
+        "datasets": cell.samples.dataset in asked.datasets,
+        "attacks": control or cell.attack.name in asked.attacks or "all" in asked.attacks,
+        "accesses": control or cell.access in asked.accesses,
+        "samples": len(cell.samples) == asked.samples,
+        "seeds": cell.training_seed in asked.seeds,
+        "attack_seed": cell.attack_seed == asked.attack_seed,
+        "epsilon": any(math.isclose(cell.threat.epsilon, radius) for radius in asked.epsilon),
+        "norm": cell.threat.norm == asked.norm,
+    }
+    return all(fits[word] for word in given)
 
 
 def _is(item: Evidence, attack: str, access: str | None, defense: str | None) -> bool:

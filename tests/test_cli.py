@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from commands import SHORT, WHITE, Said, refusal
 
 # ---- run, report, show, list --------------------------------------------------------------------------------
@@ -93,12 +94,58 @@ def test_dry_run_prints_the_plan_and_touches_nothing(said: Said, workspace: Path
     assert status == 0
     assert "to be trained first" in out
     assert "none for tiny, seed 0 (1 epochs)" in out
+    assert "by their passes and one timed pass" in out
+    assert "not known: training none, training trades" in out
     assert not (workspace / "results").exists()
 
     said("run", "--defense", "none", "--attacks", "null", *WHITE)
     _, out, _ = said("run", "--defense", "none", "--attacks", "null,fgsm", *WHITE, "--dry-run")
     assert "2 cells: 1 stored, 1 to run; 2 craftings" in out
+    assert "(1 by their passes and one timed pass)" in out
+    said("run", "--defense", "none", "--attacks", "fgsm", *WHITE)
+    _, out, _ = said("run", "--defense", "none", "--attacks", "fgsm", *WHITE, "--attack-seed", "1", "--dry-run")
+    assert "(1 as long as their like took here before)" in out
     assert "nothing has to be trained" in out
+
+
+def test_cheap_attacks_come_first(said: Said) -> None:
+    _, out, _ = said("run", "--defense", "none", "--attacks", "aa,square,pgd,fgsm,noise,null", *WHITE, "--dry-run")
+    order = ["noise", "fgsm", "pgd", "square", "aa", "null"]
+    assert [line.split("│")[3].strip() for line in out.splitlines() if "to run │" in line] == order
+
+
+def test_images_that_say_little_are_named(said: Said, workspace: Path) -> None:
+    with np.load(workspace / "data" / "tiny.npz") as file:
+        arrays = dict(file)
+    arrays["y_test"] = np.full_like(arrays["y_test"], 3)
+    np.savez(workspace / "data" / "odd.npz", **{**arrays, "x_test": (arrays["x_test"] > 100).astype(np.uint8)})
+    words = ("run", "--defense", "none", "--attacks", "null", "--dataset", "odd", "--dry-run")
+    _, _, err = said(*words)
+    assert "all 20 images of odd are of class 3" in err
+    assert "every pixel of odd is 0 or 1 of 255" in err
+
+
+def test_report_keeps_what_is_asked_for(said: Said, workspace: Path) -> None:
+    said("run", "--defense", "none", "--attacks", "fgsm,noise", "--epsilon", "8/255,0.1", *WHITE)
+
+    def cells(*words: str) -> set[tuple[str, str]]:
+        lines = csv.DictReader(io.StringIO(said("report", "--format", "csv", *words)[1]))
+        return {(line["attack"], line["epsilon"][:4]) for line in lines if line["attack"]}
+
+    assert cells() == {(attack, radius) for attack in ("fgsm", "noise") for radius in ("0.03", "0.1")}
+    assert cells("--attacks", "fgsm") == {("fgsm", "0.03"), ("fgsm", "0.1")}
+    assert cells("--epsilon", "8/255", "--norm", "Linf", "--access", "white-box") == {
+        ("fgsm", "0.03"),
+        ("noise", "0.03"),
+    }
+    assert cells("--samples", "20") == cells()
+    assert "holds nothing of samples 7" in refusal(said("report", "--samples", "7"))
+    assert "holds nothing of norm l2" in refusal(said("report", "--norm", "l2"))
+
+    images = list(csv.DictReader(io.StringIO(said("report", "--per-image", "--attacks", "fgsm")[1])))
+    fgsm = [image for image in images if image["attack"] == "fgsm"]
+    assert len(fgsm) == 2 * 20
+    assert {image["label"] for image in fgsm} == set(map(str, range(10)))
 
 
 def test_report_formats_and_files(said: Said, workspace: Path) -> None:
@@ -206,7 +253,7 @@ def test_show_refuses_what_nobody_has(said: Said) -> None:
 
 def test_an_interrupted_run_says_what_is_stored_and_continues(said: Said, workspace: Path) -> None:
     """The real process, the real signal."""
-    request = ["run", "--defense", "none", "--attacks", "null,pgd", *WHITE[:-3], "--access", "white-box"]
+    request = ["run", "--defense", "none", "--attacks", "fgsm,pgd", *WHITE[:-3], "--access", "white-box"]
     slow = [*request, "--set", "pgd.steps=1000000", "--set", "pgd.step=0.01"]
     code = "import sys; from benchbox.cli import main; sys.exit(main())"
     process = subprocess.Popen(

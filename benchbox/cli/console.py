@@ -38,7 +38,15 @@ def present(document: Document, format: str = "terminal", to: Path | None = None
     if format == "terminal" and to is None:
         output().print(report.renderable(document))
         return
-    text = report.render(document, format, **options)
+    put(report.render(document, format, **options), to)
+
+
+def put(text: str, to: Path | None) -> None:
+    """Print a text, or write it to a file and say where.
+
+    Raises:
+        RequestError: The file cannot be written.
+    """
     if to is None:
         typer.echo(text, nl=not text.endswith("\n"))
         return

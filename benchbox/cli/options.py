@@ -41,6 +41,8 @@ Defenses = Annotated[Words, of("defenses")]
 Datasets = Annotated[Words, of("datasets")]
 Epsilon = Annotated[Words, of("epsilon")]
 NormName = Annotated[str | None, of("norm")]
+Attacks = Annotated[Words, of("attacks")]
+Accesses = Annotated[Words, of("accesses")]
 Samples = Annotated[str | None, of("samples")]
 Seeds = Annotated[Words, of("seeds")]
 Settings = Annotated[Words, of("overrides")]
@@ -123,9 +125,9 @@ def asking(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         asked = [_parameter(name, Annotated[Words, of(name)]) for name in chosen]
         parameters = [*asked, _parameter("grid", GridFile), *own]
 
-        def asks(**words: Any) -> Any:
-            given = {name: words.pop(name) for name in chosen}
-            return command(request(words.pop("grid"), given), **words)
+        def asks(**given: Any) -> Any:
+            said = {name: given.pop(name) for name in chosen}
+            return command(request(given.pop("grid"), said), **given)
 
         asks.__name__, asks.__doc__ = command.__name__, command.__doc__
         asks.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -142,8 +144,16 @@ def request(file: Path | None, given: Mapping[str, Any]) -> Grid:
         RequestError: A value does not fit.
     """
     base = requests.read(file) if file else Grid()
-    words = {key: _word(key, value) for key, value in given.items() if value is not None}
-    return base.with_options(words)
+    return base.with_options(words(given))
+
+
+def words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of the options of a request, by field; None means not given.
+
+    Raises:
+        RequestError: An option that stands for one value is repeated.
+    """
+    return {field: _word(field, value) for field, value in given.items() if value is not None}
 
 
 def _word(field: str, value: Any) -> Any:

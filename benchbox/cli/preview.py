@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchbox.progress import describe_training
+from benchbox.progress import describe_training, duration
 
 if TYPE_CHECKING:
     from benchbox.domain import Cell
+    from benchbox.engine.estimate import Estimate
     from benchbox.engine.plan import Plan
     from benchbox.training.artifacts import Artifacts, Training
 
@@ -115,6 +116,15 @@ def _chain(training: Training) -> list[Training]:
     return [*(_chain(training.base) if training.base else []), training]
 
 
-def show(console: Console, states: Sequence[State], artifacts: Artifacts) -> None:
-    """Print the preview."""
-    console.print(preview(states, artifacts))
+def duration_of(found: Sequence[Estimate]) -> str:
+    """How long all of it will take, and what that stands on."""
+    seconds = sum(one.seconds for one in found)
+    recorded, timed = sum(one.recorded for one in found), sum(one.timed for one in found)
+    unknown = dict.fromkeys(text for one in found for text in one.unknown)
+    bases = [
+        *([f"{recorded} as long as their like took here before"] if recorded else []),
+        *([f"{timed} by their passes and one timed pass"] if timed else []),
+    ]
+    words = f"at most about {duration(seconds)} ({', '.join(bases)})" if bases else ""
+    rest = f"not known: {', '.join(unknown)}" if unknown else ""
+    return "; ".join(filter(None, (words, rest))) or "nothing is left to do"

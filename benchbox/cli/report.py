@@ -9,7 +9,7 @@ import typer
 
 from benchbox.api import load
 from benchbox.cli import options
-from benchbox.cli.console import present
+from benchbox.cli.console import present, put
 from benchbox.errors import RequestError
 
 PAGE = Path("reports/leaderboard.html")
@@ -17,6 +17,7 @@ EXAMPLES = options.examples(
     "benchbox report",
     "benchbox report --dataset mnist --defense none,pssr --format latex --output table.tex",
     "benchbox report --format html --against pssr",
+    "benchbox report --attacks pgd --epsilon 8/255 --samples 1000",
 )
 
 
@@ -38,6 +39,11 @@ def report(
     ] = None,
     dataset: options.Datasets = None,
     defense: options.Defenses = None,
+    attacks: options.Attacks = None,
+    access: options.Accesses = None,
+    samples: options.Samples = None,
+    epsilon: options.Epsilon = None,
+    norm: options.NormName = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -47,6 +53,10 @@ def report(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With latex: a whole document, ready to compile.")
     ] = False,
+    per_image: Annotated[
+        bool,
+        typer.Option("--per-image", help="As CSV, what happened to each image of each cell: accuracy by class."),
+    ] = False,
     store: options.Records = options.DEFAULT_STORE,
     published: options.IsPublished = False,
 ) -> None:
@@ -54,6 +64,13 @@ def report(
     if standalone and format_ != "latex":
         raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
     store = "published" if published else store
-    found = load(store, dataset=options.names(dataset), defense=options.names(defense))
+    only = {"attacks": attacks, "accesses": access, "samples": samples, "epsilon": epsilon, "norm": norm}
+    words = options.words(only)
+    found = load(store, dataset=options.names(dataset), defense=options.names(defense), **words)
+    if per_image:
+        if format_ not in ("terminal", "csv"):
+            raise RequestError(f"--per-image is CSV, not {format_}; leave --format out")
+        put(found.fates().to_csv(index=False, lineterminator="\n"), to)
+        return
     to = to or (PAGE if format_ == "html" else None)
     present(found.document(against), format_, to, **({"standalone": True} if standalone else {}))

@@ -39,7 +39,11 @@ def run(
     asked: Grid,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be run and trained, and leave.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be run and trained and how long it takes, and leave; nothing is fetched.",
+        ),
     ] = False,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
@@ -59,9 +63,8 @@ def run(
     Defences that are not trained yet are trained first. What is in the store is not run again, so the same
     command continues a run that was stopped, and prints the table of one that is complete.
     """
-    session = options.session(
-        store, data_dir, device, batch_size, precision, download=not no_download, asked=asked
-    )
+    fetch = not (no_download or dry_run)
+    session = options.session(store, data_dir, device, batch_size, precision, download=fetch, asked=asked)
     plans = api.plans(session, asked)
     if dry_run:
         _preview(session, plans)
@@ -71,13 +74,24 @@ def run(
 
 def _preview(session: Session, plans: list[Plan]) -> None:
     from benchbox.cli import preview
+    from benchbox.engine.estimate import estimate
     from benchbox.store import Store
     from benchbox.training.artifacts import Artifacts
 
     # Looking must not create a store.
     place = ":memory:" if options.is_absent(session.settings.store) else session.settings.store
+    artifacts = Artifacts(session.settings.artifacts)
     with Store.open(place) as store:
-        preview.show(output(), _states(plans, store), Artifacts(session.settings.artifacts))
+        states = _states(plans, store)
+        evidence, cards = store.evidence(), store.artifacts()
+    output().print(preview.preview(states, artifacts))
+    found, counted = [], set[str]()
+    for state in states:
+        # Several radii share their trainings.
+        missing = [step for step in state.untrained(artifacts) if step.digest not in counted]
+        counted |= {step.digest for step in missing}
+        found.append(estimate(session, state.plan, state.open, missing, evidence, cards))
+    typer.echo(preview.duration_of(found))
 
 
 def _states(plans: list[Plan], store: Store) -> list[State]:

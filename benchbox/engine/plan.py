@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
 from benchbox.data.catalogue import L2_RADIUS
-from benchbox.domain import NULL_ATTACK, Access, Cell, Norm, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.domain import NULL_ATTACK, Access, Cell, Nature, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine.lent import Lent
 from benchbox.engine.request import Request as Request
 from benchbox.errors import RequestError, unknown
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A substitute differs from the target in its seed alone: same loss, same network, same data.
 SUBSTITUTE_SEED = 1000
+#: The kinds of attacks in the order they are run; the control last, to see what others may have left behind.
+TURNS = ("random", "one-step", "iterative", "score-based", "decision-based", "ensemble", "control")
 #: Accesses of an attack that declares none, when it is asked for by name.
 EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
 
@@ -69,6 +71,9 @@ class Planner:
             control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
             plugins = {plugin.name: plugin.cls for plugin, _ in attacks}
             plugins[control.name] = self.attacks.get(NULL_ATTACK).cls
+            natures = {spec.name: plugins[spec.name](**spec.arguments).declare() for _, spec in attacks}
+            natures[control.name] = plugins[control.name](**control.arguments).declare()
+            attacks.sort(key=lambda pair: _turn(natures[pair[1].name]))
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
                 substitute = _substitute(training.root)
@@ -95,7 +100,7 @@ class Planner:
                         scoring_draws=request.scoring_draws if randomized else 1,
                         eot=eot,
                         averaging=plugins[attack.name].averaging if eot > 1 else "",
-                        nature=plugins[attack.name](**attack.arguments).declare(),
+                        nature=natures[attack.name],
                     )
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}
@@ -217,6 +222,11 @@ class Planner:
                 raise RequestError(
                     f"--set {name}: the request does not use {name}; it uses {', '.join(sorted(used))}"
                 )
+
+
+def _turn(nature: Nature | None) -> int:
+    """When an attack is run: the cheap ones first, so that a mistake shows early."""
+    return TURNS.index(nature.kind) if nature else TURNS.index("iterative")
 
 
 def ball(request: Request, dataset: Dataset) -> ThreatModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +62,17 @@ class Settings:
     download: bool = True
 
 
+def oddities(dataset: Dataset, samples: SampleList) -> Iterator[str]:
+    """What a user should know of the images before believing a number about them."""
+    x, y = dataset.test.x, dataset.test.y[list(samples.indices)]
+    if len(samples) > 1 and bool((y == y[0]).all()):
+        yield f"all {len(samples)} images of {dataset.name} are of class {int(y[0])}; take more: these say little"
+    if int(x.max()) <= 1:
+        yield f"every pixel of {dataset.name} is 0 or 1 of 255; images are 0..255: multiply them by 255"
+    elif bool(((x == 0) | (x == 255)).all()):
+        yield f"every pixel of {dataset.name} is black or white: rounding undoes any attack below ε = 0.5"
+
+
 class Session:
     """Plug-ins, settings and the data sets read so far."""
 
@@ -98,8 +109,10 @@ class Session:
 
     def plan(self, request: Request) -> Plan:
         """The cells of a request."""
-        dataset = self.dataset(request.dataset)
-        return self.planner().plan(request, dataset, self.samples(request))
+        dataset, samples = self.dataset(request.dataset), self.samples(request)
+        for sentence in oddities(dataset, samples):
+            self.announce(sentence)
+        return self.planner().plan(request, dataset, samples)
 
     def trainings(self, request: Request) -> dict[str, Training]:
         """What the defences of a request have to be trained with, the lowest first, by digest."""
