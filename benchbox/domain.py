@@ -45,13 +45,24 @@ class Access(StrEnum):
 
 @dataclass(frozen=True)
 class Card:
-    """What `list` and the reports print of a plug-in."""
+    """What `list` and the reports print of a plug-in.
+
+    Attributes:
+        name: What it is asked for by.
+        summary: A few words.
+        paper: Its paper in short: authors, venue.
+        year: Of the paper.
+        kind: Such as training, purifier, ablation; gradient, score-based.
+        bibtex: The paper's BibTeX entry, for whoever cites the table. Those of built-ins lie in
+            results/paper/references.bib, which has title and link too.
+    """
 
     name: str
     summary: str
     paper: str = ""
     year: int | None = None
     kind: str = ""
+    bibtex: str = ""
 
 
 #: How an attack looks for its images: an `ensemble` runs attacks of several kinds, a `control` searches nothing.

@@ -13,7 +13,7 @@ from commands import Said, refusal
 from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first, unfinished
 
 from benchbox.analysis import curves, leaderboard
-from benchbox.analysis.survival import Survival, survivals
+from benchbox.analysis.survival import Survival, claim, survivals
 from benchbox.domain import Evidence, ThreatModel, ViewSpec
 from benchbox.engine.publish import publish
 from benchbox.errors import RequestError
@@ -62,11 +62,18 @@ def test_the_claim_and_what_is_left_of_it() -> None:
         ("gray-box", "pgd", 96),
     ]
     assert found.claim is not None
-    assert (found.claim.table, found.claim.column, found.claim.percent) == (1, "aa", 98.69)
+    assert (found.claim.table, found.claim.column, found.claim.percent) == ("Table 1", "aa", 98.69)
     assert found.worst is not None
     assert found.worst.score.percent == 0
     assert found.clean is not None
     assert found.clean.score.percent == 97
+
+
+def test_claims_of_other_papers() -> None:
+    found = claim("cifar10", "carso", ThreatModel("linf", 8 / 255))
+    assert found is not None
+    assert (found.percent, found.source) == (76.13, "arXiv 2306.06081")
+    assert claim("mnist", "carso", ThreatModel("linf", 0.3)) is None
 
 
 def test_accesses_stand_in_the_order_of_what_is_known() -> None:

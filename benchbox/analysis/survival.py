@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchbox.analysis import labels, paper
+from benchbox.analysis import labels, paper, papers, references
 from benchbox.domain import Access, ThreatModel
 
 if TYPE_CHECKING:
-    from benchbox.analysis.paper import Printed
     from benchbox.analysis.score import Entry, Score
     from benchbox.analysis.table import Row, Table
 
@@ -32,6 +31,23 @@ class Dot:
     access: Access
     name: str
     score: Score
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper prints for a defence.
+
+    Attributes:
+        percent: The number.
+        column: The paper's attack.
+        table: The paper's table.
+        source: The paper.
+    """
+
+    percent: float
+    column: str
+    table: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,8 @@ class Survival:
     dots: tuple[Dot, ...]
     worst: Dot | None
     clean: Dot | None
-    claim: Printed | None
+    claim: Claim | None
     warnings: tuple[str, ...] = ()
-    source: str = paper.NAME
 
     @property
     def setting(self) -> str:
@@ -86,11 +101,19 @@ def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
                 yield found
 
 
-def claim(dataset: str, defense: str, threat: ThreatModel) -> Printed | None:
-    """The lowest number under attack that the paper prints for a defence in its main table or its ablation."""
-    # What the paper calls white-box stands beside gray-box (benchbox.analysis.paper says why).
+def claim(dataset: str, defense: str, threat: ThreatModel) -> Claim | None:
+    """The lowest number under attack that a paper prints for a defence in its main table or its ablation."""
+    # What the PSSR paper calls white-box stands beside gray-box (benchbox.analysis.paper says why).
     every = [paper.beside(dataset, defense, threat, Access.GRAY_BOX, attack) for attack in paper.attacks()]
-    return min((one for one in every if one is not None), key=lambda one: one.percent, default=None)
+    lowest = min((one for one in every if one is not None), key=lambda one: one.percent, default=None)
+    if lowest is not None:
+        return Claim(lowest.percent, lowest.column, f"Table {lowest.table}", paper.NAME)
+    number, reference = papers.claim(defense, dataset, threat), references.of(defense)
+    if number is None or number.percent is None or reference is None:
+        return None
+    return Claim(
+        number.percent, number.column, f"table {number.table}", f"arXiv {reference.url.rpartition('/')[2]}"
+    )
 
 
 def _survival(table: Table, rows: Sequence[Row], label: str) -> Survival:

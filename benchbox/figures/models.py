@@ -90,7 +90,8 @@ def decomposition(subject: Subject) -> Drawing:
         subject.said(made, "the first test images"),
         f"Which pixels are salient is what {subject.label} says of the attacked image. Bars: 95 % intervals.",
     )
-    return shares.draw(subject.named("decomposition"), "Parts of an attack", found, clean, caption)
+    title = f"Parts of an attack, {subject.dataset.name}"
+    return shares.draw(subject.named("decomposition"), title, found, clean, caption)
 
 
 def surgery(subject: Subject) -> Drawing:

@@ -26,7 +26,7 @@ from benchbox.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from benchbox.analysis.survival import Dot, Survival
+    from benchbox.analysis.survival import Claim, Dot, Survival
 
 #: What each access means, in as many words as fit beside it.
 MEANINGS = {
@@ -55,7 +55,7 @@ def draw(found: Survival) -> Drawing:
     axes.tick_params(left=False)
     axes.grid(axis="x", color="#eeeeee", zorder=0)
     if found.claim is not None:
-        _claim(axes, found, found.claim.percent, len(lines))
+        _claim(axes, found.claim, len(lines))
     named = [(y, dot) for y, dot in ((-2, found.clean), (-1, found.worst)) if dot is not None]
     for y, dot in named:
         _dot(axes, y, dot, found, INK, "X" if dot is found.worst else "o")
@@ -92,11 +92,10 @@ def _lines(dots: Sequence[Dot]) -> Iterator[_Line]:
         yield from (_Line(name, tuple(dot for dot in own if dot.name == name)) for name in names)
 
 
-def _claim(axes: Axes, found: Survival, percent: float, lines: int) -> None:
-    axes.plot([percent] * 2, [-2.5, lines - 0.5], color=INK, lw=1.2, ls=(0, (4, 2)), zorder=2)
-    axes.text(
-        percent, -2.65, f"{found.source}: {percent:.1f}", ha="right" if percent > 50 else "left", va="bottom"
-    )
+def _claim(axes: Axes, claim: Claim, lines: int) -> None:
+    axes.plot([claim.percent] * 2, [-2.5, lines - 0.5], color=INK, lw=1.2, ls=(0, (4, 2)), zorder=2)
+    side = "right" if claim.percent > 50 else "left"
+    axes.text(claim.percent, -2.65, f"{claim.source}: {claim.percent:.1f}", ha=side, va="bottom")
 
 
 def _dot(axes: Axes, y: float, dot: Dot, found: Survival, colour: str, marker: str) -> None:
@@ -122,7 +121,7 @@ def _caption(found: Survival) -> tuple[str, ...]:
     attacks = ", ".join(map(str, found.attack_seeds))
     several = "; a dot for each training" if len(found.seeds) > 1 else ""
     claim = (
-        f"Dashed: the lowest number under attack that {found.source} prints for it ({found.claim.column}, Table "
+        f"Dashed: the lowest number under attack that {found.claim.source} prints for it ({found.claim.column}, "
         f"{found.claim.table}): {found.claim.percent:.2f} %."
         if found.claim is not None
         else "Its paper prints no number for this data set and ball."

@@ -156,7 +156,7 @@ def evidence(connection: Connection, wanted: Select[tuple[int]]) -> Iterator[Evi
             _outcome(row, cell, made),
             row.status,
             row.error,
-            sum(batch.seconds for batch in made),
+            float(sum(batch.seconds for batch in made)),
             row.run_id,
             row.created,
             provenances[row.run_id],
