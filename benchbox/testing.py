@@ -231,7 +231,7 @@ def check_saving(defense: Defense, recipe: Recipe, x: Tensor, *, classifier: nn.
     """
     name = defense.card.name
     base = None if classifier is None else _record("base", {})
-    training = _record(name, recipe.model_dump(), base)
+    training = _record(name, recipe.identity(), base)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         artifacts = Artifacts(Path(folder))
         artifacts.save(training, defense, {})

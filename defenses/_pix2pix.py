@@ -95,7 +95,7 @@ class UNet(nn.Module):
         for level, (stage, skip) in enumerate(zip(self.up, reversed(maps), strict=True)):
             x = stage(x)
             if dropout is not None and self.training:
-                x = _drop(x, self.dropout, dropout.at("dropout", level))
+                x = drop(x, self.dropout, dropout.at("dropout", level))
             x = torch.cat([x, skip], dim=1)
         return self.last(x)  # type: ignore[no-any-return]
 
@@ -130,7 +130,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
-def _drop(x: Tensor, share: float, draws: Draws) -> Tensor:
+def drop(x: Tensor, share: float, draws: Draws) -> Tensor:
     """Inverted dropout. Eight activations share the 64 bits of one draw, which makes its cost negligible."""
     threshold = min(round(share * 256), 255)
     n, channels, height, width = x.shape

@@ -30,40 +30,16 @@ from benchbox import (
     ImageSpec,
     Losses,
     NonNegative,
-    Positive,
     Purifier,
-    Recipe,
     Schedule,
-    Whole,
     stand_in,
     straight_through,
 )
 
-from ._pix2pix import PatchGAN, UNet
+from ._pix2pix import PatchGAN, UNet, drop
+from ._surgery import SurgeryRecipe, saliency, trivial_mask
 
 KINDS = ("benign", "fgsm", "pgd")
-
-
-class SurgeryRecipe(Recipe):
-    """Hyper-parameters of pixel surgery, with the paper's values as defaults.
-
-    Attributes:
-        alpha: Threshold over the mean saliency (Eq. 6).
-        threshold: `dataset`: the mean is a constant over the adversarial training images ("can be pre-computed
-            as a constant", section 4.2). `sample`: it is the mean of each image. The paper allows both readings.
-        craft_against: Class that training perturbations lead away from: the classifier's own `prediction`, or the
-            true `label`. With labels the purifier can read the class off the perturbation (label leaking).
-        attack_steps: Steps of the training PGD; advertorch's default.
-        attack_step_size: Length of a step; advertorch's default.
-    """
-
-    epochs: Whole = 100
-    learning_rate: Positive = 1e-3
-    alpha: NonNegative = 1.5
-    threshold: Literal["dataset", "sample"] = "dataset"
-    craft_against: Literal["prediction", "label"] = "prediction"
-    attack_steps: Count = 40
-    attack_step_size: Positive = 0.01
 
 
 class PSSRRecipe(SurgeryRecipe):
@@ -75,6 +51,13 @@ class PSSRRecipe(SurgeryRecipe):
         lambda_ard: λ3, weight of Adversarial R-Drop (Eq. 11).
         passes: k, how often dropout is drawn a step (Fig. 10b).
         dropout: Its rate; not given in the paper, 0.5 as in pix2pix.
+        dropout_at: Where it is: in the `decoder` as in pix2pix, for every loss, or on the generator's `output` for
+            Adversarial R-Drop alone, as section 4.3 describes it.
+        condition: What the generator E sees beside the trivial component. `mask`: M_t, which the defence knows,
+            so that a removed pixel is no black one. `none`: nothing, as Fig. 8 and Eq. 11 write E(x_t). `input`:
+            the image as it came in, E(x, x_t) of Eq. 8-10; the clean x printed there is known in training only.
+        pixel: Eq. 9 summed over the pixels of an image as printed, or their `mean`, 784 (3,072) times smaller.
+        benign: Whether a third of the training images are benign; the paper trains on adversarial ones.
         width: Channels of the generator's first layer; not given in the paper.
     """
 
@@ -83,6 +66,10 @@ class PSSRRecipe(SurgeryRecipe):
     lambda_ard: NonNegative = 0.5
     passes: Count = 2
     dropout: float = Field(0.5, ge=0, lt=1)
+    dropout_at: Literal["decoder", "output"] = "decoder"
+    condition: Literal["none", "mask", "input"] = "mask"
+    pixel: Literal["sum", "mean"] = "mean"
+    benign: bool = True
     width: Count = 32
 
 
@@ -111,6 +98,7 @@ S = TypeVar("S", bound=SurgeryRecipe, default=SurgeryRecipe)
 class PixelSurgery(Purifier[S]):
     """Remove the salient pixels and leave it at that; only the threshold is computed, nothing is trained."""
 
+    version: ClassVar[int] = 2
     card = Card("pssr:ps", "pixel surgery without regeneration", "arXiv 2402.00304", 2024, "ablation")
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         scope: {k: v for k, v in departures.items() if k in SurgeryRecipe.model_fields}
@@ -125,7 +113,7 @@ class PixelSurgery(Purifier[S]):
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
         """What the surgery leaves."""
-        return self.regenerate(self.remove(x))
+        return self.regenerate(*self.remove(x), x)
 
     @stand_in("mask-constant", "V0: the mask is held constant, its exact gradient almost everywhere", exact=True)
     def autograd(self, x: Tensor, draws: Draws) -> Tensor:
@@ -137,25 +125,29 @@ class PixelSurgery(Purifier[S]):
     )
     def identity(self, x: Tensor, draws: Draws) -> Tensor:
         """In place of the identity through the whole purifier: where nothing is regenerated it is the same."""
-        return self.classifier(self.regenerate(straight_through(x, self.remove(x.detach()))))  # type: ignore[no-any-return]
+        trivial, mask = self.remove(x.detach())
+        return self.classifier(self.regenerate(straight_through(x, trivial), mask, x))  # type: ignore[no-any-return]
 
     def cost(self) -> tuple[int, int]:
         """A forward and a backward pass for the saliency, a forward pass for the prediction."""
         return 2, 1
 
-    def remove(self, x: Tensor) -> Tensor:
-        """The trivial component x · M_t (Eq. 4, 5, 7)."""
-        gradient, factor = saliency(self.classifier, x)
-        return x * trivial_mask(gradient, factor, self.recipe, self.threshold)
+    def remove(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The trivial component x · M_t (Eq. 4, 5, 7) and M_t itself."""
+        mask = trivial_mask(*self.saliency(x), self.recipe, self.threshold)
+        return x * mask, mask
+
+    def saliency(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """S in its two factors, as the recipe reads Eq. 3."""
+        return saliency(self.classifier, x, signed=self.recipe.saliency == "signed")
 
     def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
         """M_t, x_t and E(x_t), as in Fig. 8; without a regenerator the last two are the same."""
-        gradient, factor = saliency(self.classifier, x)
-        mask = trivial_mask(gradient, factor, self.recipe, self.threshold)
-        trivial = x * mask
-        return {"trivial mask": mask, "trivial component": trivial, "regenerated": self.regenerate(trivial)}
+        trivial, mask = self.remove(x)
+        regenerated = self.regenerate(trivial, mask, x)
+        return {"trivial mask": mask, "trivial component": trivial, "regenerated": regenerated}
 
-    def regenerate(self, trivial: Tensor) -> Tensor:
+    def regenerate(self, trivial: Tensor, mask: Tensor, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] from what the surgery left of them; here, just that."""
         return trivial
 
@@ -163,7 +155,7 @@ class PixelSurgery(Purifier[S]):
         """Training images under FGSM and PGD on the frozen classifier, and the saliency of each kind."""
         made = self.attacked(batch)
         for kind, x in zip(KINDS, (batch.x, made["fgsm"], made["pgd"]), strict=True):
-            made[f"{kind} gradient"], made[f"{kind} factor"] = saliency(self.classifier, x)
+            made[f"{kind} gradient"], made[f"{kind} factor"] = self.saliency(x)
         return made
 
     def attacked(self, batch: Batch) -> dict[str, Tensor]:
@@ -216,12 +208,18 @@ class PSSR(PixelSurgery[P]):
     def __init__(self, recipe: P, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
         channels = images.channels
-        self.extrapolator = UNet(channels, channels, images.size, width=recipe.width, dropout=recipe.dropout)
+        seen = channels + {"none": 0, "mask": 1, "input": channels}[recipe.condition]
+        self.extrapolator = UNet(seen, channels, images.size, width=recipe.width, dropout=recipe.dropout)
         self.discriminator = PatchGAN(2 * channels, width=recipe.width)
 
-    def regenerate(self, trivial: Tensor) -> Tensor:
+    def regenerate(self, trivial: Tensor, mask: Tensor, x: Tensor) -> Tensor:
         """Regenerated images; dropout is off, so nothing here is random."""
-        return self.extrapolator(trivial)  # type: ignore[no-any-return]
+        return self.extrapolator(self.conditioned(trivial, mask, x))  # type: ignore[no-any-return]
+
+    def conditioned(self, trivial: Tensor, mask: Tensor, x: Tensor) -> Tensor:
+        """What the generator sees."""
+        beside = {"none": [], "mask": [mask], "input": [x]}[self.recipe.condition]
+        return torch.cat([trivial, *beside], 1)
 
     @stand_in("identity-purifier", "V2: the whole purifier's backward pass is the identity")
     def identity_purifier(self, x: Tensor, draws: Draws) -> Tensor:
@@ -240,24 +238,24 @@ class PSSR(PixelSurgery[P]):
 
         Each image of the batch enters as benign, under FGSM or under PGD, with equal probability.
         """
-        recipe = self.recipe
-        trivial = self.training_input(batch)
-        code = self.extrapolator.encode(trivial)
-        regenerated = [self.extrapolator.decode(code, batch.draws.at("dropout", i)) for i in range(recipe.passes)]
-        # In float32 under mixed precision too: the engine sees to the output of `forward`, and this is `decode`'s.
-        fake, x = torch.cat(regenerated).float(), batch.x.repeat(recipe.passes, 1, 1, 1)
-        condition = trivial.repeat(recipe.passes, 1, 1, 1)
+        recipe, k = self.recipe, self.recipe.passes
+        trivial, mask, drawn = self.training_input(batch)
+        fake, dropped = self._generated(self.conditioned(trivial, mask, drawn), batch.draws)
+        repeats = len(fake) // len(trivial)
+        x, condition = batch.x.repeat(repeats, 1, 1, 1), trivial.repeat(repeats, 1, 1, 1)
         logits = self.classifier(fake)
+        pixel = F.l1_loss(fake, x) * (x[0].numel() if recipe.pixel == "sum" else 1)
+        # The decoder's dropout is in what every loss sees; the output's in what this one sees.
+        seen = logits if dropped is None else self.classifier(dropped)
         real_score = self.discriminator(trivial, batch.x)
         fake_score = self.discriminator(condition, fake.detach())
         fooled = self.discriminator(condition, fake)
         return {
             "extrapolator": {
                 "adversarial": F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)),
-                "query": recipe.lambda_query * F.cross_entropy(logits, batch.y.repeat(recipe.passes)),
-                "pixel": recipe.lambda_pixel * F.l1_loss(fake, x),
-                "ard": recipe.lambda_ard
-                * adversarial_r_drop(logits, batch.prepared["clean logits"], recipe.passes),
+                "query": recipe.lambda_query * F.cross_entropy(logits, batch.y.repeat(repeats)),
+                "pixel": recipe.lambda_pixel * pixel,
+                "ard": recipe.lambda_ard * adversarial_r_drop(seen, batch.prepared["clean logits"], k),
             },
             "discriminator": {
                 "real": F.binary_cross_entropy_with_logits(real_score, torch.ones_like(real_score)),
@@ -265,13 +263,38 @@ class PSSR(PixelSurgery[P]):
             },
         }
 
-    def training_input(self, batch: Batch) -> Tensor:
-        """What the extrapolator is trained on: the trivial component of each image as it was drawn."""
-        drawn = batch.draws.at("kind").integers(3)
-        made = batch.prepared
-        gradient = _choose(drawn, [made[f"{kind} gradient"] for kind in KINDS])
-        factor = _choose(drawn, [made[f"{kind} factor"] for kind in KINDS])
-        return drawn_images(batch) * trivial_mask(gradient, factor, self.recipe, self.threshold)
+    def _generated(self, seen: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """Generated images, and what dropout on the output leaves of them if it is there; k of each, pass by pass.
+
+        In float32 under mixed precision too: the engine sees to the output of `forward`, and this is `decode`'s.
+        """
+        code, recipe = self.extrapolator.encode(seen), self.recipe
+        if recipe.dropout_at == "decoder":
+            passes = (self.extrapolator.decode(code, draws.at("dropout", i)) for i in range(recipe.passes))
+            return torch.cat(list(passes)).float(), None
+        fake = self.extrapolator.decode(code, None).float()
+        return fake, torch.cat([drop(fake, recipe.dropout, draws.at("output", i)) for i in range(recipe.passes)])
+
+    def training_input(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the extrapolator is trained on: x_t and M_t of each image as it was drawn, and that image."""
+        mask, drawn = self.training_mask(batch), self.drawn_images(batch)
+        return drawn * mask, mask, drawn
+
+    def training_mask(self, batch: Batch) -> Tensor:
+        """M_t of each image as it was drawn."""
+        kind, made = self.drawn_kinds(batch), batch.prepared
+        gradient = _choose(kind, [made[f"{name} gradient"] for name in KINDS])
+        factor = _choose(kind, [made[f"{name} factor"] for name in KINDS])
+        return trivial_mask(gradient, factor, self.recipe, self.threshold)
+
+    def drawn_kinds(self, batch: Batch) -> Tensor:
+        """(N,) which of `KINDS` each image of the batch enters as, with equal probability."""
+        draws = batch.draws.at("kind")
+        return draws.integers(3) if self.recipe.benign else 1 + draws.integers(2)
+
+    def drawn_images(self, batch: Batch) -> Tensor:
+        """Each image of the batch as it was drawn."""
+        return _choose(self.drawn_kinds(batch), [batch.x, batch.prepared["fgsm"], batch.prepared["pgd"]])
 
 
 class WithoutARDRecipe(PSSRRecipe):
@@ -280,14 +303,23 @@ class WithoutARDRecipe(PSSRRecipe):
     lambda_ard: NonNegative = 0.0
 
 
-class WithoutARD(PSSR[WithoutARDRecipe]):
+W = TypeVar("W", bound=WithoutARDRecipe, default=WithoutARDRecipe)
+
+
+class WithoutARD(PSSR[W]):
     """Surgery and regeneration, trained without Adversarial R-Drop."""
 
     card = Card("pssr:ps+cae", "PSSR without Adversarial R-Drop", "arXiv 2402.00304", 2024, "ablation")
     ablations: ClassVar[tuple[str, ...]] = ("pssr:ps", "pssr:cae")
 
 
-class Regeneration(WithoutARD):
+class RegenerationRecipe(WithoutARDRecipe):
+    """PSSR's without Adversarial R-Drop; where nothing is removed there is no mask to see."""
+
+    condition: Literal["none", "mask", "input"] = "none"
+
+
+class Regeneration(WithoutARD[RegenerationRecipe]):
     """The generator alone, which sees every pixel: neither surgery nor Adversarial R-Drop."""
 
     card = Card("pssr:cae", "regeneration without pixel surgery", "arXiv 2402.00304", 2024, "ablation")
@@ -307,15 +339,15 @@ class Regeneration(WithoutARD):
 
     def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
         """There is no surgery to show."""
-        return {"regenerated": self.regenerate(x)}
+        return {"regenerated": self.purify(x, draws)}
 
     def cost(self) -> tuple[int, int]:
         """No saliency."""
         return 1, 0
 
-    def remove(self, x: Tensor) -> Tensor:
+    def remove(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Nothing is removed."""
-        return x
+        return x, torch.ones_like(x[:, :1])
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """As PSSR, without the saliencies."""
@@ -324,50 +356,9 @@ class Regeneration(WithoutARD):
     def calibrate(self, prepared: Mapping[str, Tensor]) -> None:
         """There is no threshold."""
 
-    def training_input(self, batch: Batch) -> Tensor:
-        """The images as they were drawn, whole."""
-        return drawn_images(batch)
-
-
-def drawn_images(batch: Batch) -> Tensor:
-    """Each image of the batch as benign, under FGSM or under PGD, with equal probability."""
-    options = [batch.x, batch.prepared["fgsm"], batch.prepared["pgd"]]
-    return _choose(batch.draws.at("kind").integers(3), options)
-
-
-def saliency(classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two factors of S = |∂P/∂x| (Eq. 3), P the probability of the predicted class.
-
-    With o = z_ŷ - logsumexp of the other logits, P = σ(o) and ∂P/∂x = σ(o) σ(-o) ∂o/∂x exactly. Kept apart,
-    the gradient never underflows, also where P is 1 in float32.
-
-    Args:
-        classifier: Images (N, C, H, W) -> logits (N, K).
-        x: Images; no gradient flows back into them.
-
-    Returns:
-        max over channels of |∂o/∂x|, as in Simonyan et al. 2013 (N, 1, H, W), and σ(o) σ(-o) (N,).
-    """
-    # Attack libraries call under no_grad; the saliency needs a gradient of its own.
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        logits = classifier(leaf)
-        top = F.one_hot(logits.argmax(1), logits.shape[1]).bool()
-        odds = logits[top] - logits.masked_fill(top, -torch.inf).logsumexp(1)
-        (gradient,) = torch.autograd.grad(odds.sum(), leaf)
-    odds = odds.detach()
-    return gradient.abs().amax(1, keepdim=True), odds.sigmoid() * (-odds).sigmoid()
-
-
-def trivial_mask(gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe, constant: Tensor) -> Tensor:
-    """M_t = 1 - M_s (Eq. 4, 5): 0 where the saliency reaches the threshold, else 1; (N, 1, H, W) float32."""
-    if recipe.threshold == "sample":
-        # The factor is the same on both sides of the comparison and cancels.
-        threshold = recipe.alpha * gradient.mean((1, 2, 3), keepdim=True)
-        salient = (gradient >= threshold) & (gradient > 0)
-    else:
-        salient = gradient * factor.view(-1, 1, 1, 1) >= constant
-    return (~salient).float()
+    def training_mask(self, batch: Batch) -> Tensor:
+        """All ones: the images as they were drawn, whole."""
+        return torch.ones_like(batch.x[:, :1])
 
 
 def adversarial_r_drop(logits: Tensor, clean: Tensor, passes: int) -> Tensor:

@@ -10,23 +10,18 @@ stay as they are, as in the "+PS" row of Table 4. No defence can do it: never ra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, DefenseError, Draws, ImageSpec, Purifier, stand_in
 
-from .pssr import PixelSurgery, SurgeryRecipe, saliency, trivial_mask
+from ._surgery import SurgeryRecipe, trivial_mask
+from .pssr import PixelSurgery
 
 
-class OracleRecipe(SurgeryRecipe):
-    """Pixel surgery's, with the threshold of Fig. 1: 1.5 times the mean of the image's own saliency map."""
-
-    threshold: Literal["dataset", "sample"] = "sample"
-
-
-class Oracle(PixelSurgery[OracleRecipe]):
+class Oracle(PixelSurgery[SurgeryRecipe]):
     """Takes back the perturbation of the salient pixels; nothing is trained.
 
     The clean images are those that `reveal` was last shown, found by the indices of the draws. Images without
@@ -38,7 +33,7 @@ class Oracle(PixelSurgery[OracleRecipe]):
     )
     deployable: ClassVar[bool] = False
 
-    def __init__(self, recipe: OracleRecipe, images: ImageSpec, classifier: nn.Module) -> None:
+    def __init__(self, recipe: SurgeryRecipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
         self._shown = torch.empty(0, images.channels, images.size, images.size)
         self._indices = torch.empty(0, dtype=torch.int64)
@@ -61,8 +56,7 @@ class Oracle(PixelSurgery[OracleRecipe]):
         Raises:
             DefenseError: The clean image of one of them was not shown.
         """
-        gradient, factor = saliency(self.classifier, x)
-        kept = trivial_mask(gradient, factor, self.recipe, self.threshold).bool()
+        kept = trivial_mask(*self.saliency(x), self.recipe, self.threshold).bool()
         return torch.where(kept, x, self._clean(x, draws))
 
     @stand_in("mask-constant", "the mask is held constant, its exact gradient almost everywhere", exact=True)

@@ -202,13 +202,13 @@ def test_dropout_leaves_the_global_random_state_alone() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
-def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
-    from benchbox.plugins.defenses._pix2pix import _drop
+def test_dropoutdrops_its_share_and_keeps_the_mean(share: float) -> None:
+    from benchbox.plugins.defenses._pix2pix import drop
 
-    dropped = _drop(torch.ones(50, 7, 11, 13), share, sample_draws(50))
+    dropped = drop(torch.ones(50, 7, 11, 13), share, sample_draws(50))
     assert float((dropped == 0).float().mean()) == pytest.approx(share, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.03)
-    layout = _drop(torch.ones(50, 7, 11, 13).to(memory_format=torch.channels_last), share, sample_draws(50))
+    layout = drop(torch.ones(50, 7, 11, 13).to(memory_format=torch.channels_last), share, sample_draws(50))
     assert torch.equal(dropped, layout)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from benchbox.plugins.defenses.pssr import PSSR, PSSRRecipe, adversarial_r_drop, saliency, trivial_mask
 from torch import nn
 
-from benchbox.domain import ImageSpec
+from benchbox import Batch
+from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 
 SPEC = ImageSpec(1, 8, 3)
@@ -54,7 +57,7 @@ def test_the_mask_of_a_case_computed_by_hand():
     sample = trivial_mask(gradient, factor, PSSRRecipe(threshold="sample"), torch.zeros(()))
     assert sample.flatten().tolist() == [1, 1, 0, 1]
     # P = sigmoid(4): S is the gradient times P (1 - P) = 0.01766; a constant of 0.03 spares nothing above 1.7.
-    constant = trivial_mask(gradient, factor, PSSRRecipe(), torch.tensor(0.03))
+    constant = trivial_mask(gradient, factor, PSSRRecipe(threshold="dataset"), torch.tensor(0.03))
     assert constant.flatten().tolist() == [0, 1, 0, 1]
 
 
@@ -67,7 +70,7 @@ def test_the_mask_survives_a_probability_of_one():
     mask = trivial_mask(gradient, factor, PSSRRecipe(threshold="sample"), torch.zeros(()))
     assert mask.flatten().tolist() == [1, 1, 0, 1]
     # For a constant threshold, S is below any positive one, as it is in exact arithmetic.
-    assert trivial_mask(gradient, factor, PSSRRecipe(), torch.tensor(1e-9)).min() == 1
+    assert trivial_mask(gradient, factor, PSSRRecipe(threshold="dataset"), torch.tensor(1e-9)).min() == 1
 
 
 def test_an_image_without_any_gradient_loses_no_pixel():
@@ -91,7 +94,7 @@ def test_every_stand_in_has_the_exact_forward_pass(pssr):
 
 
 def test_the_mask_removes_some_pixels_and_not_all(pssr):
-    share = (pssr.remove(torch.ones(20, 1, 8, 8) - 0.5 * sample_draws(20).uniform(1, 8, 8)) == 0).float().mean()
+    share = (pssr.remove(torch.ones(20, 1, 8, 8) - 0.5 * sample_draws(20).uniform(1, 8, 8))[0] == 0).float().mean()
     assert 0.05 < share < 0.95
 
 
@@ -116,7 +119,7 @@ def test_autograd_with_the_mask_held_constant_agrees_with_finite_differences(pss
 
 def test_identity_through_removal_reaches_the_removed_pixels(pssr):
     x = sample_draws(20).uniform(1, 8, 8)
-    removed = pssr.remove(x) == 0
+    removed = pssr.remove(x)[0] == 0
     gradients = {}
     for name, stand_in in pssr.surrogates().items():
         leaf = x.clone().requires_grad_()
@@ -131,3 +134,65 @@ def test_it_works_where_gradients_are_switched_off(pssr):
     with torch.no_grad():
         inside = pssr(x)
     assert torch.equal(inside, pssr(x))
+
+
+def test_a_signed_saliency_spares_what_speaks_against_the_class():
+    network = linear(torch.tensor([[2.0, -8, 6, 0], [0, 0, 0, 0]]))
+    x = torch.tensor([0.9, 0.1, 0.9, 0.1]).view(1, 1, 2, 2)
+    signed, factor = saliency(network, x, signed=True)
+    assert signed.flatten().tolist() == [2, -8, 6, 0]
+    # The mean is 0: everything that speaks for the class is removed, and nothing else.
+    recipe = PSSRRecipe(threshold="sample", saliency="signed")
+    assert trivial_mask(signed, factor, recipe, torch.zeros(())).flatten().tolist() == [0, 1, 0, 1]
+    # Without signs the mean is 4 and its 1.5-fold 6.
+    absolute, _ = saliency(network, x)
+    recipe = PSSRRecipe(threshold="sample")
+    assert trivial_mask(absolute, factor, recipe, torch.zeros(())).flatten().tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("condition", "channels", "beside"), [("none", 1, None), ("mask", 2, "mask"), ("input", 2, "x")]
+)
+def test_the_generator_sees_what_its_reading_says(condition: str, channels: int, beside: str | None):
+    torch.manual_seed(0)
+    network = linear(torch.randn(3, 64))
+    pssr = PSSR(PSSRRecipe(width=8, condition=condition), SPEC, network).eval()
+    x = sample_draws(4).uniform(1, 8, 8)
+    trivial, mask = pssr.remove(x)
+    seen = pssr.conditioned(trivial, mask, x)
+    assert seen.shape[1] == channels
+    assert torch.equal(seen[:, :1], x * mask)
+    if beside is not None:
+        assert torch.equal(seen[:, 1:], {"mask": mask, "x": x}[beside])
+    assert pssr(x).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "reading", [{}, {"dropout_at": "output"}, {"pixel": "sum"}, {"benign": False}, {"saliency": "signed"}], ids=str
+)
+def test_every_reading_can_be_trained(reading: dict[str, object]):
+    torch.manual_seed(0)
+    recipe = PSSRRecipe(width=8, attack_steps=2, passes=3, **reading)
+    pssr = PSSR(recipe, SPEC, linear(torch.randn(3, 64)))
+    draws = sample_draws(6)
+    batch = Batch(draws.uniform(1, 8, 8), torch.arange(6) % 3, draws, 0.0, ThreatModel("linf", 0.1))
+    batch = replace(batch, prepared=pssr.prepare(batch))
+    pssr.calibrate(batch.prepared)
+    losses = pssr.train().losses(batch)
+    total = sum(losses["extrapolator"].values())
+    gradients = torch.autograd.grad(total, list(pssr.extrapolator.parameters()))
+    assert all(bool(g.isfinite().all()) for g in gradients)
+    assert any(bool(g.any()) for g in gradients)
+    kinds = set(pssr.drawn_kinds(replace(batch, draws=sample_draws(200))).tolist())
+    assert kinds == ({1, 2} if reading.get("benign") is False else {0, 1, 2})
+
+
+def test_the_pixel_loss_is_a_sum_or_a_mean_of_the_same():
+    losses = {}
+    for pixel in ("sum", "mean"):
+        torch.manual_seed(0)
+        pssr = PSSR(PSSRRecipe(width=8, attack_steps=1, pixel=pixel), SPEC, linear(torch.randn(3, 64)))
+        draws = sample_draws(6)
+        batch = Batch(draws.uniform(1, 8, 8), torch.arange(6) % 3, draws, 0.0, ThreatModel("linf", 0.1))
+        losses[pixel] = pssr.losses(replace(batch, prepared=pssr.prepare(batch)))["extrapolator"]["pixel"].item()
+    assert losses["sum"] == pytest.approx(64 * losses["mean"], rel=1e-5)

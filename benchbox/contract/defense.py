@@ -43,6 +43,8 @@ class Recipe(BaseModel):
             at 75 % and a hundredth at 90 % of the epochs); `step-early` steps at 50 and 75 %, `step-late` at
             100/110 and 105/110.
         augment: Random crop (padding of one eighth) and horizontal flip; for natural images.
+        base: For a purifier: the defence whose trained classifier it stands on, by any name that `--defense`
+            takes; empty for its own usual one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,6 +56,11 @@ class Recipe(BaseModel):
     weight_decay: NonNegative = 0.0
     schedule: Schedule = "constant"
     augment: bool = False
+    base: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two recipes one or two, JSON. The usual base goes without saying, as in results of old."""
+        return self.model_dump(exclude=None if self.base else {"base"})
 
     @field_validator("*", mode="before")
     @classmethod

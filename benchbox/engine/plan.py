@@ -127,9 +127,13 @@ class Planner:
         recipe = plugin.cls.configure(dataset.family, dataset.name, norm, **plugin.preset, **own)
         if isinstance(recipe, PretrainedRecipe):
             return self._given(plugin, recipe, dataset)
-        base_name = getattr(recipe, "base", plugin.cls.base)
+        if recipe.base and plugin.cls.base is None:
+            raise RequestError(
+                f"{name}.base = {recipe.base!r}: {name} trains a classifier of its own; leave it out"
+            )
+        base_name = recipe.base or plugin.cls.base
         return Training(
-            defense=Spec(name, recipe.model_dump(), plugin.code),
+            defense=Spec(name, recipe.identity(), plugin.code),
             dataset=dataset.name,
             images=dataset.train.digest,
             seed=seed,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchbox.draws import sample_draws
-from benchbox.engine.judge import Judge
+from benchbox.engine.judge import Judge, Streams
 
 BATCH = 500
 
@@ -37,6 +36,10 @@ def describe(substitute: Judge, target: Judge, x: Tensor, x_adv: Tensor, y: Tens
 
 
 def _predicted(judge: Judge, x: Tensor) -> Tensor:
+    found = []
     with torch.no_grad():
-        parts = [judge.ask(part, sample_draws(len(part), device=x.device)).argmax(1) for part in x.split(BATCH)]
-    return torch.cat(parts)
+        for part in x.split(BATCH):
+            streams = Streams(range(len(part)), 0, x.device)
+            judge.reveal(part, streams)
+            found.append(judge.ask(part, streams.samples).argmax(1))
+    return torch.cat(found)
