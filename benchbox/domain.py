@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchbox.errors import RequestError
@@ -200,6 +201,12 @@ class Spec:
     code: str
 
 
+@lru_cache(maxsize=8)
+def _first(n: int) -> tuple[int, ...]:
+    """The first n whole numbers, once for the thousands of cells that share them."""
+    return tuple(range(n))
+
+
 @dataclass(frozen=True)
 class SampleList:
     """Which images a number is about. Cells on different lists are never compared.
@@ -232,7 +239,7 @@ class SampleList:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; the indices shrink to a count when they are simply the first n."""
-        first_n = self.indices == tuple(range(len(self.indices)))
+        first_n = self.indices == _first(len(self.indices))
         which: Any = {"first": len(self.indices)} if first_n else list(self.indices)
         record = {"dataset": self.dataset, "split": self.split, "indices": which, "digest": self.digest}
         return record if self.seed is None else {**record, "seed": self.seed}
@@ -241,7 +248,7 @@ class SampleList:
     def from_dict(cls, record: Mapping[str, Any]) -> SampleList:
         """Inverse of `as_dict`."""
         which = record["indices"]
-        indices = tuple(range(which["first"])) if isinstance(which, dict) else tuple(which)
+        indices = _first(which["first"]) if isinstance(which, dict) else tuple(which)
         return cls(record["dataset"], record["split"], indices, record["digest"], record.get("seed"))
 
 
@@ -290,12 +297,12 @@ class Cell:
     averaging: str = ""
     nature: Nature | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical JSON: primary key, resume key and cache key at once."""
         return digest({k: v for k, v in self.as_dict().items() if k not in DECLARED})
 
-    @property
+    @cached_property
     def craft_key(self) -> str:
         """Identity of the adversarial images alone: cells that share it share the crafting."""
         record = self.as_dict()
@@ -303,7 +310,10 @@ class Cell:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        record = {k: v for k, v in asdict(self).items() if k != "samples"}
+        # Not `asdict` of the whole: it copies the indices of all samples, one by one.
+        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        record |= {name: asdict(record[name]) for name in ("defense", "attack", "view", "threat")}
+        record["nature"] = asdict(self.nature) if self.nature else None
         return {**record, "access": str(self.access), "samples": self.samples.as_dict()}
 
     @classmethod

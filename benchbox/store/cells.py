@@ -16,6 +16,18 @@ from benchbox.store.database import insert_missing
 from benchbox.store.schema import BATCH, CELL, RUN
 from benchbox.text import masked_record
 
+#: What a record that is none may lead to.
+_BROKEN = (
+    BenchboxError,
+    TypeError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -124,11 +136,12 @@ def read(row: Row[Any]) -> Cell:
     """
     checked(row)
     try:
+        intact = digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key
         cell = Cell.from_dict(row.record)
         # What was written long ago may lack a field that has a default by now.
-        if digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key or cell.key == row.key:
+        if intact or cell.key == row.key:
             return cell
-    except (BenchboxError, TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+    except _BROKEN:
         pass
     raise seals.damaged(name_of(row))
 
