@@ -23,8 +23,8 @@ OVERSHOOT = 1.05
 BACKWARD = 0.9
 #: Steps between two looks at who has left: a look waits for the device.
 LOOK = 4
-#: Rounds that `onto_hyperplane` needs at most; nine in ten rows are exact after three.
-ROUNDS = 8
+#: Rounds of Newton's method, at most; two or three are the rule.
+ROUNDS = 12
 
 
 def fab(
@@ -153,8 +153,10 @@ def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) ->
     size = torch.zeros_like(rise)
     for _ in range(ROUNDS):
         free = wall > size.view(*size.shape, 1, 1, 1)
-        slope = _sum(gain * free).clamp_min(1e-12)
-        size = torch.maximum(size, (needed + _sum(capped * free)) / slope)
+        further = (needed + _sum(capped * free)) / _sum(gain * free).clamp_min(1e-12)
+        if not bool((further > size * (1 + 1e-6)).any()):
+            break
+        size = torch.maximum(size, further)
     return towards * torch.minimum(size.view(*size.shape, 1, 1, 1) * unit, room)
 
 

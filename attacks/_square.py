@@ -70,20 +70,17 @@ def _search(
         for query in range(last - first):
             tried = painter.paint(best, query)
             value = _margin(part, tried, y)
-            better = value > highest
-            if not model.randomized:
-                better &= highest <= 0  # what broke a sample stays until it leaves
-            best = torch.where(better.view(-1, 1, 1, 1), tried, best)
-            highest = torch.where(better, value, highest)
+            best = torch.where((value > highest).view(-1, 1, 1, 1), tried, best)
+            highest = torch.maximum(highest, value)
     end[rows] = best
     return end
 
 
 def _margin(model: View, x: Tensor, y: Tensor) -> Tensor:
     value = margin(model(x).float(), y)
-    for _ in range(model.eot - 1):
-        value = value + margin(model(x).float(), y)
-    return value / model.eot
+    if model.eot == 1:
+        return value
+    return (value + sum(margin(model(x).float(), y) for _ in range(model.eot - 1))) / model.eot
 
 
 def _blocks(queries: int, p: float, size: torch.Size, least: int) -> Iterator[tuple[int, int, int]]:

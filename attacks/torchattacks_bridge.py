@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from benchbox import Attack, Card, Draws, Nature, RequestError, ThreatModel, View, unknown
+from benchbox import Attack, AttackError, Card, Draws, Nature, RequestError, ThreatModel, View, unknown
 
 from ._fence import fenced
 from ._torchattacks_natures import nature
@@ -76,14 +76,25 @@ class Torchattacks(Attack):
 
         Raises:
             RequestError: The attack works in a ball of another norm.
+            AttackError: The library failed. What the model itself raises passes through.
         """
         draws = draws.at("torchattacks", *draws.indices.tolist())
         construct = _constructor(self.attack)
         arguments = self._arguments(model, x, threat, draws.seed)
         with fenced(draws.seed), contextlib.redirect_stdout(io.StringIO()):
-            attack = construct(_Module(model, x.device), **arguments)
-            found: Tensor = attack(x.clone(), y.clone())
-        return threat.project(found.detach(), x)
+            module = _Module(model, x.device)
+            attack = construct(module, **arguments)
+            if self.attack == "JSMA":  # its own choice of targets is right for ten classes only
+                classes = self._classes(model, x)
+                attack.set_mode_targeted_by_function(lambda images, labels: (labels + 1) % classes)
+            try:
+                # The library reshapes with `view`, which takes no other layout.
+                found: Tensor = attack(x.clone(memory_format=torch.contiguous_format), y.clone())
+            except Exception as error:
+                if error is module.raised:
+                    raise
+                raise AttackError(f"torchattacks:{self.attack} failed: {_line(error)}") from error
+        return threat.project(found.detach().to(x), x)
 
     def _arguments(self, model: View, x: Tensor, threat: ThreatModel, seed: int) -> dict[str, Any]:
         defaults = _parameters(_constructor(self.attack))
@@ -102,9 +113,13 @@ class Torchattacks(Attack):
         if "seed" in defaults:
             arguments["seed"] = seed
         if "n_classes" in defaults:
-            with torch.no_grad():
-                arguments["n_classes"] = model(x).shape[1]
+            arguments["n_classes"] = self._classes(model, x)
         return arguments | dict(self.arguments)
+
+    @staticmethod
+    def _classes(model: View, x: Tensor) -> int:
+        with torch.no_grad():
+            return model(x).shape[1]
 
 
 def _misfit(name: str, value: Any, default: Any) -> str:
@@ -128,10 +143,24 @@ class _Module(nn.Module):
         super().__init__()
         self.view = view
         self.anchor = nn.Parameter(torch.zeros((), device=device), requires_grad=False)
+        self.raised: Exception | None = None
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.view(x).clone()  # Square writes into the logits
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(lambda gradient: gradient.contiguous())
+        try:
+            return self.view(x).float().clone()  # Square writes into the logits
+        except Exception as error:
+            self.raised = error
+            raise
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line; some print whole images."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return said if len(said) <= 160 else f"{said[:160]} …"
 
 
 def _constructor(name: str) -> Callable[..., Any]:

@@ -90,6 +90,26 @@ def test_misclassified_samples_cost_one_pass() -> None:
     assert model.passes() == (1, 0)
 
 
+def test_counts_do_not_depend_on_the_batches_a_pool_is_split_into() -> None:
+    """What each sample cost, and when it fell, is its own."""
+    (x, y, rows), net = digits.held_out(12), digits.classifier()
+
+    def crafted(batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        draws = Draws(rows)
+        view = View(lambda x, _: net(x), y, draws, batch=batch)
+        made = AA()(view, x, y, LINF, draws)
+        return made.forwards, made.backwards, made.first_success
+
+    whole, parts = crafted(12), crafted(5)
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)
+    forwards, backwards, fell = whole
+    assert 0 < (fell < 0).sum() < 12
+    assert (forwards[fell < 0] == 7857).all()
+    assert (backwards[fell < 0] == 1910).all()
+    assert (forwards[fell > 0] >= fell[fell > 0]).all()
+
+
 def attack_digits(n: int, threat: ThreatModel, order: Tensor | None = None, batch: int = 1000) -> Tensor:
     """AA on n digits in the given order: (n,) whether each withstood, in the digits' own order."""
     x, y, rows = digits.held_out(n)
@@ -100,6 +120,31 @@ def attack_digits(n: int, threat: ThreatModel, order: Tensor | None = None, batc
         x_adv = AA()(model, x[part], y[part], threat, draws).x
         robust[part] = digits.classifier()(x_adv).argmax(1) == y[part]
     return robust
+
+
+@pytest.mark.parametrize("threat", [LINF, pytest.param(L2, marks=pytest.mark.slow)], ids=["linf", "l2"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"])
+def test_each_member_breaks_what_the_authors_does(name: str, threat: ThreatModel) -> None:
+    """Up to the samples that one random start breaks and another does not."""
+    n = 40
+    x, y, rows = digits.held_out(n)
+    with torch.random.fork_rng():
+        norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+        program = AutoAttack(
+            digits.classifier(), eps=threat.epsilon, norm=norm, seed=0, version="custom", attacks=[name]
+        )
+        program.apgd.n_restarts = program.fab.n_restarts = 1
+        x_adv, _ = program.run_standard_evaluation(x, y, batch_size=n)
+    theirs = digits.classifier()(x_adv).argmax(1) == y
+    model, draws = digits.view(digits.classifier(), y, rows)
+    survivors = Survivors(model, x, y, threat, draws)
+    with torch.no_grad():
+        run(name, survivors, survivors.ask())
+    mine = digits.classifier()(survivors.x_adv).argmax(1) == y
+    assert 0 < theirs.sum() < n
+    assert (mine & ~theirs).sum() <= 1
+    assert (mine != theirs).sum() <= 3
+    assert torch.equal(mine.nonzero().flatten(), survivors.standing)
 
 
 @pytest.mark.parametrize("threat", [LINF, pytest.param(L2, marks=pytest.mark.slow)], ids=["linf", "l2"])
