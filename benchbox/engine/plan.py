@@ -127,6 +127,11 @@ class Planner:
         recipe = plugin.cls.configure(dataset.family, dataset.name, norm, **plugin.preset, **own)
         if isinstance(recipe, PretrainedRecipe):
             return self._given(plugin, recipe, dataset)
+        if not len(dataset.train):
+            raise RequestError(
+                f"{name} is trained here, and {dataset.name} has no training images; add x_train and y_train (in "
+                "a folder: train/CLASS), or bring a trained network: --defense model.py:FACTORY --weights FILE"
+            )
         base_name = getattr(recipe, "base", plugin.cls.base)
         return Training(
             defense=Spec(name, recipe.model_dump(), plugin.code),
