@@ -20,7 +20,7 @@ from torch import Tensor
 from benchbox.data.catalogue import KNOWN, Family
 from benchbox.domain import ImageSpec, SampleList
 from benchbox.draws import sample_draws
-from benchbox.errors import DataError, unknown
+from benchbox.errors import DataError, RequestError, unknown
 
 EPSILON: dict[Family, float] = {"mnist": 0.3, "cifar": 8 / 255}
 
@@ -64,7 +64,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training set and a test set of square images.
+    """A training set, which may be empty, and a test set.
 
     Attributes:
         name: As the user typed it.
@@ -120,7 +120,7 @@ def load(
 
     Args:
         name: A name of `benchbox.data.catalogue.KNOWN`, or that of a file `NAME.npz` in the data folder; the file
-            wins where both exist.
+            wins where both exist. Or the path of an .npz file, or of a folder of class folders of images.
         data_dir: The data folder; see `data_folder`.
         download: Whether missing files may be fetched from the net.
         progress: Told, in one line, what is about to be fetched and where it will lie.
@@ -130,28 +130,68 @@ def load(
         DataError: The files are missing, corrupt, or not what they have to be.
     """
     folder = data_folder(data_dir)
-    own = folder / f"{name}.npz"
-    if own.is_file():
-        from benchbox.data.npz import read
-
-        train, test = read(own, KNOWN.get(name))
-    elif name in KNOWN:
+    own = _own(name, folder)
+    if own is not None:
+        return _read(own)
+    if name in KNOWN:
         from benchbox.data.sources import fetch
 
         train, test = fetch(KNOWN[name], folder, download=download, progress=progress)
-    else:
-        names = {*KNOWN, *(file.stem for file in folder.glob("*.npz"))}
-        remedy = f"known: {', '.join(sorted(names))}; or put your own images in {own}"
-        raise unknown("data set", name, names, remedy)
-    return _assemble(name, Images(*train), Images(*test))
+        return _assemble(name, Images(*train), Images(*test), KNOWN[name].classes)
+    names = {*KNOWN, *(file.stem for file in folder.glob("*.npz"))}
+    remedy = (
+        f"known: {', '.join(sorted(names))}; or put your own images in {folder / name}.npz, or give the path of "
+        "an .npz file or of a folder of class folders"
+    )
+    raise unknown("data set", name, names, remedy)
 
 
-def _assemble(name: str, train: Images, test: Images) -> Dataset:
-    channels, size = train.x.shape[1], train.x.shape[2]
-    classes = KNOWN[name].classes if name in KNOWN else int(train.y.max()) + 1
+def _own(name: str, folder: Path) -> Path | None:
+    """The user's file or folder that a name stands for; a path is one from here, or from the data folder.
+
+    Raises:
+        RequestError: It is a path, and nothing is there.
+    """
+    if (folder / f"{name}.npz").is_file() and os.sep not in name:
+        return folder / f"{name}.npz"
+    is_path = name.endswith(".npz") or "/" in name or os.sep in name or name in (".", "..")
+    here = Path(name).expanduser()
+    if name not in KNOWN or is_path:
+        for place in (here, folder / name):
+            if place.is_dir() or (place.is_file() and is_path):
+                return place
+    if is_path:
+        raise RequestError(
+            f"no data set at {name}, neither here nor in {folder}; give the path of an .npz file or of a folder "
+            "of class folders"
+        )
+    return None
+
+
+def _read(own: Path) -> Dataset:
+    """A user's own images; they are known by the name of the file or folder."""
+    name = own.resolve().stem if own.is_file() else own.resolve().name
+    if own.is_dir():
+        from benchbox.data import folder
+
+        train, test = folder.read(own)
+        labels = torch.cat([train[1], test[1]])
+        return _assemble(name, Images(*train), Images(*test), int(labels.max()) + 1)
+    if own.suffix != ".npz":
+        raise DataError(f"{own} is no .npz file and no folder; save the images with np.savez")
+    from benchbox.data import npz
+
+    train, test, classes = npz.read(own, KNOWN.get(name))
+    return _assemble(name, Images(*train), Images(*test), classes)
+
+
+def _assemble(name: str, train: Images, test: Images, classes: int) -> Dataset:
+    known = train if len(train) else test
+    _, channels, height, width = known.x.shape
     family: Family = KNOWN[name].family if name in KNOWN else "mnist" if channels == 1 else "cifar"
-    mean, std = _statistics(train.x)
-    return Dataset(name, family, train, test, ImageSpec(channels, size, classes, mean, std), EPSILON[family])
+    mean, std = _statistics(known.x)
+    spec = ImageSpec(channels, height, classes, mean, std, None if width == height else width)
+    return Dataset(name, family, train, test, spec, EPSILON[family])
 
 
 def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -131,6 +131,11 @@ class Planner:
             raise RequestError(
                 f"{name}.base = {recipe.base!r}: {name} trains a classifier of its own; leave it out"
             )
+        if not len(dataset.train):
+            raise RequestError(
+                f"{name} is trained here, and {dataset.name} has no training images; add x_train and y_train (in "
+                "a folder: train/CLASS), or bring a trained network: --defense model.py:FACTORY --weights FILE"
+            )
         base_name = recipe.base or plugin.cls.base
         return Training(
             defense=Spec(name, recipe.identity(), plugin.code),

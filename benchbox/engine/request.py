@@ -307,7 +307,8 @@ def check_names(
     ):
         for name in names:
             # Files, and members of a family, are known to who loads them.
-            if name not in known and not {":", "/", "\\"} & set(name):
+            given = kind == "data set" and (name.endswith(".npz") or Path(name).is_dir())
+            if name not in known and not given and not {":", "/", "\\"} & set(name):
                 raise unknown(kind, name, known)
 
 

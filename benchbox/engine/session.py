@@ -98,9 +98,9 @@ class Session:
     def dataset(self, name: str) -> Dataset:
         """A data set, read once."""
         if name not in self._datasets:
-            self._datasets[name] = load(
-                name, self.settings.data_dir, download=self.settings.download, progress=self.announce
-            )
+            found = load(name, self.settings.data_dir, download=self.settings.download, progress=self.announce)
+            # What was asked for by a path goes by its name in the cells.
+            self._datasets[name] = self._datasets[found.name] = found
         return self._datasets[name]
 
     def samples(self, request: Request) -> SampleList:
