@@ -56,6 +56,7 @@ R = TypeVar("R", bound=TRADESRecipe, default=TRADESRecipe)
 class TRADES(Classifier[R]):
     """CE(f(x), y) + β · max over the ball of KL(f(x) ‖ f(x + δ))."""
 
+    version: ClassVar[int] = 2
     card = Card("trades", "TRADES", paper="Zhang et al., ICML 2019", year=2019, kind="training")
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The authors' 100 epochs of 40 steps are a day on two cores; see pgd-at for the same departures.
@@ -86,7 +87,8 @@ class TRADES(Classifier[R]):
     def losses(self, batch: Batch) -> Losses:
         """The two terms of Eq. 5."""
         attacked = self.attacked(batch)
-        clean, nearby = self.classifier(torch.cat([batch.x, attacked])).chunk(2)
+        # Two passes, as in the authors' code: one batch of both would share its statistics and its dropout.
+        clean, nearby = self.classifier(batch.x), self.classifier(attacked)
         return {
             "classifier": {
                 "ce": F.cross_entropy(clean, batch.y),
