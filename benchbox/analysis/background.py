@@ -20,6 +20,7 @@ class Background:
         randomized: Names of defences known to be randomised. A defence that was scored or attacked in several
             draws is taken for one anyway.
         audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
+        gradients: By key of a crafting, how many of its gradients were NaN or infinite, and of how many images.
         cards: How weights were trained, by their digest; each table keeps those of its cells and their bases.
     """
 
@@ -27,6 +28,7 @@ class Background:
     oracles: Collection[str] = ()
     randomized: Collection[str] = ()
     audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cards: Cards = field(default_factory=dict)
 
 

@@ -75,7 +75,7 @@ class _Builder:
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         cards = weights.behind(self.evidence, self.known.cards)
-        return Table(samples, threat, columns, ranking.ranked(rows), cards)
+        return Table(samples, threat, columns, ranking.ranked(rows), cards, gradients=self.known.gradients)
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]

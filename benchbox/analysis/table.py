@@ -189,6 +189,7 @@ class Table:
         rows: Best worst case first, then those that are unfinished, oracles last.
         cards: How the weights behind the rows were trained, by digest, as far as it is known.
         against: Label of the row the others are compared with, if any.
+        gradients: By key of a crafting, how many of its gradients were NaN or infinite.
     """
 
     samples: SampleList
@@ -197,6 +198,7 @@ class Table:
     rows: tuple[Row, ...]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     against: str = ""
+    gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

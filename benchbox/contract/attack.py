@@ -28,12 +28,21 @@ class Crafted:
         first_success: (N,) int64, see `View.first_success`.
         forwards: (N,) float64 forward passes.
         backwards: (N,) float64 backward passes.
+        broken: (2, N) float64 gradients with a NaN or an infinity, see `View.broken`; None of images that were not
+            made here.
     """
 
     x: Tensor
     first_success: Tensor
     forwards: Tensor
     backwards: Tensor
+    broken: Tensor | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether it asked for gradients, and none had a finite number but zeros: there was nothing to climb."""
+        asked = float(self.backwards.sum())
+        return self.broken is not None and asked > 0 and float(self.broken[1].sum()) >= asked * (1 - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +156,7 @@ class Attack(ABC):
             model.first_success,
             forwards,
             backwards,
+            model.broken(),
         )
 
     def _check(self, found: Tensor, x: Tensor, threat: ThreatModel) -> None:

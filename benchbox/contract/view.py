@@ -51,6 +51,8 @@ class View:
         self.batch = batch
         self.whole = [0, 0]
         self.partial = [0, 0]
+        self._broken = torch.zeros(2, len(y), dtype=torch.int64, device=y.device)
+        self._stray = torch.zeros(2, 1, dtype=torch.int64, device=y.device)
         self._calls = 0
         self._parts: list[tuple[Tensor, View]] = []
         self._standing = torch.ones_like(y, dtype=torch.bool)
@@ -95,6 +97,10 @@ class View:
     def _ask(self, x: Tensor, copies: int) -> Tensor:
         """Logits of some images, given as often as there are draws to be taken, one copy below the other."""
         rows = len(x) // copies
+        if torch.is_grad_enabled() and x.requires_grad:
+            # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
+            x = x.view_as(x)
+            x.register_hook(lambda gradient: self._usable(gradient, rows))
         logits = self._split(x, stack([self._source(rows) for _ in range(copies)]))
         self._count(0, rows, copies)
         if logits.requires_grad:
@@ -157,6 +163,31 @@ class View:
         for keep, part in self._parts:
             spent[:, keep.cpu()] += part.spent()
         return spent
+
+    def broken(self) -> Tensor:
+        """(2, N) float64: gradients of each sample with a NaN or an infinity, and those of them with nothing else.
+
+        Shared out as `spent` is.
+
+        Whoever asks, by whatever way, gets zeros in their place: a NaN would leave the image where it is, and
+        pass for robustness.
+        """
+        found = self._broken.cpu().double() + self._stray.cpu().double() / max(len(self.y), 1)
+        for keep, part in self._parts:
+            found[:, keep.cpu()] += part.broken()
+        return found
+
+    def _usable(self, gradient: Tensor, rows: int) -> Tensor:
+        """A gradient without NaN and infinity. Counted on the device, so that no step waits for it."""
+        usable = gradient.nan_to_num(0.0, 0.0, 0.0)
+        some = ~gradient.isfinite().flatten(1).all(1)
+        all_ = some & ~usable.flatten(1).any(1)
+        broken = torch.stack([some, all_]).view(2, -1, rows).sum(1)
+        if rows == len(self.y):
+            self._broken += broken
+        else:
+            self._stray += broken.sum(1, keepdim=True)
+        return usable
 
     def passes(self) -> tuple[float, float]:
         """(forward, backward) passes per sample so far, on average."""

@@ -10,6 +10,7 @@ from benchbox.contract.defense import Defense
 from benchbox.contract.view import View
 from benchbox.domain import Norm, ThreatModel
 from benchbox.draws import Draws
+from benchbox.engine.gradients import blind
 from benchbox.engine.lent import borrowed
 from benchbox.errors import DataError, RequestError
 
@@ -32,6 +33,7 @@ def craft(
         RequestError: The model is no module.
         DataError: The images are not in [0, 1], or not one label an image.
         AttackError: The attack broke its contract.
+        DefenseError: Not one gradient of the model is finite.
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"{type(model).__name__} is no torch.nn.Module; wrap it in one")
@@ -50,7 +52,10 @@ def craft(
     randomized = model.randomized if isinstance(model, Defense) else randomized
     with borrowed(model):
         view = View(forward, labels, stream.at("model"), randomized=randomized, eot=eot)
-        return attack(view, images, labels, ThreatModel(norm, epsilon), stream).x.to(x.device)
+        crafted = attack(view, images, labels, ThreatModel(norm, epsilon), stream)
+        if crafted.blind:
+            raise blind(model.card.name if isinstance(model, Defense) else type(model).__name__)
+        return crafted.x.to(x.device)
 
 
 def _check(x: Tensor, y: Tensor) -> None:

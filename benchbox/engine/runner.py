@@ -20,7 +20,7 @@ from benchbox.contract.attack import Attack
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
-from benchbox.engine import reuse, transfer
+from benchbox.engine import gradients, reuse, transfer
 from benchbox.engine.bench import Bench
 from benchbox.engine.judge import Judge
 from benchbox.engine.plan import Plan
@@ -143,6 +143,9 @@ class Runner:
         self.observer.cell(cell, done, len(cell.samples))
         for unit in self._units(cell, todo, models):
             result = work(unit, models)
+            if done == 0:
+                gradients.require_some(result, attacked, cell)
+            gradients.note(self.store, cell, result)
             seconds = result.crafting + result.scoring
             self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
             report.scoring += result.scoring

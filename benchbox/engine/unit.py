@@ -61,12 +61,16 @@ class Done:
         images: The adversarial images, if they were made here.
         crafting: Seconds.
         scoring: Seconds.
+        broken: (n,) gradients of each image with a NaN or an infinity.
+        blind: Whether all gradients were nothing else.
     """
 
     outcome: Outcome
     images: Adversarials | None
     crafting: float
     scoring: float
+    broken: NDArray[np.float64]
+    blind: bool
 
 
 def work(unit: Unit, models: Models) -> Done:
@@ -96,7 +100,8 @@ def work(unit: Unit, models: Models) -> Done:
         images = adversarials(cell, unit.positions, crafted)
     end = time.perf_counter()
     outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
-    return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end)
+    broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
+    return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
 
 
 def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> Adversarials:

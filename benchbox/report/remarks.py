@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from benchbox.analysis import paper, welch
 from benchbox.analysis.control import Control
@@ -83,6 +84,7 @@ def remarks(table: Table) -> Iterator[str]:
             "over its own attacks (†: they are not the same); `benchbox compare` unites the common ones. "
             "It says nothing of the spread between training seeds."
         )
+    yield from _of_gradients(rows, table.gradients)
     yield from _of_audits(rows)
     yield f"{NOT_RUN}: not run."
     if any(row.oracle for row in rows):
@@ -111,6 +113,22 @@ def of_control(control: Control) -> str:
     if control.verdict == "agrees":
         return f"null attack agrees with the clean accuracy: {found}."
     return f"withheld: {found}. What is scored is not what is deployed; no number of this row counts."
+
+
+def _of_gradients(rows: Sequence[Row], broken: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A gradient that is NaN leaves an image where it is: the attack was weaker than its name says."""
+    for row in rows:
+        for entry in row.entries.values():
+            for measurement in entry.measurements:
+                found = broken.get(measurement.evidence.cell.craft_key)
+                if found:
+                    through = f" through {measurement.stand_in}" if measurement.stand_in else ""
+                    share = 100 * found["gradients"] / found["asked"]
+                    yield (
+                        f"{row.label}, {entry.where}{through}: {share:.1f} % of the gradients, on "
+                        f"{found['samples']} images, were NaN or infinite and taken as zero; the number may be "
+                        "too high."
+                    )
 
 
 def _of_audits(rows: Sequence[Row]) -> Iterator[str]:

@@ -117,7 +117,7 @@ def silent(case: Case) -> Judgement | None:
     "gradient fidelity",
     needs="finite differences of the margin along random directions",
     formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one",
-    threshold="> 0.05 where plain autograd is said to be exact: WARN; > 0.5: FAIL",
+    threshold="> 0.05 where plain autograd is said to be exact: WARN; > 0.5, or NaN or infinity: FAIL",
     sentence="the gradient that is called exact does not match finite differences",
     source="[P], after Carlini et al. 2019",
     masking=True,
@@ -130,6 +130,10 @@ def fidelity(case: Case) -> Judgement | None:
     slopes = case.probes.gradients
     if "deployed" in slopes.refused:
         return None if not claimed else fail("autograd gives no gradient at all")
+    if "deployed" in slopes.broken and slopes.broken["deployed"].any() and claimed:
+        share = float(slopes.broken["deployed"].mean())
+        ids = list(case.probes.panel.indices[slopes.broken["deployed"]])
+        return fail(f"{100 * share:.1f} % of the gradients are NaN or infinite", ids, broken=share)
     if slopes.infidelity is None:
         return incomplete("differences and gradients are both 0 in the median; B9 judges that", difference=0.0)
     said = f"relative error {slopes.infidelity:.3g}"

@@ -135,8 +135,8 @@ def monotone(case: Case) -> Judgement | None:
     "B9",
     "gradient availability",
     needs="gradients of both losses at the image and at a random point",
-    formula="autograd error, or Σ|g| = 0 for both losses, through each model",
-    threshold="any: WARN; > 5 % of the samples through every model: FAIL",
+    formula="autograd error, Σ|g| = 0 for both losses, or NaN or infinity, through each model",
+    threshold="any: WARN; > 5 % of the samples through every model, or any NaN or infinity: FAIL",
     sentence="gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack",
     source="AutoAttack, check_zero_gradients; Pintor et al. 2022, I1",
     masking=True,
@@ -152,6 +152,14 @@ def available(case: Case) -> Judgement | None:
     said += "".join(f"; autograd through {name}: {text}" for name, text in slopes.refused.items())
     ids = list(case.probes.panel.indices[everywhere if everywhere.any() else slopes.zero["deployed"]])
     numbers = {**shares, "zero pixels": slopes.zero_pixels}
+    broken = {name: flags for name, flags in slopes.broken.items() if flags.any()}
+    if broken:
+        told = ", ".join(f"{100 * flags.mean():.1f} % NaN or infinite through {n}" for n, flags in broken.items())
+        return fail(
+            f"{told}; {said}",
+            list(case.probes.panel.indices[np.logical_or.reduce(list(broken.values()))]),
+            **numbers,
+        )
     if everywhere.mean() > limit.ZERO_FAIL:
         return fail(said, ids, **numbers)
     if any(shares.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,11 +26,12 @@ NOISE_DRAWS = 100
 def examine(target: Target) -> Gradients:
     """Gradients at the clean images and at random points of the ball, through every model."""
     zero: dict[str, Flags] = {}
+    broken: dict[str, Flags] = {}
     refused: dict[str, str] = {}
     zero_pixels = 0.0
     for name, forward in target.models().items():
         try:
-            largest, share = _largest(target, forward)
+            largest, share, broken[name] = _largest(target, forward)
         except RuntimeError as error:
             if not autograd_refused(error):
                 raise
@@ -38,13 +40,15 @@ def examine(target: Target) -> Gradients:
         if name == "deployed":
             zero_pixels = share
     infidelity, difference = (None, 0.0) if "deployed" in refused else _infidelity(target)
-    return Gradients(zero, refused, zero_pixels, _instability(target).numpy(), infidelity, difference)
+    return Gradients(zero, refused, zero_pixels, _instability(target).numpy(), infidelity, difference, broken)
 
 
-def _largest(target: Target, forward: Forward) -> tuple[Tensor, float]:
-    """(N,) sum of absolute gradients, larger of both losses, smaller of two points; share of zero pixels."""
+def _largest(target: Target, forward: Forward) -> tuple[Tensor, float, Flags]:
+    """(N,) sum of absolute gradients, larger of both losses, smaller of two points; share of zero pixels; (N,)
+    whether any of them had a NaN or an infinity.
+    """
     start = target.threat.random_start(target.x, target.draws.at("audit", "gradient"))
-    sums, zeros = [], []
+    sums, zeros, broken = [], [], np.zeros(len(target.y))
     for x in (target.x, start):
         each = []
         for loss in LOSSES.values():
@@ -52,8 +56,9 @@ def _largest(target: Target, forward: Forward) -> tuple[Tensor, float]:
             found, _, _ = view.gradient(x, partial(_of, loss, target.y))
             each.append(found.abs().flatten(1).sum(1))
             zeros.append(float((found == 0).float().mean()))
+            broken += view.broken()[0].numpy()
         sums.append(torch.stack(each).amax(0))
-    return torch.stack(sums).amin(0), min(zeros)
+    return torch.stack(sums).amin(0), min(zeros), broken > 0
 
 
 def _of(loss: Loss, y: Tensor, logits: Tensor) -> Tensor:
@@ -78,6 +83,7 @@ def _infidelity(target: Target) -> tuple[float | None, float]:
     leaf = x.clone().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
+    slope = slope.nan_to_num(0.0, 0.0, 0.0)  # told elsewhere; what is finite is compared
     found = [_error(target, loss, x, slope, step) for step in STEPS]
     # Where nothing moves there is nothing to compare: that says no more than any step that sees something.
     return min(found, key=lambda one: float("inf") if one[0] is None else one[0])

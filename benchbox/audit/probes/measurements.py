@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,9 @@ class Gradients:
     """What autograd makes of the defence; rows are samples.
 
     Attributes:
-        zero: By model, (N,) whether every gradient of both losses is exactly 0; all true if autograd refused.
+        zero: By model, (N,) whether every gradient of both losses is exactly 0; all true if autograd refused. NaN
+            and infinity count as 0, for they lead nowhere either.
+        broken: By model, (N,) whether a gradient had a NaN or an infinity.
         refused: By model, what autograd said.
         zero_pixels: Share of pixels without gradient, through the deployed defence.
         unstable: (N,) mean relative change of the margin under noise, clipped at 1.
@@ -102,6 +104,7 @@ class Gradients:
     unstable: NDArray[np.float64]
     infidelity: float | None
     difference: float
+    broken: Mapping[str, Flags] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
