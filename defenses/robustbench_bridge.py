@@ -3,7 +3,7 @@
 F. Croce et al. RobustBench: a standardized adversarial robustness benchmark. NeurIPS 2021 (datasets and
 benchmarks track); arXiv 2010.09670. Each model's own paper stands on its leaderboard.
 
-The library builds the network and reads the checkpoint; robustbench 1.1.1 does so once `_library` has supplied
+The library builds the network and reads the checkpoint; robustbench 1.1.1 does so once `supplied` has given it
 two modules that it imports and nobody installs.
 """
 
@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import io
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ from benchbox import (
     unknown,
     weights_file,
 )
+from benchbox.contract.absent import supplied
 
 #: Folder below the data folder; below it the library's own order, DATASET/THREAT/MODEL.pt.
 FOLDER = "robustbench"
@@ -218,35 +218,9 @@ def _library(module: str) -> ModuleType:
     """
     if importlib.util.find_spec("robustbench") is None:
         raise RequestError("robustbench:NAME needs the library; pip install 'benchbox[robustbench]'")
-    with _supplied(), warnings.catch_warnings():
+    with supplied(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and timm, about the library
         return importlib.import_module(f"robustbench.{module}")
-
-
-@contextlib.contextmanager
-def _supplied() -> Iterator[None]:
-    """What robustbench 1.1.1 imports and does not depend on, for the time of the import.
-
-    `autoattack` is on PyPI as `pyautoattack` only; `pkg_resources` left setuptools with version 81. Neither is
-    needed to build a model.
-    """
-    resources = ModuleType("pkg_resources")
-    attacks = importlib.import_module("pyautoattack")
-    stand_ins = {"autoattack": attacks, "autoattack.state": attacks.state, "pkg_resources": resources}
-    absent = {name: module for name, module in stand_ins.items() if not _importable(name)}
-    sys.modules.update(absent)
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-def _importable(name: str) -> bool:
-    try:
-        return name in sys.modules or importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,6 +172,40 @@ def test_images_in_eight_bits_and_another_order(said: Said, workspace: Path) -> 
     np.testing.assert_array_equal(found.outcome.adversarial, found.outcome.clean)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "whole levels as floats", "float64"])
+def test_what_rounding_costs_is_said(said: Said, workspace: Path, kind: str) -> None:
+    found = arrays(workspace)
+    levels = (found["x_adv"] * 255).round()
+    made = {
+        "uint8": levels.astype(np.uint8),
+        "whole levels as floats": (levels / 255).astype(np.float32),
+        "float64": found["x_adv"].astype(np.float64),
+    }
+    np.savez(workspace / "rounded.npz", x_adv=made[kind], indices=found["indices"])
+    status, _, err = said("import-adversarials", "rounded.npz", *DEFENSE, *STORE, "--origin", kind)
+    assert status == 0, err
+    how = "to the bit" if kind == "float64" else "rounded to 8 bits"
+    assert re.search(
+        rf"the images of cell [0-9a-f]{{12}} \(.*\), {how}: [\d.]+ % robust there, [\d.]+ % here", err
+    )
+    (cell,) = [e for e in stored(workspace, Access.IMPORTED) if e.cell.attack.name == f"imported:{kind}"]
+    assert cell.outcome.linf.max() <= cell.cell.threat.epsilon + 1e-6
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_half_a_grey_level_beyond_the_ball_is_rounding_and_more_is_not(norm: str) -> None:
+    threat = ThreatModel(norm, 0.1)  # type: ignore[arg-type]
+    x = np.full((1, 1, 8, 8), 100 / 255, np.float32)
+    step = 0.1 if norm == "linf" else 0.1 / 8
+    away = ((x + step) * 255).round().astype(np.float32) / np.float32(255)
+    assert exchange.is_rounded(away)
+    assert not exchange.is_rounded(x + np.float32(0.1))
+    exchange.check(away, x, np.array([0]), threat, exchange.slack(away, threat))
+    further = away + np.float32(1 / 255)
+    with pytest.raises(DataError, match="outside the ball"):
+        exchange.check(further, x, np.array([0]), threat, exchange.slack(further, threat))
+
+
 def digits(n: int) -> np.ndarray:
     from benchbox.data.dataset import load
 
@@ -312,7 +347,7 @@ def test_what_is_no_pixel(value: float, message: str) -> None:
     ("content", "message"),
     [
         ({"x": np.zeros((2, 1, 8, 8), np.float32)}, "has no x_adv"),
-        ({"x_adv": np.zeros((2, 1, 8, 8))}, "x_adv is float64"),
+        ({"x_adv": np.zeros((2, 1, 8, 8), int)}, "x_adv is int64"),
         ({"x_adv": np.zeros((2, 64), np.float32)}, r"x_adv is float32 \(2, 64\)"),
         ({"x_adv": np.zeros((0, 1, 8, 8), np.float32)}, "x_adv is float32"),
         ({"x_adv": np.zeros((2, 1, 8, 8), np.float32), "indices": np.array([0.0, 1.0])}, "give 2 integers"),

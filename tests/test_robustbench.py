@@ -156,3 +156,24 @@ def test_the_prefix_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert registry.defenses().get("robustbench:Any").preset == {"model": "Any"}
     assert main(["list", "defenses"]) == 0
     assert "robustbench:NAME" in " ".join(capsys.readouterr().out.split())
+
+
+ARCHITECTURE = """
+from robustbench.model_zoo.architectures.dm_wide_resnet import DMWideResNet, Swish
+
+def network():
+    return DMWideResNet(num_classes=10, depth=10, width=1, activation_fn=Swish)
+"""
+
+
+@needs_library
+def test_an_architecture_of_the_library_is_a_factory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(ARCHITECTURE)
+    made = registry.defenses(tmp_path).get("model.py:network").cls
+    torch.manual_seed(0)
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in made._network().state_dict().items()}}, tmp_path / "w.pt"
+    )
+    defense = made(made.recipe_type(weights="w.pt"), ImageSpec(3, 32, 10))
+    defense.adopt(tmp_path / "w.pt")
+    assert tuple(defense(torch.zeros(2, 3, 32, 32)).shape) == (2, 10)

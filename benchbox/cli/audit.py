@@ -49,6 +49,7 @@ def audit(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
+    no_workspace: options.NoWorkspace = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -69,7 +70,9 @@ def audit(
         "weights": weights,
     }
     asked = options.request(None, given).only()
-    session = options.session(store, data_dir, device, download=not no_download, asked=asked)
+    session = options.session(
+        store, data_dir, device, download=not no_download, asked=asked, workspace=not no_workspace
+    )
     from benchbox.audit.conduct import conduct, cost, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher

@@ -66,7 +66,7 @@ def import_adversarials(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .safetensors or .npz file: x_adv (N, C, H, W) or (N, H, W, C), float32 in [0, 1] or uint8; "
+            help="A .safetensors or .npz file: x_adv (N, C, H, W) or (N, H, W, C), floats in [0, 1] or uint8; "
             "indices in the test split (default: the first N).",
         ),
     ],
@@ -81,9 +81,11 @@ def import_adversarials(
         typer.Option(metavar="TEXT", help="Where the images come from, for the tables.  (default: FILE's name)"),
     ] = None,
     set_: options.Settings = None,
+    weights: options.Weights = None,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     device: options.Device = None,
+    no_workspace: options.NoWorkspace = False,
 ) -> None:
     """Score adversarial images that were made elsewhere, and let them count in the worst case.
 
@@ -101,6 +103,7 @@ def import_adversarials(
         "epsilon": epsilon,
         "norm": norm,
         "overrides": set_,
+        "weights": weights,
     }
     asked = options.request(None, given).only()
     found = exchange.read(file)
@@ -109,7 +112,7 @@ def import_adversarials(
     from benchbox.engine.imported import score_file
     from benchbox.store import Store
 
-    session = options.session(store, data_dir, device)
+    session = options.session(store, data_dir, device, workspace=not no_workspace)
     with Store.open(store) as opened:
         cells = score_file(session, opened, found, asked, origin or file.name)
         evidence = opened.evidence(keys=[cell.key for cell in cells])

@@ -39,9 +39,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="list", help="List defences, attacks, data sets, runs or cells.", epilog=EXAMPLES)
 
 
-def defenses() -> None:
+def defenses(no_workspace: options.NoWorkspace = False) -> None:
     """List the defences: built-in, installed, and in ./defenses."""
-    registry, _ = options.plugins()
+    registry, _ = options.plugins(workspace=not no_workspace)
     _print(
         ("name", "what it is", "paper", "year", "kind", "randomised", "stand-ins", "origin"),
         (
@@ -61,9 +61,9 @@ def defenses() -> None:
     )
 
 
-def attacks() -> None:
+def attacks(no_workspace: options.NoWorkspace = False) -> None:
     """List the attacks: built-in, installed, and in ./attacks."""
-    _, registry = options.plugins()
+    _, registry = options.plugins(workspace=not no_workspace)
     _print(
         ("name", "what it is", "paper", "year", "needs", "run by --attacks all under", "origin"),
         (

@@ -43,6 +43,7 @@ def reproduce(
     ] = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
+    no_workspace: options.NoWorkspace = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -57,7 +58,7 @@ def reproduce(
     from benchbox.store import Store, open_records
 
     with open_records(file) as records:
-        session = options.session(store, data_dir, device, download=not no_download)
+        session = options.session(store, data_dir, device, download=not no_download, workspace=not no_workspace)
         chosen = part(session, records, row, samples)
     for line in _needs(session, chosen):
         output().print(line, soft_wrap=True)

@@ -48,6 +48,7 @@ def run(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
+    no_workspace: options.NoWorkspace = False,
     device: options.Device = None,
     batch_size: Annotated[
         int | None,
@@ -64,7 +65,9 @@ def run(
     command continues a run that was stopped, and prints the table of one that is complete.
     """
     fetch = not (no_download or dry_run)
-    session = options.session(store, data_dir, device, batch_size, precision, download=fetch, asked=asked)
+    session = options.session(
+        store, data_dir, device, batch_size, precision, download=fetch, asked=asked, workspace=not no_workspace
+    )
     plans = api.plans(session, asked)
     if dry_run:
         _preview(session, plans)

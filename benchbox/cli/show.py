@@ -45,6 +45,7 @@ def show(
         ),
     ],
     store: options.Store = options.DEFAULT_STORE,
+    no_workspace: options.NoWorkspace = False,
 ) -> None:
     """Show a defence with its recipe, an attack with its settings, or a stored cell.
 
@@ -53,7 +54,7 @@ def show(
     if listing.is_path(name):
         _show_cell(name, store)
         return
-    defenses, attacks = options.plugins()
+    defenses, attacks = options.plugins(workspace=not no_workspace)
     known = [*defenses.names(), *attacks.names()]
     if listing.CELL_KEY.fullmatch(name) and name not in known:
         _show_cell(name, store)

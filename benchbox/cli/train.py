@@ -26,6 +26,7 @@ def train(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
+    no_workspace: options.NoWorkspace = False,
     device: options.Device = None,
     precision: options.Precision = None,
     quiet: options.Quiet = False,
@@ -35,7 +36,15 @@ def train(
     A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
     is for training on another machine or at another time.
     """
-    session = options.session(store, data_dir, device, precision=precision, download=not no_download, asked=asked)
+    session = options.session(
+        store,
+        data_dir,
+        device,
+        precision=precision,
+        download=not no_download,
+        asked=asked,
+        workspace=not no_workspace,
+    )
     from benchbox.progress import describe_training, watcher
     from benchbox.training.artifacts import Artifacts
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from benchbox import text
 from benchbox.domain import Card
 from benchbox.errors import RequestError
-
-#: Names are printed, exported to spreadsheets and typed by people.
-NAME = re.compile(r"\w[\w.:+-]{0,99}")
 
 
 def check(cls: type[Any], kind: str, where: str) -> None:
@@ -32,27 +29,29 @@ def check(cls: type[Any], kind: str, where: str) -> None:
     if not isinstance(card, Card):
         found = "has no card" if card is None else f"has a {type(card).__name__} as its card"
         raise RequestError(f"{where} {found}; write card = Card('a-name', 'one line of what it is')")
-    check_name(card.name, where)
-    texts = {"summary": card.summary, "paper": card.paper, "kind": card.kind}
-    wrong = next((field for field, text in texts.items() if not isinstance(text, str) or not _is_line(text)), None)
+    check_name(card.name, kind, where)
+    words = {"summary": card.summary, "paper": card.paper, "kind": card.kind}
+    wrong = next(
+        (field for field, said in words.items() if not (isinstance(said, str) and said.isprintable())), None
+    )
     if wrong:
-        raise RequestError(f"{where}: card.{wrong} is {texts[wrong]!r}; give one line of text")
+        raise RequestError(f"{where}: card.{wrong} is {words[wrong]!r}; give one line of text")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise RequestError(f"{where} lacks {', '.join(missing)}; write the method that the {kind} base asks for")
     _check_defaults(cls, kind, where)
 
 
-def check_name(name: object, where: str) -> None:
-    """Refuse what is no name: letters, digits, `-`, `_`, `.`, `:` and `+`, the first a letter or a digit.
+def check_name(name: object, kind: str, where: str) -> None:
+    """Refuse what is no name, or no names with `:` between them as a family writes its members.
 
     Raises:
         RequestError: It is not.
     """
-    if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise RequestError(
-            f"{where} calls itself {name!r}; a name has letters, digits, - _ . : and +, begins with a letter or a "
-            "digit, and is not longer than 100"
-        )
+    try:
+        for part in str(name).split(":") if isinstance(name, str) else [repr(name) + "()"]:
+            text.check_name(kind, part)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
 
 
 def check_path(name: str) -> None:
@@ -61,12 +60,8 @@ def check_path(name: str) -> None:
     Raises:
         RequestError: It holds control characters.
     """
-    if not _is_line(name):
+    if not name.isprintable():
         raise RequestError(f"the name {name!r} has control characters; rename the file")
-
-
-def _is_line(text: str) -> bool:
-    return text.isprintable()
 
 
 def _check_defaults(cls: type[Any], kind: str, where: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchbox.contract import border
+from benchbox.contract import absent, border
 from benchbox.errors import RequestError
 
 #: How the names of executed files begin.
@@ -63,7 +63,8 @@ class Home:
         sys.modules.update(self._modules)
         sys.path[:0] = self._paths
         try:
-            yield
+            with absent.supplied():
+                yield
         finally:
             added = [entry for entry in sys.path if entry not in before and entry not in self._paths]
             self._paths += [entry for entry in added if os.path.isdir(entry) and not border.is_library(entry)]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Of the metadata; raised when its meaning changes.
 VERSION = 1
+#: Share of a grey level that float32 may take from a whole one.
+GREY = 1e-3
 #: Formats that run code when they are read.
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 
@@ -33,7 +35,7 @@ class AdversarialFile:
 
     Attributes:
         sha256: Of the file.
-        x: float32 or uint8, (N, C, H, W) or (N, H, W, C), as found.
+        x: floats or uint8, (N, C, H, W) or (N, H, W, C), as found.
         indices: (N,) int64, places in the test split.
         labels: (N,) int64 true classes, if the file has them.
     """
@@ -108,7 +110,7 @@ def read(path: Path) -> AdversarialFile:
     if "x_adv" not in arrays:
         raise DataError(f"{path} has no x_adv (it has {', '.join(arrays) or 'nothing'}); name the images x_adv")
     x = arrays["x_adv"]
-    if x.ndim != 4 or x.dtype not in (np.float32, np.uint8) or len(x) == 0:
+    if x.ndim != 4 or (x.dtype.kind != "f" and x.dtype != np.uint8) or len(x) == 0:
         raise DataError(
             f"{path}: x_adv is {x.dtype} {x.shape}; give float32 in [0, 1] or uint8, (N, C, H, W) or (N, H, W, C)"
         )
@@ -155,7 +157,7 @@ def rows_of(file: AdversarialFile, samples: SampleList, available: int) -> NDArr
 
 
 def images(file: AdversarialFile, rows: NDArray[np.int64], spec: ImageSpec) -> NDArray[np.float32]:
-    """(n, C, H, W) float32 images of some rows; uint8 becomes k / 255 and float32 stays as it is.
+    """(n, C, H, W) float32 images of some rows; uint8 becomes k / 255 and floats stay what they are.
 
     Raises:
         DataError: They are not the shape of the data set's images.
@@ -171,8 +173,24 @@ def images(file: AdversarialFile, rows: NDArray[np.int64], spec: ImageSpec) -> N
     return np.ascontiguousarray(x / np.float32(255) if x.dtype == np.uint8 else x, np.float32)
 
 
+def is_rounded(x_adv: NDArray[np.float32]) -> bool:
+    """Whether images went through 8 bits, as every PNG does: all pixels are whole grey levels."""
+    levels = x_adv.astype(np.float64) * 255
+    return bool(np.isfinite(levels).all() and np.abs(levels - np.rint(levels)).max(initial=0) < GREY)
+
+
+def slack(x_adv: NDArray[np.float32], threat: ThreatModel) -> float:
+    """How far rounding to 8 bits may have taken an image of (C, H, W) out of the ball: half a level a pixel."""
+    pixels = float(np.prod(x_adv.shape[1:]))
+    return 0.5 / 255 * (1.0 if threat.norm == "linf" else pixels**0.5)
+
+
 def check(
-    x_adv: NDArray[np.float32], x: NDArray[np.float32], indices: NDArray[np.int64], threat: ThreatModel
+    x_adv: NDArray[np.float32],
+    x: NDArray[np.float32],
+    indices: NDArray[np.int64],
+    threat: ThreatModel,
+    beyond_by: float = 0.0,
 ) -> None:
     """Refuse images an attacker may not use.
 
@@ -181,6 +199,7 @@ def check(
         x: Likewise, the clean images.
         indices: (N,) their places in the split, for the message.
         threat: The ball.
+        beyond_by: How far they may lie outside of it, for who projects them afterwards.
 
     Raises:
         DataError: A pixel is not finite or outside [0, 1], or an image outside the ball, each by more than
@@ -201,13 +220,13 @@ def check(
         )
     delta = (exact - x).reshape(len(x), -1)
     distance = np.abs(delta).max(axis=1) if threat.norm == "linf" else np.linalg.norm(delta, axis=1)
-    excess = distance - threat.epsilon
+    excess = distance - threat.epsilon - beyond_by
     if excess.max() > TOLERANCE:
         worst = int(excess.argmax())
         raise DataError(
             f"image {indices[worst]} is {distance[worst]:.7g} from the clean one, outside the ball {threat} by "
-            f"{excess[worst]:.2g}, the worst; {_count(excess > TOLERANCE)}; project them, or name their --epsilon "
-            "and --norm"
+            f"{excess[worst] + beyond_by:.2g}, the worst; {_count(excess > TOLERANCE)}; project them, or name "
+            "their --epsilon and --norm"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchbox import provenance
 from benchbox.contract.attack import Crafted
-from benchbox.domain import Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.domain import TOLERANCE, Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine import device, exchange
 from benchbox.engine.judge import Streams
 from benchbox.engine.plan import Request, ball
@@ -78,6 +78,8 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
         store.finish_run(run, "failed")
         raise
     store.finish_run(run, "done")
+    for cell in cells:
+        _tell_strength(cell, session, store, x_adv)
     return cells
 
 
@@ -88,8 +90,29 @@ def _checked(
     x, y = dataset.test.batch(samples.indices)
     exchange.check_labels(file, rows, y.numpy())
     x_adv = exchange.images(file, rows, dataset.spec)
-    exchange.check(x_adv, x.numpy(), np.array(samples.indices), threat)
-    return x_adv
+    rounded = exchange.is_rounded(x_adv)
+    slack = exchange.slack(x_adv, threat) if rounded else 0.0
+    exchange.check(x_adv, x.numpy(), np.array(samples.indices), threat, slack)
+    return threat.project(torch.from_numpy(x_adv), x).numpy() if rounded else x_adv
+
+
+def _tell_strength(cell: Cell, session: Session, store: Store, x_adv: NDArray[np.float32]) -> None:
+    """Say what rounding to 8 bits has cost images that came out of this store."""
+    after = 100 * float(store.evidence(keys=[cell.key])[0].outcome.robust.mean())
+    for other in store.evidence(dataset=cell.samples.dataset):
+        its = other.cell
+        alike = (its.artifact, its.samples, its.threat) == (cell.artifact, cell.samples, cell.threat)
+        if not alike or its.access is Access.IMPORTED or other.status != "done":
+            continue
+        crafted = store.crafted(its.craft_key, np.arange(len(its.samples)))
+        if crafted is None or np.abs(crafted.x - x_adv).max() > 0.5 / 255 + TOLERANCE:
+            continue
+        before = 100 * float(other.outcome.robust.mean())
+        kept = "to the bit" if np.array_equal(crafted.x, x_adv) else "rounded to 8 bits"
+        session.announce(
+            f"these are the images of cell {its.key[:12]} ({its.attack.name}, {its.access}), {kept}: "
+            f"{before:.1f} % robust there, {after:.1f} % here"
+        )
 
 
 def _check_trained(session: Session, training: Training | None) -> None:
