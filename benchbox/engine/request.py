@@ -345,6 +345,7 @@ def validated(record: Mapping[str, Any], where: str = "") -> Grid:
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise RequestError(f"{where}{unknown('key', key, map(_key, Grid.model_fields))}") from None
-        raise RequestError(f"{where}{key} = {first['input']!r} does not fit: {first['msg']}") from None
+        value = record.get(key, first["input"])  # as it was given: pydantic's versions differ in what they show
+        raise RequestError(f"{where}{key} = {value!r} does not fit: {first['msg']}") from None
     except RequestError as error:
         raise RequestError(f"{where}{error}") from None

@@ -54,7 +54,8 @@ class Pages:
 
 def render(document: Document, *, width: int = FILE_WIDTH) -> str:
     """The document as it stands in a terminal of so many columns, without colours."""
-    console = Console(width=width, file=io.StringIO(), highlight=False, color_system=None)
+    # In a notebook rich would show it there, and the text would be empty.
+    console = Console(width=width, file=io.StringIO(), highlight=False, color_system=None, force_jupyter=False)
     console.print(Pages(document))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
