@@ -4,8 +4,8 @@
     python benchmarks/held_out.py pcl optimizer=adam near_rate=0.1 --precision bfloat16
     python benchmarks/held_out.py grad-reg --dataset mnist --images 20000
 
-A purifier's classifier is trained on the same images first. 287 of the 1,437 training images of digits are held out, 1,000 of other data sets;
-the test images are not read.
+A purifier's classifier is trained on the same images first. 287 of the 1,437 training images of digits are held
+out, 1,000 of other data sets; the test images are not read.
 """
 
 from __future__ import annotations

@@ -115,9 +115,8 @@ def main() -> None:
         if not path.exists():
             fill(path, asked.cells, asked.images)
         print(f"{asked.cells:,} cells of {asked.images:,} images: {path.stat().st_size / 2**20:.0f} MB, ", end="")
-        print(
-            f"made in {time.perf_counter() - begun:.0f} s by {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
-        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        print(f"made in {time.perf_counter() - begun:.0f} s by {peak} MB")
         key = next(cells(1, asked.images)).key[:12]
         commands = (
             ["list", "runs"],
