@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchbox.api import compare as compare
     from benchbox.api import evaluate as evaluate
     from benchbox.api import load as load
+    from benchbox.contract.absent import supplied as supplied
     from benchbox.contract.ascent import Loss as Loss
     from benchbox.contract.ascent import ascend as ascend
     from benchbox.contract.ascent import cross_entropy as cross_entropy
@@ -69,6 +70,7 @@ _HOME = {
     "compare": "api",
     "evaluate": "api",
     "load": "api",
+    "supplied": "contract.absent",
     "ascend": "contract.ascent",
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",

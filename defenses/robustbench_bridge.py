@@ -33,10 +33,10 @@ from benchbox import (
     RequestError,
     Shelf,
     read_weights,
+    supplied,
     unknown,
     weights_file,
 )
-from benchbox.contract.absent import supplied
 
 #: Folder below the data folder; below it the library's own order, DATASET/THREAT/MODEL.pt.
 FOLDER = "robustbench"
