@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,27 @@ def test_version(said: Said) -> None:
 
 def test_no_words_are_a_cry_for_help(said: Said) -> None:
     assert "Usage:" in said()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("benchbox run --defense psr", set()),
+        ("benchbox run --defense trad", {"trades"}),
+        ("benchbox run --defense none,trad", {"none,trades"}),
+        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd"}),
+        ("benchbox run --dataset cifar1", {"cifar10", "cifar100"}),
+        ("benchbox report --access gray", {"gray-box"}),
+    ],
+)
+def test_the_shell_completes_names_without_torch(workspace: Path, words: str, offered: set[str]) -> None:
+    code = "import sys; from benchbox.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    environment = {**os.environ, "_BENCHBOX_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Error" not in done.stderr
+    assert set(done.stdout.split()) == offered
 
 
 # ---- words ------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
@@ -15,6 +16,7 @@ import typer
 from benchbox import api
 from benchbox.cli.console import notice
 from benchbox.data.catalogue import KNOWN
+from benchbox.domain import Access
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
@@ -32,7 +34,38 @@ DEFAULT_STORE = api.STORE
 def of(field: str) -> Any:
     """The option that says a field of a request: its flags, its metavar and its help are the field's own."""
     found = Grid.model_fields[field]
-    return typer.Option(*says(found)["flags"], metavar=says(found)["metavar"], help=found.description)
+    return typer.Option(
+        *says(found)["flags"],
+        metavar=says(found)["metavar"],
+        help=found.description,
+        autocompletion=completing(field) if field in _known_names() else None,
+    )
+
+
+def _known_names() -> dict[str, Callable[[], Iterable[str]]]:
+    """Where the names of a field are known without executing anybody's file and without torch."""
+    return {
+        "defenses": lambda: _built_in("defenses"),
+        "attacks": lambda: ["all", *_built_in("attacks")],
+        "datasets": lambda: KNOWN,
+        "accesses": lambda: [str(access) for access in Access if access is not Access.IMPORTED],
+        "norm": lambda: ("linf", "l2"),
+    }
+
+
+def _built_in(folder: str) -> Iterable[str]:
+    declared: Mapping[str, str] = importlib.import_module(f"benchbox.plugins.{folder}").DECLARED
+    return declared
+
+
+def completing(field: str) -> Callable[[str], list[str]]:
+    """What the shell offers for a field; after a comma, for its last name."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in sorted(_known_names()[field]()) if name.startswith(last)]
+
+    return complete
 
 
 #: Every word is read by the request itself, so that a mistake is refused in the same words wherever it is made.
