@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -36,14 +37,18 @@ def unpack(packed: bytes) -> dict[str, NDArray[Any]]:
     """
     try:
         raw = zlib.decompress(packed)
-        end = raw.index(b"\n") + 1
+        start = raw.index(b"\n") + 1
         columns: dict[str, NDArray[Any]] = {}
-        for name, narrow, wide, shape in json.loads(raw[:end]):
-            kept = np.dtype(narrow)
-            size = int(np.prod(shape, dtype=np.int64)) * kept.itemsize
-            planes = np.frombuffer(raw, np.uint8, size, end).reshape(kept.itemsize, -1)
-            columns[name] = np.ascontiguousarray(planes.T).view(kept).reshape(shape).astype(wide)
-            end += size
+        for name, narrow, wide, shape in json.loads(raw[: start - 1]):
+            size = np.dtype(narrow).itemsize
+            end = start + math.prod(shape) * size
+            if size == 1:
+                kept = np.frombuffer(raw, narrow, end - start, start)
+            else:
+                planes = np.frombuffer(raw, np.uint8, end - start, start).reshape(size, -1)
+                kept = planes.T.copy().view(narrow)
+            columns[name] = kept.reshape(shape).astype(wide)
+            start = end
     except (zlib.error, TypeError, ValueError, KeyError) as error:
         raise ValueError(f"not packed arrays ({error})") from error
     return columns
