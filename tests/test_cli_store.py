@@ -54,7 +54,7 @@ def test_list_prints_one_line_a_row_at_80_columns(said):
         lines = [line for line in out.splitlines() if line.strip()]
         assert status == 0
         assert max(map(len, lines)) <= 80
-        assert all(line[1] != " " for line in lines[2:])  # nothing is folded into a second line
+        assert all(line[0] != " " for line in lines)  # nothing is folded into a second line
         if rows:
             assert len(lines) == rows + 2
 

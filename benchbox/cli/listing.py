@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import complain, notice, output
+from benchbox.cli.console import complain, notice, one_line, output
 from benchbox.domain import Access, format_epsilon
 from benchbox.errors import BenchboxError, RequestError, unknown
 
@@ -27,6 +27,8 @@ CELL_KEY = re.compile(r"[0-9a-f]{4,64}")
 STATUSES = ("done", "partial", "failed")
 #: Columns of the terminal from which on everything is listed.
 WIDE = 120
+#: Spaces between two columns.
+GAP = 2
 #: Characters of a key that are listed: enough to name a cell among millions.
 KEY = 10
 
@@ -223,14 +225,15 @@ def _print(titles: Sequence[str], rows: Iterable[Sequence[str]], *, wide: Collec
         rows: A text a column.
         wide: Columns that are left out where there is no room for them.
     """
-    from rich import box
-    from rich.table import Table
-
+    # Not a table of rich, which takes a second for a thousand rows.
     console = output()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     chosen = [i for i, title in enumerate(titles) if title not in wide or console.width >= WIDE]
-    for i in chosen:
-        table.add_column(titles[i], no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(" ".join(row[i].split()) for i in chosen))
-    console.print(table)
+    texts = [[one_line(row[i]) for i in chosen] for row in rows]
+    head = [titles[i] for i in chosen]
+    widths = [max(len(row[i]) for row in (head, *texts)) for i in range(len(head))]
+    while sum(widths) + GAP * (len(widths) - 1) > console.width:
+        widths[widths.index(max(widths))] -= 1
+    for row in (head, ["─" * width for width in widths], *texts):
+        cut = (t if len(t) <= w else f"{t[: w - 1]}…" for t, w in zip(row, widths, strict=True))
+        cells = (f"{t:<{w}}" for t, w in zip(cut, widths, strict=True))
+        typer.echo((" " * GAP).join(cells).rstrip())

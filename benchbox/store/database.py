@@ -160,11 +160,14 @@ def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
 
 
 def insert_missing(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that leaves a row whose key is there as it is: of two writers, the second takes what is there."""
+    """An INSERT that leaves a row whose key is there as it is: of two writers, the second takes what is there.
+
+    Its `rowcount` says whether the row is new.
+    """
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        return postgresql.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table).on_conflict_do_nothing()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,11 @@ class Packed(Outcome):
             raise AttributeError(name)
         return _unpack(self._batches, self._draws)[name]
 
+    @cached_property
+    def passes(self) -> float:
+        """As of any outcome; a table asks for it again and again, and it is one number."""
+        return super().passes
+
     def __reduce__(self) -> tuple[type[Outcome], tuple[Any, ...]]:
         return Outcome, tuple(getattr(self, name) for name in _NAMES)
 
@@ -116,10 +121,14 @@ class Packed(Outcome):
 def _unpack(batches: tuple[bytes, ...], draws: int) -> dict[str, NDArray[Any]]:
     """The arrays of all batches, sorted by position."""
     found = [arrays.unpack(batch) for batch in batches]
-    none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in _NAMES}
-    joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in _NAMES}
-    order = np.argsort(joined["position"])
-    joined = {name: array[order] for name, array in joined.items()}
+    if len(found) == 1:
+        joined = found[0]
+    else:
+        none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in _NAMES}
+        joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in _NAMES}
+    if (np.diff(joined["position"]) < 0).any():
+        order = np.argsort(joined["position"])
+        joined = {name: array[order] for name, array in joined.items()}
     for array in joined.values():
         array.flags.writeable = False  # whoever asks next gets the same one
     return joined
