@@ -14,6 +14,7 @@ from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first, unfinished
 
 from benchbox.analysis import curves, leaderboard
 from benchbox.analysis.survival import Survival, claim, survivals
+from benchbox.cli.figures import STORED, TRAINED
 from benchbox.domain import Evidence, ThreatModel, ViewSpec
 from benchbox.engine.publish import publish
 from benchbox.errors import RequestError
@@ -203,3 +204,9 @@ def test_the_command_draws_from_a_file_and_loads_no_torch(workspace: Path, said:
     assert "did you mean epsilon" in refusal(said("figures", "epsilom", "--store", "mine.json"))
     assert "holds nothing of jpeg" in refusal(said("figures", "--store", "mine.json", "--defense", "jpeg"))
     assert "unknown format 'gif'" in refusal(said("figures", "--store", "mine.json", "--formats", "gif"))
+
+
+def test_every_figure_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "figures.md").read_text("utf-8")
+    for name in [*STORED, *TRAINED]:
+        assert f"| `{name}` |" in page
