@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,12 @@ def test_accesses_stand_in_the_order_of_what_is_known() -> None:
     assert any("0.0 [0.0, 3.6]" in text.get_text() for text in axes.texts)
 
 
-def test_nothing_is_cut_off_and_no_two_words_lie_on_each_other() -> None:
+@pytest.mark.parametrize(
+    "label", ["pssr", "pssr (alpha=0.9, attack_steps=10, epochs=5, threshold=sample, seed 2)"]
+)
+def test_nothing_is_cut_off_and_no_two_words_lie_on_each_other(label: str) -> None:
     with style.style():
-        drawing = survival.draw(only(claimed()))
+        drawing = survival.draw(replace(only(claimed()), label=label))
         drawing.figure.draw_without_rendering()
         boxes = [(t.get_text(), t.get_window_extent()) for t in texts(drawing) if t.get_text()]
         whole = drawing.figure.bbox
