@@ -317,8 +317,8 @@ class Cell:
         return {**record, "access": str(self.access), "samples": self.samples.as_dict()}
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Cell:
-        """Inverse of `as_dict`."""
+    def from_dict(cls, record: Mapping[str, Any], samples: SampleList | None = None) -> Cell:
+        """Inverse of `as_dict`; a sample list that is at hand is shared instead of built again."""
         return cls(
             **{
                 **record,
@@ -327,7 +327,7 @@ class Cell:
                 "access": Access(record["access"]),
                 "view": ViewSpec(**record["view"]),
                 "threat": ThreatModel(**record["threat"]),
-                "samples": SampleList.from_dict(record["samples"]),
+                "samples": samples or SampleList.from_dict(record["samples"]),
                 "nature": Nature.from_dict(record["nature"]) if record.get("nature") else None,
             }
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first, unfinished
 
 from benchbox.analysis import curves, leaderboard
 from benchbox.analysis.survival import Survival, claim, survivals
+from benchbox.cli.figures import STORED, TRAINED
 from benchbox.domain import Evidence, ThreatModel, ViewSpec
 from benchbox.engine.publish import publish
 from benchbox.errors import RequestError
@@ -91,9 +93,12 @@ def test_accesses_stand_in_the_order_of_what_is_known() -> None:
     assert any("0.0 [0.0, 3.6]" in text.get_text() for text in axes.texts)
 
 
-def test_nothing_is_cut_off_and_no_two_words_lie_on_each_other() -> None:
+@pytest.mark.parametrize(
+    "label", ["pssr", "pssr (alpha=0.9, attack_steps=10, epochs=5, threshold=sample, seed 2)"]
+)
+def test_nothing_is_cut_off_and_no_two_words_lie_on_each_other(label: str) -> None:
     with style.style():
-        drawing = survival.draw(only(claimed()))
+        drawing = survival.draw(replace(only(claimed()), label=label))
         drawing.figure.draw_without_rendering()
         boxes = [(t.get_text(), t.get_window_extent()) for t in texts(drawing) if t.get_text()]
         whole = drawing.figure.bbox
@@ -203,3 +208,9 @@ def test_the_command_draws_from_a_file_and_loads_no_torch(workspace: Path, said:
     assert "did you mean epsilon" in refusal(said("figures", "epsilom", "--store", "mine.json"))
     assert "holds nothing of jpeg" in refusal(said("figures", "--store", "mine.json", "--defense", "jpeg"))
     assert "unknown format 'gif'" in refusal(said("figures", "--store", "mine.json", "--formats", "gif"))
+
+
+def test_every_figure_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "figures.md").read_text("utf-8")
+    for name in [*STORED, *TRAINED]:
+        assert f"| `{name}` |" in page

@@ -27,6 +27,7 @@ from benchbox.cli import (
     reproduce,
     run,
     show,
+    track,
     train,
 )
 from benchbox.cli.console import complain, hear, notice
@@ -74,6 +75,7 @@ def build() -> typer.Typer:
         compare,
         publish,
         reproduce,
+        track,
         figures,
         diff,
         exchange,

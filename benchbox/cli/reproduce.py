@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,8 +64,10 @@ def reproduce(
         chosen = part(session, records, row, samples)
     for line in _needs(session, chosen):
         output().print(line, soft_wrap=True)
+    # A file, not memory: whoever keeps a lease alive does so from a thread of its own.
     with (
-        Store.open(":memory:") as fresh,
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(Path(folder) / "again.sqlite") as fresh,
         watcher(None if quiet else errors(), sum(len(plan.cells) for plan in chosen.plans)) as eye,
     ):
         for plan in chosen.plans:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchbox.analysis.weights import behind
-from benchbox.domain import Cell, Evidence, canonical
+from benchbox.domain import Cell, Evidence, SampleList, canonical
 from benchbox.errors import StoreError
 from benchbox.store.packing import pack, pack_predictions, width_of
 from benchbox.store.published import FORMAT, Publication
@@ -131,7 +132,12 @@ def _pooled(evidence: Iterable[Evidence]) -> list[str]:
 
 
 def _list(cell: Cell) -> str:
-    return canonical(cell.samples.as_dict())
+    return _said(cell.samples)
+
+
+@lru_cache(maxsize=64)
+def _said(samples: SampleList) -> str:
+    return canonical(samples.as_dict())
 
 
 def _widths(evidence: Iterable[Evidence]) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from benchbox.analysis.curves import balls_said
-from benchbox.figures.style import LINES, Drawing, canvas, file_name, percent_axis
+from benchbox.figures.style import LINES, Drawing, canvas, file_name, percent_axis, wrapped
 
 if TYPE_CHECKING:
     from benchbox.analysis.curves import Curves
@@ -21,7 +21,7 @@ def draw(found: Curves, name: str) -> Drawing:
     """
     figure = canvas(4.8, 3.2)
     axes = figure.add_subplot()
-    axes.set_title(f"{found.samples.dataset}: {found.title}")
+    axes.set_title(wrapped(f"{found.samples.dataset}: {found.title}", 46))
     axes.set_xlabel(found.axis)
     axes.set_ylabel("% classified correctly")
     axes.set_ylim(-2, 102)
@@ -38,7 +38,9 @@ def draw(found: Curves, name: str) -> Drawing:
             lw=0,
         )
         y = [point.score.percent for point in line.points]
-        axes.plot(x, y, color=colour, marker=marker, ls=dashes, label=line.label, clip_on=False, zorder=3)
+        axes.plot(
+            x, y, color=colour, marker=marker, ls=dashes, label=wrapped(line.label, 26), clip_on=False, zorder=3
+        )
     places = sorted({point.x for line in found.lines for point in line.points})
     axes.set_xticks(places, [f"{x:.3g}" for x in places])
     axes.tick_params(axis="x", rotation=45 if len(places) > 6 else 0)

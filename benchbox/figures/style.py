@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,6 +120,11 @@ def canvas(width: float, height: float) -> Figure:
 def percent_axis(axis: Any) -> None:
     """An axis of accuracies."""
     axis.set_ticks([0, 20, 40, 60, 80, 100])
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of some letters: names with many settings are longer than a figure is wide."""
+    return textwrap.fill(text, width, break_on_hyphens=False)
 
 
 def bare(axes: Axes) -> None:

@@ -21,6 +21,7 @@ from benchbox.figures.style import (
     canvas,
     file_name,
     percent_axis,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw(found: Survival) -> Drawing:
     figure = canvas(WIDTH, LINE * (len(lines) + 2) + MARGINS)
     axes = figure.add_subplot()
     of = f"the claim of {found.label}" if found.claim is not None else found.label
-    axes.set_title(f"What {of} survives")
+    axes.set_title(wrapped(f"What {of} survives", 52))
     axes.set_xlim(-2, 102)
     axes.set_ylim(len(lines) - 0.4, -3.2)
     percent_axis(axes.xaxis)

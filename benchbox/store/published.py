@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchbox.domain import Cell, Evidence, Outcome
+from benchbox.domain import DECLARED, Cell, Evidence, Outcome, SampleList, digest
 from benchbox.errors import StoreError, unknown
 from benchbox.store.packing import unpack, unpack_predictions
 
@@ -273,9 +273,10 @@ def _read(file: Traversable, name: str) -> Publication:
 
 
 def _cells(file: Publication, name: str) -> Iterator[Evidence]:
+    reader = _Reader(file)
     for row in file.cells:
         try:
-            yield _evidence(file, row)
+            yield reader.evidence(row)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise StoreError(f"{name}: cell {row.key[:12]} cannot be read ({reason}); publish it again") from None
@@ -283,49 +284,63 @@ def _cells(file: Publication, name: str) -> Iterator[Evidence]:
             raise StoreError(f"{name}: cell {row.key[:12]}: {error}") from None
 
 
-def _evidence(file: Publication, row: PublishedCell) -> Evidence:
-    fields = {name: file.pools[name][v] if name in file.pools else v for name, v in row.cell.items()}
-    cell = Cell.from_dict(fields)
-    if cell.key != row.key:
-        raise StoreError("its key is not that of what it says; take the file from where it was published")
-    labels = file.labels[row.cell["samples"]]
-    n = len(cell.samples)
-    label = unpack(labels.classes, labels.width, n)
-    position = np.arange(n) if row.scored is None else np.flatnonzero(unpack(row.scored, 1, n))
-    label = label[position]
-    clean, adversarial = (
-        unpack_predictions(kept.right, kept.wrong, label, kept.draws, labels.width)
-        for kept in (file.predictions[row.clean], file.predictions[row.adversarial])
-    )
-    k = len(position)
-    outcome = Outcome(
-        position=position,
-        label=label,
-        clean=clean,
-        adversarial=adversarial,
-        first_success=np.full(k, -1),
-        linf=np.full(k, row.linf),
-        l2=np.full(k, row.l2),
-        forwards=_spread(row.forwards, k),
-        backwards=_spread(row.backwards, k),
-    )
-    return Evidence(
-        cell,
-        outcome,
-        row.status,
-        row.error,
-        row.seconds,
-        row.provenance + 1,
-        row.created,
-        file.provenance[row.provenance],
-    )
+class _Reader:
+    """Unpacks the cells of a file. What cells share is unpacked once and shared: nobody writes to it."""
+
+    def __init__(self, file: Publication) -> None:
+        self._file = file
+        self._list = cache(lambda place: SampleList.from_dict(file.pools["samples"][place]))
+        self._images = cache(self._unpacked_images)
+        self._predicted = cache(self._unpacked_predictions)
+
+    def evidence(self, row: PublishedCell) -> Evidence:
+        """A cell and what came of it."""
+        pools = self._file.pools
+        record = {name: pools[name][v] if name in pools else v for name, v in row.cell.items()}
+        # A field that this benchbox gives another meaning has another key: then the number is about another thing.
+        if digest({name: value for name, value in record.items() if name not in DECLARED}) != row.key:
+            raise StoreError("its key is not that of what it says; take the file from where it was published")
+        cell = Cell.from_dict(record, self._list(row.cell["samples"]))
+        images = row.cell["samples"], len(cell.samples), row.scored
+        position, label = self._images(*images)
+        n = len(position)
+        outcome = Outcome(
+            position=position,
+            label=label,
+            clean=self._predicted(row.clean, *images),
+            adversarial=self._predicted(row.adversarial, *images),
+            first_success=np.broadcast_to(np.int64(-1), n),
+            linf=np.broadcast_to(np.float64(row.linf), n),
+            l2=np.broadcast_to(np.float64(row.l2), n),
+            forwards=_spread(row.forwards, n),
+            backwards=_spread(row.backwards, n),
+        )
+        known = self._file.provenance[row.provenance]
+        run = row.provenance + 1
+        return Evidence(cell, outcome, row.status, row.error, row.seconds, run, row.created, known)
+
+    def _unpacked_images(
+        self, samples: int, n: int, scored: str | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N,) positions that are scored, and their true classes."""
+        labels = self._file.labels[samples]
+        label = unpack(labels.classes, labels.width, n)
+        position = np.arange(n) if scored is None else np.flatnonzero(unpack(scored, 1, n))
+        return position, label[position]
+
+    def _unpacked_predictions(self, place: int, samples: int, n: int, scored: str | None) -> NDArray[np.int64]:
+        kept = self._file.predictions[place]
+        _, label = self._images(samples, n, scored)
+        return unpack_predictions(kept.right, kept.wrong, label, kept.draws, self._file.labels[samples].width)
 
 
 def _spread(total: float, n: int) -> NDArray[np.float64]:
     """(n,) that sum to a total: whole numbers where the total is one, so that the mean is exactly what it was."""
     if n == 0 or total != int(total):
-        return np.full(n, total / n if n else 0.0)
+        return np.broadcast_to(np.float64(total / n if n else 0.0), n)
     each, more = divmod(int(total), n)
+    if more == 0:
+        return np.broadcast_to(np.float64(each), n)
     return np.where(np.arange(n) < more, each + 1.0, float(each))
 
 
