@@ -176,6 +176,30 @@ def test_a_model_that_answers_in_bfloat16(attack: Attack, monkeypatch: pytest.Mo
     assert attack(view, x[:3], y[:3], BALLS["linf"], draws).x.dtype == torch.float32
 
 
+@pytest.mark.parametrize("attack", [*BUILT_IN, AA()], ids=lambda attack: attack.card.name)
+def test_a_defence_is_told_whose_images_it_sees(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the draws are those of the images, however many samples have left: an oracle depends on it."""
+    cut_short(monkeypatch)
+    net, x, y = problem(Conv, 10)
+    threat, indices = BALLS["linf"].scaled(1 / 2), torch.tensor([40, 7, 13, 2, 99, 5, 61, 30])
+
+    def forward(images: Tensor, draws: Draws) -> Tensor:
+        distance, nearest = torch.cdist(images.flatten(1), x.flatten(1), p=torch.inf).min(1)
+        near = distance < 0.1  # FAB looks for the boundary far outside the ball as well
+        assert torch.equal(indices[nearest[near]], draws.indices[near])
+        seen.append(int(near.sum()))
+        logits: Tensor = net(images)
+        return logits
+
+    seen: list[int] = []
+    draws = Draws(indices)
+    view = View(forward, y, draws, batch=3)
+    crafted = attack(view, x, y, threat, draws)
+    assert view.partial == [0, 0]
+    assert sum(seen) >= N or attack.card.name == "null"
+    assert (crafted.forwards == crafted.forwards.round()).all()
+
+
 def test_the_error_of_a_foreign_attack_is_one_line() -> None:
     torchattacks = pytest.importorskip("torchattacks")
     net, x, y = problem(Conv, 4)
