@@ -84,8 +84,8 @@ class Torchattacks(Attack):
         with fenced(draws.seed), contextlib.redirect_stdout(io.StringIO()):
             module = _Module(model, x.device)
             attack = construct(module, **arguments)
-            if self.attack == "JSMA":  # its own choice of targets is right for ten classes only
-                classes = self._classes(model, x)
+            # Its own targets are classes modulo ten, whether there are as many or not.
+            if self.attack == "JSMA" and (classes := self._classes(model, x[:1])) < 10:
                 attack.set_mode_targeted_by_function(lambda images, labels: (labels + 1) % classes)
             try:
                 # The library reshapes with `view`, which takes no other layout.
