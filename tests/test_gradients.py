@@ -138,7 +138,7 @@ def test_a_run_says_what_was_not_finite_also_when_it_is_asked_again(said: Said, 
     for _ in range(2):
         status, told = run(said, workspace, "(x - x.min()).sqrt()")
         assert status == 0, told
-        assert "were NaN or infinite and taken as zero" in told
+        assert "had NaN or infinite pixels, taken as zero" in told
 
 
 def test_a_run_without_a_finite_gradient_fails(said: Said, workspace: Path) -> None:

@@ -5,6 +5,7 @@ atop.csv     AToP: what its authors state in the OpenReview thread; its main tab
 carso.csv    CARSO (fourth version): as quoted alike by several reviews, and RobustBench for the classifiers
 tables.csv   who attacked what in each table, one sentence
 claims.csv   the number that stands for what a paper claims for one of our defences
+figures.csv  the attacks whose images a figure of the PSSR paper shows
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from benchbox.errors import unknown
 
 if TYPE_CHECKING:
     from benchbox.domain import ThreatModel
-
-PAPERS = ("pssr", "atop", "carso")
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,9 @@ def numbers(paper: str) -> tuple[Number, ...]:
     Raises:
         RequestError: There is no such paper.
     """
-    if paper not in PAPERS:
-        raise unknown("paper", paper, PAPERS)
+    known = {line["paper"] for line in _lines("tables.csv")}
+    if paper not in known:
+        raise unknown("paper", paper, known)
     return tuple(
         Number(
             paper,
@@ -103,6 +103,12 @@ def claim(defense: str, dataset: str, threat: ThreatModel) -> Number | None:
                 if (number.table, number.dataset, number.row, number.column) == wanted:
                     return number
     return None
+
+
+def drawn(figure: str) -> tuple[str, ...]:
+    """Our names of the attacks whose images a figure of the PSSR paper shows."""
+    (line,) = (line for line in _lines("figures.csv") if line["figure"] == figure)
+    return tuple(line["attacks"].split())
 
 
 @cache

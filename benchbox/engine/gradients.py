@@ -43,3 +43,10 @@ def note(store: Store, cell: Cell, result: Done) -> None:
         "asked": before["asked"] + float(result.outcome.backwards.sum()),
     }
     store.attach(cell.craft_key, KIND, record)
+
+
+def inherit(store: Store, cell: Cell, other: Cell) -> None:
+    """Keep what is known of the cell that images are taken over from: it may be true of them."""
+    found = store.attached(other.craft_key, KIND)
+    if found and store.attached(cell.craft_key, KIND) is None:
+        store.attach(cell.craft_key, KIND, found)

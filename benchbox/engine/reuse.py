@@ -10,6 +10,7 @@ import numpy as np
 
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Cell, SampleList
+from benchbox.engine import gradients
 from benchbox.store import Store
 
 
@@ -34,6 +35,7 @@ def take_over(store: Store, cell: Cell, dataset: Dataset) -> int:
         if shared and _is_of(dataset, other.samples):
             source, target = np.array(shared, np.int64).T
             taken += store.take_over(cell, other, source, target)
+            gradients.inherit(store, cell, other)
     return taken
 
 

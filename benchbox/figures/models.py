@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchbox.analysis import papers
 from benchbox.analysis.score import union
 from benchbox.errors import RequestError
 from benchbox.figures import pictures, scatter, shares, specimens
@@ -76,7 +77,7 @@ class Subject:
 
 def decomposition(subject: Subject) -> Drawing:
     """Fig. 1: the classifier under the whole perturbation, under its salient and under its trivial part."""
-    made = subject.first(500, "fgsm", "pgd", "aa")
+    made = subject.first(500, *papers.drawn("decomposition"))
     classifier = subject.defense.classifier
     found = {}
     for attack, x_adv in made.attacked.items():
@@ -96,7 +97,7 @@ def decomposition(subject: Subject) -> Drawing:
 
 def surgery(subject: Subject) -> Drawing:
     """Fig. 2 and 8: clean, attacked, mask, trivial component, regenerated."""
-    made = subject.one_of_each(4, "pgd")
+    made = subject.one_of_each(4, *papers.drawn("surgery"))
     classifier = subject.defense.classifier
     columns = [specimens.seen(classifier, "clean", made.x)]
     for attack, x_adv in made.attacked.items():
@@ -114,7 +115,7 @@ def surgery(subject: Subject) -> Drawing:
 
 def attention(subject: Subject) -> Drawing:
     """Fig. 10a: clean, attacked and purified images, each with its Grad-CAM."""
-    made = subject.one_of_each(3, "pgd")
+    made = subject.one_of_each(3, *papers.drawn("attention"))
     classifier = subject.defense.classifier
     shown = {"clean": made.x}
     for attack, x_adv in made.attacked.items():
@@ -138,7 +139,7 @@ def attention(subject: Subject) -> Drawing:
 
 def features(subject: Subject) -> Drawing:
     """Fig. 9: t-SNE of penultimate features, clean and attacked, without and with the defence."""
-    made = subject.first(400, "pgd", "aa")
+    made = subject.first(400, *papers.drawn("features"))
     classifier = subject.defense.classifier
     images = {"clean": made.x, **made.attacked}
     bare = [specimens.penultimate(classifier, x) for x in images.values()]

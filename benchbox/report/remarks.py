@@ -126,7 +126,7 @@ def _of_gradients(rows: Sequence[Row], broken: Mapping[str, Mapping[str, Any]]) 
                     share = 100 * found["gradients"] / found["asked"]
                     yield (
                         f"{row.label}, {entry.where}{through}: {share:.1f} % of the gradients, on "
-                        f"{found['samples']} images, were NaN or infinite and taken as zero; the number may be "
+                        f"{found['samples']} images, had NaN or infinite pixels, taken as zero; the number may be "
                         "too high."
                     )
 
