@@ -206,9 +206,12 @@ class _Spent:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, has no memory left; torch has a class for one of the two."""
     words = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+        return True
+    # The border around code of others names the plug-in and keeps what it raised as the cause.
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def _enlarged(x: Tensor, draws: Draws, size: int) -> tuple[Tensor, Draws]:
