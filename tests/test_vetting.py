@@ -101,7 +101,7 @@ def no_gradient(self, x, draws):
 REFUSED = [
     (None, Training, False, "keeps classifier.bn (BatchNorm2d) in training mode after eval()"),
     (dropout, Net, False, "answers otherwise when asked again (other logits for 8 of 8 images, another class for"),
-    (own_noise, Net, False, "--set asked.randomized=true"),
+    (own_noise, Net, False, "derive a benchbox.Defense with randomized = True"),
     (own_noise, Net, True, "when asked again in the same draws"),
     (centred, Net, False, "answers otherwise for an image alone than in a batch (other logits for 4 of 4"),
     (brightest, Net, False, "answers otherwise for an image alone"),

@@ -75,8 +75,8 @@ def _require_repeatable(judge: Judge, x: Tensor, draws: Draws, first: Tensor) ->
     else:
         seen = "answers otherwise when asked again"
         remedy = (
-            "switch off dropout and noise in eval(), or declare randomized = True (of a checkpoint: "
-            f"--set {name}.randomized=true)"
+            "switch off dropout and noise in eval(), or derive a benchbox.Defense with randomized = True that "
+            "takes its randomness from `draws`"
         )
     raise DefenseError(f"defence {name} {seen} ({_said(first, again)}); {remedy}")
 
