@@ -122,8 +122,8 @@ def test_a_layout_survives_its_json_form():
 
 
 @pytest.mark.parametrize(("norm", "classes"), list(itertools.product(("linf", "l2"), (2, 4, 10, 100))))
-@pytest.mark.parametrize("name", [n for n in ATTACKS.names() if n not in ("aa", "torchattacks")])
-def test_every_attack_runs_on_colour_images_that_withstand_it(name, norm, classes):
+@pytest.mark.parametrize("name", ["pgd", "cw", "square"])
+def test_a_judge_lets_attacks_run_on_colour_images_that_withstand_them(name, norm, classes):
     threat, x = ThreatModel(norm, 1e-4), colour(6)
     attack = ATTACKS.get(name).cls(**QUICK.get(name, {}))
     for net, how in ((Viewing, Layout(batch=4)), (Flattening, CHANNELS_LAST)):

@@ -53,7 +53,7 @@ def run(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Images attacked at once; changes no result.  (default: the device's)"
+            min=1, metavar="N", help="Images a call; changes logits in rounding only.  (default: measured)"
         ),
     ] = None,
     precision: options.Precision = None,

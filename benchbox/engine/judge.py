@@ -111,14 +111,14 @@ class Judge:
         Raises:
             DefenseError: The defence broke its contract.
         """
-        parts = _parts(len(x), self.layout.batch)
+        parts = slices(len(x), self.layout.batch)
         with border.crossing(type(self.defense), DefenseError):
             return torch.cat([self._score(x[part], draws.rows(part), repeats) for part in parts])
 
     def _score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
         together = max(1, self.layout.batch // max(len(x), 1))
         columns: list[Tensor] = []
-        for part in _parts(repeats, together):
+        for part in slices(repeats, together):
             sources = [draws.at(r) for r in range(repeats)[part]]
             leaf = x.repeat(len(sources), 1, 1, 1).requires_grad_()
             with torch.enable_grad():
@@ -168,7 +168,8 @@ class Judge:
         )
 
 
-def _parts(n: int, size: int) -> Iterator[slice]:
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Where `n` rows are cut into parts of at most `size`."""
     return (slice(at, at + size) for at in range(0, n, size))
 
 

@@ -22,9 +22,9 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse, transfer
 from benchbox.engine.bench import Bench
-from benchbox.engine.judge import Judge
+from benchbox.engine.judge import Judge, slices
 from benchbox.engine.plan import Plan
-from benchbox.engine.unit import Models, Unit, work
+from benchbox.engine.unit import Models, Unit, attempt
 from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import Store
 from benchbox.training.artifacts import Training
@@ -32,6 +32,8 @@ from benchbox.training.loop import Progress
 
 #: Images that a pooled attack is given at once.
 POOL = 1000
+#: Seconds between two looks at what other processes are still at work on.
+PAUSE = 0.2
 
 
 class Observer(Protocol):
@@ -55,6 +57,7 @@ class Report:
     """
 
     done: int = 0
+    batches: int = 0
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     crashed: int = 0
@@ -101,29 +104,48 @@ class Runner:
         """
         report = Report()
         start = time.perf_counter()
+        waiting = []
         for cell in plan.cells:
             self.store.add_cell(cell, run)
             reuse.take_over(self.store, cell, self.dataset)
-            todo = np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
-            if len(todo) == 0 and self._described(cell):
+            if self._is_finished(cell):
                 report.reused += 1
-                continue
-            try:
-                self._fill(cell, todo, plan.trainings, report)
-                report.done += 1
-            except StoreError:
-                raise
-            except BenchboxError as error:
-                self._fail(cell, str(error), report)
-            except Exception as error:  # a bug in one plug-in must not cost the two hundred other cells
-                report.crashed += 1
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
+            else:
+                waiting.append(cell)
+        while waiting:
+            before = report.batches
+            waiting = [cell for cell in waiting if not self._settled(cell, plan.trainings, report)]
+            if waiting and report.batches == before:
+                time.sleep(PAUSE)  # all that is left is in the hands of other processes
         report.total = time.perf_counter() - start
         return report
 
+    def _settled(self, cell: Cell, trainings: Mapping[str, Training], report: Report) -> bool:
+        """Do what nobody else has claimed of a cell; whether the cell is finished, or failed."""
+        try:
+            if not self._is_finished(cell):
+                self._fill(cell, trainings, report)
+                if not self._is_finished(cell):
+                    return False
+            report.done += 1
+        except StoreError:
+            raise
+        except BenchboxError as error:
+            self._fail(cell, str(error), report)
+        except Exception as error:  # a bug in one plug-in must not cost the two hundred other cells
+            report.crashed += 1
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
+        return True
+
+    def _is_finished(self, cell: Cell) -> bool:
+        """Whether every sample is stored, and what describes them; a run may have ended between the two."""
+        return len(self._todo(cell)) == 0 and self._described(cell)
+
+    def _todo(self, cell: Cell) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
+
     def _described(self, cell: Cell) -> bool:
-        """Whether nothing is missing beside the samples; a run may have ended between the two."""
         return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
 
     def _fail(self, cell: Cell, error: str, report: Report) -> None:
@@ -131,37 +153,54 @@ class Runner:
         self.observer.failed(cell, error)
         report.failed[cell.key] = error
 
-    def _fill(
-        self, cell: Cell, todo: NDArray[np.int64], trainings: Mapping[str, Training], report: Report
-    ) -> None:
+    def _fill(self, cell: Cell, trainings: Mapping[str, Training], report: Report) -> None:
         start = time.perf_counter()
         deployed = self.bench.judge(trainings[cell.artifact])
         attacked = self.bench.judge(trainings[cell.view.artifact])
         models = Models(attacked, deployed, self._attack(cell), self.dataset, self.device)
         report.training += time.perf_counter() - start
-        done = len(cell.samples) - len(todo)
-        self.observer.cell(cell, done, len(cell.samples))
-        for unit in self._units(cell, todo, models):
-            result = work(unit, models)
-            if done == 0:
-                gradients.require_some(result, attacked, cell)
-            gradients.note(self.store, cell, result)
-            seconds = result.crafting + result.scoring
-            self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
-            report.scoring += result.scoring
-            report.crafting += result.crafting
-            done += len(unit.positions)
-            self.observer.cell(cell, done, len(cell.samples))
-        if cell.access is Access.TRANSFER:
+        self._observe(cell)
+        for name, block in self._blocks(cell, models):
+            with self.store.claim(name) as mine:
+                if mine:
+                    # Somebody may have stored some of it between the last look and the claim.
+                    self._perform(Unit(cell, np.intersect1d(block, self._todo(cell))), models, report)
+        if cell.access is Access.TRANSFER and len(self._todo(cell)) == 0:
             self.store.attach(cell.key, "transfer", self._transfer(cell, attacked, deployed))
 
-    def _units(self, cell: Cell, todo: NDArray[np.int64], models: Models) -> Iterator[Unit]:
+    def _blocks(self, cell: Cell, models: Models) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """What is claimed at once. Cells that share their images share the claim: each image is crafted once."""
         batch = models.attacked.layout.batch
         # An attack that pools splits what it is given itself; what is not committed is lost when it is killed.
         size = max(POOL, batch) if models.attack.pooled else batch
-        for start in range(0, len(todo), size):
-            positions = todo[start : start + size]
-            yield Unit(cell, positions, self.store.crafted(cell.craft_key, positions))
+        for start in range(0, len(cell.samples), size):
+            block = np.arange(start, min(start + size, len(cell.samples)))
+            if len(np.intersect1d(block, self._todo(cell))):
+                yield f"craft/{cell.craft_key}/{size}/{start}", block
+
+    def _perform(self, whole: Unit, models: Models, report: Report) -> None:
+        """Work, commit and tell; with half of the batch where memory does not suffice."""
+        cell, parts = whole.cell, [whole.positions] if len(whole.positions) else []
+        while parts:
+            positions = parts.pop(0)
+            stored = self.store.crafted(cell.craft_key, positions)
+            result = attempt(Unit(cell, positions, stored), models)
+            if result is None:
+                smaller = models.halve(len(positions))
+                parts = [*(positions[at] for at in slices(len(positions), smaller)), *parts]
+                continue
+            if len(self.store.positions(cell)) == 0:
+                gradients.require_some(result, models.attacked, cell)
+            gradients.note(self.store, cell, result)
+            seconds = result.crafting + result.scoring
+            self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
+            report.batches += 1
+            report.scoring += result.scoring
+            report.crafting += result.crafting
+            self._observe(cell)
+
+    def _observe(self, cell: Cell) -> None:
+        self.observer.cell(cell, len(cell.samples) - len(self._todo(cell)), len(cell.samples))
 
     def _transfer(self, cell: Cell, attacked: Judge, deployed: Judge) -> dict[str, float]:
         stored = self.store.crafted(cell.craft_key, np.arange(len(cell.samples)))

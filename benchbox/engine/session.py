@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,9 +171,13 @@ class Session:
             self.workshop(wanted.dataset, observer.training, record).obtain(wanted)
 
     def workshop(
-        self, dataset: str, report: Callable[..., None], record: dict[str, object] | None = None
+        self,
+        dataset: str,
+        report: Callable[..., None],
+        record: dict[str, object] | None = None,
+        store: Store | None = None,
     ) -> Workshop:
-        """Where trained defences for a data set come from."""
+        """Where trained defences for a data set come from; processes with one store train each of them once."""
         where, images = device.choose(self.settings.device), self.dataset(dataset)
         workshop = Workshop(
             Artifacts(self.settings.artifacts),
@@ -181,6 +187,7 @@ class Session:
             precision.choose(self.settings.precision, where),
             record,
             report,
+            partial(store.claim, wait=math.inf) if store else contextlib.nullcontext,
         )
         for plugin in self._lent:
             workshop.lend(plugin.training(images).digest, plugin.defense)
@@ -199,7 +206,7 @@ class Session:
             images: How many will be attacked, for how long measuring may take.
         """
         return Bench(
-            self.workshop(dataset, report, record),
+            self.workshop(dataset, report, record, store),
             store,
             self.dataset(dataset),
             device.choose(self.settings.device),

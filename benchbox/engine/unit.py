@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from benchbox.domain import Cell, Outcome
 from benchbox.engine.judge import Judge, Streams
 from benchbox.errors import DefenseError
 from benchbox.store import Adversarials
+from benchbox.training.layout import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ class Models:
     dataset: Dataset
     device: torch.device
 
+    def halve(self, images: int) -> int:
+        """Ask the models with smaller batches from now on; how many of so many images to work on at once.
+
+        Raises:
+            DefenseError: They run out of memory on a single image.
+        """
+        batch = min(images, self.attacked.layout.batch) // 2
+        if batch == 0:
+            names = {judge.defense.card.name for judge in (self.attacked, self.deployed)}
+            raise DefenseError(
+                f"{self.attack.card.name} on {' and '.join(sorted(names))} runs out of memory on a single image; "
+                "free some, or use a device with more (--device)"
+            )
+        for judge in (self.attacked, self.deployed):
+            judge.layout = replace(judge.layout, batch=min(batch, judge.layout.batch))
+        return images if self.attack.pooled else batch
+
 
 @dataclass(frozen=True)
 class Done:
@@ -71,6 +89,19 @@ class Done:
     scoring: float
     broken: NDArray[np.float64]
     blind: bool
+
+
+def attempt(unit: Unit, models: Models) -> Done | None:
+    """Do the work; None if memory did not suffice."""
+    try:
+        return work(unit, models)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # Only here, when the frames that held the tensors are gone.
+    if models.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def work(unit: Unit, models: Models) -> Done:

@@ -195,7 +195,23 @@ class _Spent:
         if self.passed and self.passed + REPEATS * size > self.affordable:
             return None
         self.passed += REPEATS * size
-        return min(self.timed(size, channels_last) for _ in range(REPEATS)) / size
+        try:
+            return min(self.timed(size, channels_last) for _ in range(REPEATS)) / size
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, has no memory left; torch has a class for one of the two."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+        return True
+    # The border around code of others names the plug-in and keeps what it raised as the cause.
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def _enlarged(x: Tensor, draws: Draws, size: int) -> tuple[Tensor, Draws]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,7 @@ class Workshop:
         precision: What they are trained in.
         provenance: Recorded in the card of everything trained here.
         report: Called with the training and where it stands.
+        claim: Holds a piece of work by its name while other processes wait for it.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Workshop:
         precision: Precision = "float32",
         provenance: dict[str, object] | None = None,
         report: Callable[[Training, Progress], None] = lambda training, progress: None,
+        claim: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.artifacts = artifacts
         self.defenses = defenses
@@ -54,6 +57,7 @@ class Workshop:
         self.precision = precision
         self.provenance = provenance or {}
         self.report = report
+        self.claim = claim
         self._ready: dict[str, Defense] = {}
         self._spoiled: dict[str, Exception] = {}
 
@@ -86,10 +90,14 @@ class Workshop:
         if wanted.source is not None:
             assert isinstance(defense, Pretrained)
             defense.adopt(wanted.source)
-        elif wanted.digest in self.artifacts:
-            self.artifacts.load_into(wanted.digest, defense)
-        else:
-            self._train(wanted, defense, recipe)
+            return defense
+        if wanted.digest not in self.artifacts:
+            with self.claim(f"training/{wanted.digest}"):
+                # Whoever waited for the claim finds the weights made.
+                if wanted.digest not in self.artifacts:
+                    self._train(wanted, defense, recipe)
+                    return defense
+        self.artifacts.load_into(wanted.digest, defense)
         return defense
 
     def build(self, wanted: Training) -> tuple[Defense, Recipe]:
