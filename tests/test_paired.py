@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchbox.analysis.pairs import bootstrap, detectable, holm, mcnemar, needed, ranks, sign_flip, significance
+from benchbox.analysis.pairs import bootstrap, detectable, holm, mcnemar, needed, sign_flip, significance
+from benchbox.analysis.ranking import ranks
 from benchbox.analysis.welch import welch
 from benchbox.errors import DataError
 
@@ -143,20 +144,45 @@ def test_welch_by_hand() -> None:
     assert welch([0.9, 0.9, 0.9], [0.8, 0.8, 0.8]) is None
 
 
+class Duels:
+    """Shares of defences, and what some pairs have in common."""
+
+    def __init__(
+        self, *own: np.ndarray, common: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None = None
+    ):
+        self.own, self.common = own, common or {}
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def overall(self, i: int) -> float:
+        return float(self.own[i].mean())
+
+    def terms(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.common.get((i, j), (self.own[i], self.own[j]))
+
+    def means(self, i: int, j: int) -> tuple[float, float]:
+        one, other = self.terms(i, j)
+        return float(one.mean()), float(other.mean())
+
+    def p(self, i: int, j: int) -> float:
+        return significance(*self.terms(i, j)).p
+
+
 def test_who_is_not_significantly_worse_than_the_leader_shares_its_rank() -> None:
     # 6 one-sided discordant samples: p = .031, but Holm over three comparisons makes it .094.
-    assert ranks([shares(90), shares(84)]) == [1, 2]
-    assert ranks([shares(90), shares(84), shares(84), shares(84)]) == [1, 1, 1, 1]
-    assert ranks([shares(20), shares(90), shares(50), shares(52)]) == [4, 1, 2, 2]
-    assert ranks([]) == []
+    assert ranks(Duels(shares(90), shares(84))) == [1, 2]
+    assert ranks(Duels(shares(90), shares(84), shares(84), shares(84))) == [1, 1, 1, 1]
+    assert ranks(Duels(shares(20), shares(90), shares(50), shares(52))) == [4, 1, 2, 2]
+    assert ranks(Duels()) == []
 
 
 def test_defences_are_ranked_on_what_both_went_through() -> None:
     # The second was spared what cost the first most: it looks better, and is worse wherever both were tried.
     whole, spared = shares(30), shares(60)
     common = {(0, 1): (shares(80), spared), (1, 0): (spared, shares(80))}
-    assert ranks([whole, spared]) == [2, 1]
-    assert ranks([whole, spared], 0, lambda i, j: common.get((i, j), (whole, whole))) == [1, 2]
+    assert ranks(Duels(whole, spared)) == [2, 1]
+    assert ranks(Duels(whole, spared, common=common)) == [1, 2]
 
 
 def test_ties_stand_together_even_where_a_better_row_is_not_one() -> None:
@@ -164,4 +190,4 @@ def test_ties_stand_together_even_where_a_better_row_is_not_one() -> None:
     leader = shares(50)
     b = shares(40)
     c = np.roll(shares(39), 45)
-    assert ranks([leader, b, c]) == [1, 3, 1]
+    assert ranks(Duels(leader, b, c)) == [1, 3, 1]

@@ -180,7 +180,7 @@ def _withheld(measurement: Measurement) -> Measurement:
     """Without the numbers, where there are any: the scoring that they come from is wrong."""
     if measurement.score is None:
         return measurement
-    return replace(measurement, score=None, status="withheld", extra={})
+    return replace(measurement, score=None, status="withheld")
 
 
 def _lowest(entries: Mapping[Column, Entry]) -> Column | None:

@@ -6,7 +6,7 @@ Everything here is a share in [0, 1], or a difference of two. NumPy and SciPy on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -173,48 +173,6 @@ def detectable(n: int, discordance: float, alpha: float = ALPHA, power: float = 
         return least
     solved = brentq(lambda d: _needed(d, discordance, alpha, power) - n, 1e-9, discordance)
     return max(least, float(solved))
-
-
-def ranks(
-    shares: Sequence[NDArray[np.float64]],
-    seed: int = 0,
-    on_common_terms: Callable[[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
-) -> list[int]:
-    """Ranks from 1, in the order given: who is not significantly worse than the leader shares its rank.
-
-    The leader of a group is, of those without a rank yet, the one whose mean beats the most defences; it is
-    compared with each of the others, with Holm's correction over these comparisons.
-
-    Args:
-        shares: For each defence (N,) shares of draws in which a sample is right; the same samples in all.
-        seed: Of the sign flips.
-        on_common_terms: The shares of two defences, by their numbers, where not everything was measured of both;
-            without it those in `shares`.
-    """
-    terms = on_common_terms or (lambda i, j: (shares[i], shares[j]))
-
-    def beats(i: int, j: int) -> bool:
-        one, other = terms(i, j)
-        return float(one.mean()) > float(other.mean())
-
-    def p(i: int, j: int) -> float:
-        one, other = terms(i, j)
-        return significance(one, other, seed).p
-
-    everyone = range(len(shares))
-    beaten = [sum(beats(i, j) for j in everyone) for i in everyone]
-    waiting = sorted(everyone, key=lambda i: (-beaten[i], -float(shares[i].mean())))
-    found = [0] * len(shares)
-    rank = 1
-    while waiting:
-        leader, *others = waiting
-        adjusted = holm([p(leader, i) for i in others])
-        group = {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= ALPHA)}
-        for i in group:
-            found[i] = rank
-        rank += len(group)
-        waiting = [i for i in waiting if i not in group]
-    return found
 
 
 def _needed(difference: float, discordance: float, alpha: float, power: float) -> float:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.analysis import pairs, trainings
 from benchbox.analysis.score import BOOTSTRAP_SEED
-from benchbox.analysis.table import Row, Table, Versus
+from benchbox.analysis.table import Column, Row, Table, Versus
+from benchbox.analysis.worst_case import Halves, correctness
+from benchbox.domain import Evidence
 from benchbox.errors import RequestError
 
 
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows with their ranks, best first; rows that cannot be ranked last.
 
-    A row shares the rank of the best of its group unless it is significantly worse (`pairs.ranks`). Two rows are
+    A row shares the rank of the best of its group unless it is significantly worse (`ranks`). Two rows are
     compared on the attacks that both have finished, so that nobody rises by being attacked less.
     """
     able = [
@@ -26,23 +30,104 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
         if row.shares is not None
         and not (row.oracle or row.undecided or row.invalid or row.withheld or row.uncontrolled)
     ]
-    places = pairs.ranks(
-        [row.shares for row in able if row.shares is not None],
-        BOOTSTRAP_SEED,
-        lambda i, j: _on_common_attacks(able[i], able[j]),
-    )
+    places = ranks(_Pairs(able))
     rank_of = dict(zip(map(id, able), places, strict=True))
     return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))
 
 
-def _on_common_attacks(one: Row, other: Row) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares of both, per sample, over the attacks that both have finished; over its own, if they have none."""
-    assert one.shares is not None
-    assert other.shares is not None
-    common = one.finished & other.finished
-    if not common or not (one.missing or other.missing):
-        return one.shares, other.shares
-    return one.shares_under(common), other.shares_under(common)
+class Pairs(Protocol):
+    """Defences that can be compared two by two, by their numbers, each pair on the same terms."""
+
+    def __len__(self) -> int: ...
+
+    def means(self, i: int, j: int) -> tuple[float, float]:
+        """Accuracies of both."""
+
+    def p(self, i: int, j: int) -> float:
+        """Of no difference between them."""
+
+    def overall(self, i: int) -> float:
+        """Accuracy of one on its own terms."""
+
+
+def ranks(defenses: Pairs) -> list[int]:
+    """Ranks from 1, in the order given: who is not significantly worse than the leader shares its rank.
+
+    The leader of a group is, of those without a rank yet, the one whose mean beats the most defences; it is
+    compared with each of the others, with Holm's correction over these comparisons.
+    """
+    everyone = range(len(defenses))
+    beaten = [0] * len(everyone)
+    for i, j in combinations(everyone, 2):
+        one, other = defenses.means(i, j)
+        beaten[i] += one > other
+        beaten[j] += other > one
+    waiting = sorted(everyone, key=lambda i: (-beaten[i], -defenses.overall(i)))
+    found = [0] * len(everyone)
+    rank = 1
+    while waiting:
+        leader, *others = waiting
+        adjusted = pairs.holm([defenses.p(leader, i) for i in others])
+        group = {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= pairs.ALPHA)}
+        for i in group:
+            found[i] = rank
+        rank += len(group)
+        waiting = [i for i in waiting if i not in group]
+    return found
+
+
+class _Pairs:
+    """Rows, compared on the attacks that both have finished; each on its own, if they have none in common."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._finished = [row.finished for row in rows]
+        self._own = [_percent(row) for row in rows]
+        self._halves: dict[int, tuple[Halves, dict[Column, list[int]]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def overall(self, i: int) -> float:
+        return self._own[i]
+
+    def means(self, i: int, j: int) -> tuple[float, float]:
+        if (common := self._common(i, j)) is None:
+            return self._own[i], self._own[j]
+        return float(self._under(i, common).mean()), float(self._under(j, common).mean())
+
+    def p(self, i: int, j: int) -> float:
+        if (common := self._common(i, j)) is None:
+            one, other = self._rows[i].shares, self._rows[j].shares
+            assert one is not None
+            assert other is not None
+        else:
+            one, other = self._under(i, common), self._under(j, common)
+        return pairs.significance(one, other, BOOTSTRAP_SEED).p
+
+    def _common(self, i: int, j: int) -> frozenset[Column] | None:
+        """The attacks both have finished; None where each stands on its own."""
+        if not (self._rows[i].missing or self._rows[j].missing):
+            return None
+        return self._finished[i] & self._finished[j] or None
+
+    def _under(self, i: int, columns: frozenset[Column]) -> NDArray[np.float64]:
+        if i not in self._halves:
+            cells: list[Evidence] = []
+            places: dict[Column, list[int]] = {}
+            for column in self._finished[i]:
+                own = [one.evidence for one in self._rows[i].entries[column].measurements]
+                places[column] = list(range(len(cells), len(cells) + len(own)))
+                cells += own
+            self._halves[i] = Halves.of(correctness(cells, with_clean=True)), places
+        halves, places = self._halves[i]
+        # The clean image comes last.
+        chosen = sorted(place for column in columns for place in places[column])
+        return halves.worst([*chosen, len(halves.even) - 1])
+
+
+def _percent(row: Row) -> float:
+    return row.robust.percent if row.robust else 0.0
 
 
 def against(tables: Sequence[Table], name: str) -> list[Table]:
@@ -119,5 +204,4 @@ def _versus(rows: Sequence[Row], reference: Sequence[Row]) -> list[Versus]:
 
 
 def _place(row: Row) -> tuple[bool, bool, int, float, str]:
-    percent = row.robust.percent if row.robust else 0.0
-    return row.oracle, row.rank is None, row.rank or 0, -percent, row.label
+    return row.oracle, row.rank is None, row.rank or 0, -_percent(row), row.label

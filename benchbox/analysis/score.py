@@ -104,14 +104,24 @@ class Measurement:
         evidence: The cell and all that is known of how it was run.
         score: None when nothing was scored.
         status: Of the cell.
-        extra: For a randomised defence: majority vote, worst of R, and its first draw alone (a fixed seed), in
-            percent.
     """
 
     evidence: Evidence
     score: Score | None
     status: Status
-    extra: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def extra(self) -> dict[str, float]:
+        """For a randomised defence: majority vote, worst of R, its first draw alone (a fixed seed); in percent."""
+        outcome = self.evidence.outcome
+        if self.score is None or outcome.adversarial.shape[1] == 1:
+            return {}
+        right = adversarial_correct(self.evidence)
+        return {
+            "majority_vote": 100 * float(majority_vote(outcome.adversarial, outcome.label).mean()),
+            "worst_of_r": 100 * float(worst_of_r(right).mean()),
+            "fixed_seed": 100 * float(fixed_seed(right).mean()),
+        }
 
     @property
     def stand_in(self) -> str:
@@ -178,15 +188,7 @@ def measure(evidence: Evidence) -> Measurement:
         status = "partial"
     if status == "failed" or len(outcome) == 0:
         return Measurement(evidence, None, status)
-    right = adversarial_correct(evidence)
-    extra = {}
-    if right.shape[1] > 1:
-        extra = {
-            "majority_vote": 100 * float(majority_vote(outcome.adversarial, outcome.label).mean()),
-            "worst_of_r": 100 * float(worst_of_r(right).mean()),
-            "fixed_seed": 100 * float(fixed_seed(right).mean()),
-        }
-    return Measurement(evidence, union([right]), status, extra)
+    return Measurement(evidence, union([adversarial_correct(evidence)]), status)
 
 
 def combine(measurements: Sequence[Measurement], where: str = "") -> Entry:

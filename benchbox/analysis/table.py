@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,6 @@ from benchbox.analysis.control import Control
 from benchbox.analysis.intervals import PLACE
 from benchbox.analysis.labels import attack_place
 from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Score
-from benchbox.analysis.worst_case import surviving
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 
 if TYPE_CHECKING:
@@ -123,10 +122,6 @@ class Row:
     def finished(self) -> frozenset[Column]:
         """The columns of the table whose number counts, also where it was measured under another access."""
         return frozenset(c for c, entry in self.entries.items() if entry.status in ("done", "same"))
-
-    def shares_under(self, columns: Collection[Column]) -> NDArray[np.float64]:
-        """(N,) share of draws in which each sample survives the clean image and the worst of some columns."""
-        return surviving([m.evidence for column in columns for m in self.entries[column].measurements])
 
     @property
     def undecided(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,13 +37,45 @@ def worst_case(correct: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     Raises:
         DataError: There is no attack, or the attacks were scored on different numbers of samples.
     """
-    if not correct or any(c.ndim != 2 or c.shape[1] == 0 or len(c) != len(correct[0]) for c in correct):
-        shapes = [c.shape for c in correct]
-        raise DataError(f"a worst case needs one (N, R) array per attack with the same N, got {shapes}")
-    even = np.stack([c[:, 0::2].mean(axis=1) for c in correct])
-    odd = np.stack([(c[:, 1::2] if c.shape[1] > 1 else c).mean(axis=1) for c in correct])
-    share: NDArray[np.float64] = (_chosen(even, odd) + _chosen(odd, even)) / 2
-    return share
+    return Halves.of(correct).worst()
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Correctness under several attacks, ready for the worst case over any of them.
+
+    Attributes:
+        even: (attacks, N) share of the even draws in which each sample is right; truth values for one draw.
+        odd: Likewise of the odd draws; the same array where every attack has one draw.
+    """
+
+    even: NDArray[Any]
+    odd: NDArray[Any]
+
+    @classmethod
+    def of(cls, correct: Sequence[NDArray[np.bool_]]) -> Halves:
+        """The halves of (N, R) arrays, one for each attack.
+
+        Raises:
+            DataError: There is no attack, or the attacks were scored on different numbers of samples.
+        """
+        if not correct or any(c.ndim != 2 or c.shape[1] == 0 or len(c) != len(correct[0]) for c in correct):
+            shapes = [c.shape for c in correct]
+            raise DataError(f"a worst case needs one (N, R) array per attack with the same N, got {shapes}")
+        if all(c.shape[1] == 1 for c in correct):
+            once = np.stack([c[:, 0] for c in correct])
+            return cls(once, once)
+        even = np.stack([c[:, 0::2].mean(axis=1) for c in correct])
+        odd = np.stack([(c[:, 1::2] if c.shape[1] > 1 else c).mean(axis=1) for c in correct])
+        return cls(even, odd)
+
+    def worst(self, attacks: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """(N,) shares as `worst_case` says, over all attacks or over those of some numbers."""
+        even, odd = (half if attacks is None else half[list(attacks)] for half in (self.even, self.odd))
+        if self.even is self.odd:
+            return np.asarray(np.logical_and.reduce(even, axis=0), np.float64)
+        share: NDArray[np.float64] = (_chosen(even, odd) + _chosen(odd, even)) / 2
+        return share
 
 
 def majority_vote(predictions: NDArray[np.int64], label: NDArray[np.int64]) -> NDArray[np.bool_]:
