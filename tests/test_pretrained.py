@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchbox.contract import registry
 from benchbox.contract.checkpoint import fill, sets
 from benchbox.contract.pretrained import Pretrained, Shelf, from_factory
 from benchbox.data.dataset import Dataset, load
+from benchbox.draws import sample_draws
 from benchbox.engine.plan import Planner, Request
 from benchbox.errors import ArtifactError, BenchboxError, DefenseError, RequestError
 from benchbox.training.artifacts import Training
@@ -260,6 +262,62 @@ def test_what_a_factory_must_not_do(workspace: Path, text: str, sentence: str) -
         planned(name="odd.py:odd", weights=None)
 
 
+DICE = """
+import random
+import numpy as np
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+    def forward(self, x):
+        x = F.dropout(x, 0.3, training=True)
+        x.sub_(0.1 * random.random())
+        return super().forward(x + 0.1 * float(np.random.rand()) * torch.randn_like(x[:1]))
+
+class Says(Net):
+    randomized = True
+
+def hidden():
+    return Says()
+
+def told():
+    return Net()
+told.randomized = True
+"""
+
+
+@pytest.mark.parametrize("name", ["dice.py:Net", "dice.py:Says", "dice.py:told"])
+def test_the_process_s_dice_belong_to_the_sample_once_a_network_is_declared_randomised(
+    workspace: Path, name: str
+) -> None:
+    (workspace / "dice.py").write_text(DICE)
+    made, dataset = planner()
+    setting = {"weights": "net.safetensors", **({"randomized": True} if name.endswith("Net") else {})}
+    training = made.training(name, dataset, 0, {name: setting})
+    assert ("randomized" in training.defense.arguments) == name.endswith("Net")
+    defense = adopted(training)
+    assert defense.randomized
+    assert defense.is_randomized(training.defense.arguments)
+    draws, state = sample_draws(6), torch.get_rng_state()
+    x = draws.uniform(1, 28, 28).requires_grad_()
+    logits = defense(x, draws)
+    logits.sum().backward()  # the graph of one image is not spoiled by the next
+    turned = torch.arange(5, -1, -1)
+    assert torch.equal(defense(x.detach()[turned], draws.rows(turned)), logits[turned])
+    assert torch.equal(defense(x.detach()[2:3], draws.rows(slice(2, 3))), logits[2:3])
+    assert not torch.equal(defense(x.detach(), draws.at("other")), logits)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_that_says_randomised_where_its_factory_does_not_is_named(workspace: Path) -> None:
+    (workspace / "dice.py").write_text(DICE)
+    with pytest.raises(DefenseError, match=r"or hidden\.randomized = True in dice\.py"):
+        adopted(planned(name="dice.py:hidden"))
+
+
 # ---- the command line ---------------------------------------------------------------------------------------
 
 Said = Callable[..., tuple[int, str, str]]
@@ -333,3 +391,23 @@ def test_settings_of_a_base_and_of_a_used_attack_are_allowed(workspace: Path) ->
     overrides = {"none": {"epochs": 1}, "pgd": {"steps": 2}}
     request = Request(defense="pssr", dataset="tiny", attacks="pgd", overrides=overrides)
     assert {t.defense.arguments["epochs"] for t in made.trainings(request, dataset).values()} == {1, 9}
+
+
+def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_change_nothing(
+    said: Said, workspace: Path
+) -> None:
+    (workspace / "dice.py").write_text(DICE)
+    asked = ("run", "--defense", "dice.py:Net", *NET[2:], *WEIGHTS, "--attacks", "fgsm", "--epsilon", "0.1")
+    status, _, err = said(*asked)
+    assert status == 2
+    assert "--set dice.py:Net.randomized=true, or Net.randomized = True in dice.py" in err
+    tables = []
+    for size in ("20", "3"):
+        place = ("--store", f"{size}.sqlite", "--batch-size", size, "--scoring-draws", "3", "--eot", "2")
+        assert said(*asked, *place, "--set", "dice.py:Net.randomized=true")[0] == 0
+        table = said("report", "--store", f"{size}.sqlite", "--format", "csv")[1].splitlines()
+        tables.append(
+            [{k: v for k, v in row.items() if k not in ("seconds", "created")} for row in csv.DictReader(table)]
+        )
+    assert tables[0] == tables[1]
+    assert "null" in {row["attack"] for row in tables[0]}

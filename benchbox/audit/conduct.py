@@ -65,7 +65,7 @@ class Ready:
         return Subject(
             self.training.defense.name,
             self.training.digest,
-            cls.randomized,
+            self.defense.randomized,
             self.training.base is not None,
             tuple(cls.stand_ins),
             cls.exact,

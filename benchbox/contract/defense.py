@@ -244,6 +244,16 @@ class Defense(nn.Module, ABC, Generic[R]):
         """Logits (N, K)."""
         return self.classifier(x)  # type: ignore[no-any-return]
 
+    @classmethod
+    def is_randomized(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether two calls on one image may differ, given the recipe that a result is keyed by."""
+        return cls.randomized
+
+    @classmethod
+    def how_to_randomize(cls) -> str:
+        """What its author does so that answers which differ are taken for what they are, in words."""
+        return "derive a benchbox.Defense with randomized = True that takes its randomness from `draws`"
+
     def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
         """One (x, draws) -> logits for each name in `stand_ins`."""
         return {name: getattr(self, one.method) for name, one in stand_ins.declared(type(self)).items()}

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 from typing_extensions import TypeVar
 
-from benchbox.contract import border, checkpoint, weightfile
+from benchbox.contract import border, checkpoint, seeded, weightfile
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.domain import Card, ImageSpec
+from benchbox.draws import Draws, sample_draws
 from benchbox.errors import ArtifactError, DefenseError, RequestError
 
 _LOG = logging.getLogger("benchbox")
@@ -55,9 +56,12 @@ class PretrainedRecipe(Recipe):
     Attributes:
         weights: Path of a `.safetensors`, or of a checkpoint of torch that holds nothing but tensors; `FILE#key`
             for one of several sets in it.
+        randomized: Whether two calls on one image may differ: dropout that stays on, noise in the forward pass.
+            Each image is then asked about alone, its draws the seed of all the network throws.
     """
 
     weights: str = ""
+    randomized: bool = False
 
 
 #: The recipe of a defence whose weights come from a file.
@@ -68,6 +72,28 @@ class Pretrained(Defense[P]):
     """A classifier that is not trained here. It has no substitute, since none can be trained the way it was."""
 
     square: ClassVar[bool] = False
+
+    def __init__(self, recipe: P, images: ImageSpec, classifier: nn.Module | None = None) -> None:
+        super().__init__(recipe, images, classifier)
+        # Elsewhere a matter of the class; of a network from outside, who asks may say it.
+        self.randomized = self.is_randomized(recipe.model_dump())  # type: ignore[misc]
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        """Logits (N, K)."""
+        if not self.randomized:
+            return self.classifier(x)  # type: ignore[no-any-return]
+        draws = draws or sample_draws(len(x), device=x.device)
+        return seeded.one_by_one(self.classifier, x, draws, f"defence {self.card.name}")
+
+    @classmethod
+    def is_randomized(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether the class says so, or the recipe."""
+        return cls.randomized or bool(arguments.get("randomized"))
+
+    @classmethod
+    def how_to_randomize(cls) -> str:
+        """As a setting, for the class is not the user's."""
+        return f"say that it is randomised: --set {cls.card.name}.randomized=true"
 
     @classmethod
     def configure(cls, *scopes: str, **overrides: Any) -> Recipe:
@@ -101,7 +127,9 @@ class Pretrained(Defense[P]):
     @classmethod
     def identity(cls, recipe: PretrainedRecipe, file: Path) -> dict[str, Any]:
         """What stands for the recipe in the identity of results: what the weights are, not where they lie."""
-        return {**recipe.model_dump(exclude=set(Recipe.model_fields)), "weights": checkpoint.sha256(file)}
+        # Not being randomised goes without saying, as in results of old.
+        silent = set(Recipe.model_fields) | (set() if recipe.randomized else {"randomized"})
+        return {**recipe.model_dump(exclude=silent), "weights": checkpoint.sha256(file)}
 
     def adopt(self, file: Path) -> None:
         """Take the weights of a file.
@@ -153,8 +181,11 @@ class Checkpoint(Pretrained):
 
     def __init__(self, recipe: PretrainedRecipe, images: ImageSpec, classifier: nn.Module | None = None) -> None:
         super().__init__(recipe, images)
-        self.recipe = recipe
         self.classifier = self._network()
+        if getattr(self.classifier, "randomized", False) is True and not self.randomized:
+            raise DefenseError(
+                f"{self.card.name}() builds a network that says randomized; {self.how_to_randomize()}"
+            )
 
     @classmethod
     def file(cls, recipe: PretrainedRecipe, shelf: Shelf) -> Path:
@@ -173,7 +204,15 @@ class Checkpoint(Pretrained):
     def identity(cls, recipe: PretrainedRecipe, file: Path) -> dict[str, Any]:
         """As of any; the digest of the network's own state if the factory holds the weights."""
         held = None if recipe.weights else cls.held()
-        return {"weights": held} if held else super().identity(recipe, file)
+        if held is None:
+            return super().identity(recipe, file)
+        return {"weights": held, **({"randomized": True} if recipe.randomized else {})}
+
+    @classmethod
+    def how_to_randomize(cls) -> str:
+        """As a setting, or a line beside the factory."""
+        file, _, factory = cls.card.name.rpartition(":")
+        return f"{super().how_to_randomize()}, or {factory}.randomized = True in {file}"
 
     @classmethod
     def held(cls) -> str | None:
@@ -246,6 +285,7 @@ def from_factory(factory: Callable[[], nn.Module], name: str) -> type[Checkpoint
         card = Card(name, "a checkpoint of your own", kind="checkpoint")
 
     module = factory if isinstance(factory, nn.Module) else None
+    FromFactory.randomized = getattr(factory, "randomized", False) is True
     FromFactory.factory = staticmethod((lambda: copy.deepcopy(module)) if module is not None else factory)
     return FromFactory
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchbox.contract import border
 from benchbox.contract.defense import Defense
 from benchbox.domain import Cell, Evidence, digest
 from benchbox.draws import sample_draws
 from benchbox.engine import device as devices
 from benchbox.engine.lent import IN_MEMORY
+from benchbox.errors import DefenseError
 from benchbox.training.artifacts import Training
 
 if TYPE_CHECKING:
@@ -139,12 +141,18 @@ class _Clock:
         """Of one pass over one image: half of a forward and a backward one."""
         key = cell.view.artifact
         if key not in self._known:
-            defense = self._built(self.plan.trainings[key]).to(self.where).eval()
-            spec = self.session.dataset(cell.samples.dataset).spec
-            draws = sample_draws(BATCH, 0, self.where)
-            x = draws.uniform(spec.channels, spec.size, spec.size)
-            self._known[key] = min(_timed(defense, x, draws, self.where) for _ in range(2)) / BATCH / 2
+            training = self.plan.trainings[key]
+            with border.crossing(self.session.defenses.get(training.defense.name).cls, DefenseError):
+                self._known[key] = self._measured(training)
         return self._known[key]
+
+    def _measured(self, training: Training) -> float:
+        defense = self._built(training).to(self.where).eval()
+        draws = sample_draws(BATCH, 0, self.where)
+        x = draws.uniform(*self.session.dataset(training.dataset).spec.shape)
+        if not defense.deployable:
+            defense.reveal(x, draws)
+        return min(_timed(defense, x, draws, self.where) for _ in range(2)) / BATCH / 2
 
     def _built(self, training: Training) -> Defense:
         plugin = self.session.defenses.get(training.defense.name)

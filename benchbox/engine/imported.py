@@ -136,7 +136,7 @@ def _cell(
     threat: ThreatModel,
     samples: SampleList,
 ) -> Cell:
-    randomized = session.defenses.get(training.defense.name).cls.randomized
+    randomized = session.defenses.get(training.defense.name).cls.is_randomized(training.defense.arguments)
     return Cell(
         defense=training.defense,
         artifact=training.digest,
@@ -172,7 +172,8 @@ def _note_kind(session: Session, store: Store, training: Training) -> None:
     name = training.defense.name
     cls = session.defenses.get(name).cls
     purifies = training.base is not None
-    kind = {"purifies": purifies, "deployable": cls.deployable, "randomized": cls.randomized}
+    randomized = cls.is_randomized(training.defense.arguments)
+    kind = {"purifies": purifies, "deployable": cls.deployable, "randomized": randomized}
     store.remember(f"defense {name}", kind)
 
 

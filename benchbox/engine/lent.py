@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchbox.contract import seeded
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.contract.registry import Plugin
 from benchbox.domain import Card, ImageSpec, Spec, ThreatModel
@@ -44,8 +45,17 @@ class Brought(Defense):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Logits (N, K), asked for in the module's own precision and given in float32."""
         first = next((p for p in self.classifier.parameters() if p.is_floating_point()), None)
-        logits = self.classifier(x if first is None else x.to(first.dtype))
+        x = x if first is None else x.to(first.dtype)
+        if self.randomized:
+            draws = draws or sample_draws(len(x), device=x.device)
+            return seeded.one_by_one(self.classifier, x, draws, f"defence {self.card.name}").float()
+        logits = self.classifier(x)
         return logits.float() if isinstance(logits, Tensor) else logits
+
+    @classmethod
+    def how_to_randomize(cls) -> str:
+        """Where the module is handed over."""
+        return "hand it over with randomized=True"
 
     def losses(self, batch: Batch) -> Losses:
         """None: it is not trained here."""
@@ -53,7 +63,7 @@ class Brought(Defense):
 
 
 class BroughtRandom(Brought):
-    """One whose maker says that two calls on one image may differ."""
+    """One whose maker says that two calls on one image may differ: asked about each image alone (`seeded`)."""
 
     randomized = True
 
@@ -96,7 +106,8 @@ def lent(model: nn.Module, images: ImageSpec, name: str | None = None, *, random
         model: Images (N, C, H, W) float32 in [0, 1] -> logits (N, K).
         images: What it is asked about.
         name: In tables; the name of its class by default.
-        randomized: Of a plain module: two calls on one image may differ.
+        randomized: Of a plain module: two calls on one image may differ. So may those of one that says
+            `randomized = True` itself.
 
     Raises:
         DefenseError: It does not take such images, or returns no logits of them.
@@ -107,6 +118,7 @@ def lent(model: nn.Module, images: ImageSpec, name: str | None = None, *, random
         if type(model).base is not None:
             base = lent(model.classifier, images, f"{name}.classifier")
     else:
+        randomized = randomized or getattr(model, "randomized", False) is True
         defense = (BroughtRandom if randomized else Brought)(model, images)
         name = name or type(model).__name__
     identity = {"weights": _state(model)}

@@ -80,7 +80,7 @@ class Planner:
                 for step in (training, training.root, *([substitute] if substitute else [])):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
-                randomized = plugin.cls.randomized
+                randomized = plugin.cls.is_randomized(training.defense.arguments)
                 pairs = list(self._pairs(request, plugin, training, substitute, attacks))
                 if randomized:
                     # After every attack, so that it sees what they may have left behind in the defence.

@@ -147,10 +147,11 @@ class Session:
         """Keep what a report has to know of a defence: reports are made without loading plug-ins."""
         for cell in {cell.defense.name: cell for cell in plan.cells}.values():
             name = cell.defense.name
+            cls = self.defenses.get(name).cls
             kind = {
                 "purifies": plan.trainings[cell.artifact].base is not None,
-                "deployable": self.defenses.get(name).cls.deployable,
-                "randomized": self.defenses.get(name).cls.randomized,
+                "deployable": cls.deployable,
+                "randomized": cls.is_randomized(cell.defense.arguments),
             }
             store.remember(f"defense {name}", kind)
 

@@ -74,10 +74,7 @@ def _require_repeatable(judge: Judge, x: Tensor, draws: Draws, first: Tensor) ->
         seen, remedy = "answers otherwise when asked again in the same draws", "take all randomness from `draws`"
     else:
         seen = "answers otherwise when asked again"
-        remedy = (
-            "switch off dropout and noise in eval(), or derive a benchbox.Defense with randomized = True that "
-            "takes its randomness from `draws`"
-        )
+        remedy = f"switch off dropout and noise in eval(), or {judge.defense.how_to_randomize()}"
     raise DefenseError(f"defence {name} {seen} ({_said(first, again)}); {remedy}")
 
 
