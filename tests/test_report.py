@@ -28,7 +28,7 @@ from rows import (
 from benchbox.analysis import leaderboard, paper
 from benchbox.analysis.background import Background
 from benchbox.analysis.table import Column
-from benchbox.domain import Access, Evidence, Outcome, ThreatModel
+from benchbox.domain import Access, Evidence, Outcome, Spec, ThreatModel
 
 # --- numbers -------------------------------------------------------------------------------------------------
 
@@ -151,6 +151,16 @@ def test_fewer_attacks_are_marked() -> None:
     assert any(remark.startswith("†") for remark in small_print(found))
 
 
+def test_ranks_are_transitive_whatever_each_row_was_attacked_with() -> None:
+    # One pair has cw in common, one pgd, one aa: duels on what both finished would make a circle of equal numbers.
+    items = [
+        *(evidence("a", attack=attack, right=right) for attack, right in (("pgd", 0), ("cw", 90), ("aa", 90))),
+        *(evidence("b", attack=attack, right=right) for attack, right in (("pgd", 90), ("cw", 0))),
+        *(evidence("c", attack=attack, right=right) for attack, right in (("cw", 90), ("aa", 0))),
+    ]
+    assert {r.rank for r in only(items).rows} == {1}
+
+
 def test_nobody_rises_by_being_attacked_less() -> None:
     items = [
         evidence("whole", attack="pgd", right=80),
@@ -158,9 +168,14 @@ def test_nobody_rises_by_being_attacked_less() -> None:
         evidence("spared", attack="pgd", right=60),
     ]
     assert [(r.label, r.place, r.headline) for r in only(items).rows] == [
+        ("spared", "(≈1)", "60.0†"),
         ("whole", "≈1", "30.0"),
-        ("spared", "(≈2)", "60.0†"),
     ]
+    # What both went through counts too: there it has to be better by more than chance.
+    alike = [replace(items[0], cell=replace(items[0].cell, defense=Spec("alike", {}, "1"), artifact="alike"))]
+    assert [(r.label, r.rank) for r in only([*alike, *items[:2]]).rows] == [("alike", 1), ("whole", 1)]
+    better = [evidence("better", attack="pgd", right=95)]
+    assert [(r.label, r.rank) for r in only([*better, *items[:2]]).rows] == [("better", 1), ("whole", 2)]
 
 
 def test_a_purifier_and_a_classifier_are_compared_under_the_same_access() -> None:
@@ -173,8 +188,8 @@ def test_a_purifier_and_a_classifier_are_compared_under_the_same_access() -> Non
     ]
     found = only(items)
     assert [(r.label, r.place, r.headline) for r in found.rows] == [
+        ("net", "(≈1)", "70.0†"),
         ("sponge", "≈1", "20.0"),
-        ("net", "(≈2)", "70.0†"),
     ]
 
 

@@ -120,17 +120,16 @@ def bootstrap(
     return resampled_mean(tuple(values.tolist()), tuple(counts.tolist()), seed, resamples, level)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """Adjusted p-values, in the order given: reject where one is below alpha (Holm 1979, step-down).
 
     Valid however the tests depend on one another.
     """
-    adjusted = [0.0] * len(p_values)
-    reached = 0.0
-    for step, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        reached = max(reached, min(1.0, (len(p_values) - step) * p_values[i]))
-        adjusted[i] = reached
-    return adjusted
+    p = np.asarray(p_values, np.float64)
+    order = p.argsort(kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * p[order]))
+    return [float(value) for value in adjusted]
 
 
 def needed(difference: float, discordance: float, alpha: float = ALPHA, power: float = POWER) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.analysis import pairs, trainings
+from benchbox.analysis.all_pairs import p_values, ranks
 from benchbox.analysis.score import BOOTSTRAP_SEED
 from benchbox.analysis.table import Column, Row, Table, Versus
 from benchbox.analysis.worst_case import Halves, correctness
@@ -21,8 +21,9 @@ from benchbox.errors import RequestError
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows with their ranks, best first; rows that cannot be ranked last.
 
-    A row shares the rank of the best of its group unless it is significantly worse (`ranks`). Two rows are
-    compared on the attacks that both have finished, so that nobody rises by being attacked less.
+    A rank rests on the number printed beside it, the worst case over everything that the row has finished: one more
+    than the number of rows that are significantly more robust (`all_pairs.ranks`). Nobody rises by being attacked
+    less: a row counts as more robust than another only if it is so on the attacks that both have finished, too.
     """
     able = [
         row
@@ -30,100 +31,55 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
         if row.shares is not None
         and not (row.oracle or row.undecided or row.invalid or row.withheld or row.uncontrolled)
     ]
-    places = ranks(_Pairs(able))
+    own = np.array([row.shares for row in able])
+    places = ranks(np.array([_percent(row) for row in able]), _on_common_terms(able, p_values(own)))
     rank_of = dict(zip(map(id, able), places, strict=True))
     return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))
 
 
-class Pairs(Protocol):
-    """Defences that can be compared two by two, by their numbers, each pair on the same terms."""
+def _on_common_terms(rows: Sequence[Row], p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p, raised where a difference rests on attacks that the better row was spared.
 
-    def __len__(self) -> int: ...
-
-    def means(self, i: int, j: int) -> tuple[float, float]:
-        """Accuracies of both."""
-
-    def p(self, i: int, j: int) -> float:
-        """Of no difference between them."""
-
-    def overall(self, i: int) -> float:
-        """Accuracy of one on its own terms."""
-
-
-def ranks(defenses: Pairs) -> list[int]:
-    """Ranks from 1, in the order given: who is not significantly worse than the leader shares its rank.
-
-    The leader of a group is, of those without a rank yet, the one whose mean beats the most defences; it is
-    compared with each of the others, with Holm's correction over these comparisons.
+    Both have to differ in the same direction on everything and on what they have in common: the larger p of the two
+    is that of both together (Berger 1982, intersection-union).
     """
-    everyone = range(len(defenses))
-    beaten = [0] * len(everyone)
-    for i, j in combinations(everyone, 2):
-        one, other = defenses.means(i, j)
-        beaten[i] += one > other
-        beaten[j] += other > one
-    waiting = sorted(everyone, key=lambda i: (-beaten[i], -defenses.overall(i)))
-    found = [0] * len(everyone)
-    rank = 1
-    while waiting:
-        leader, *others = waiting
-        adjusted = pairs.holm([defenses.p(leader, i) for i in others])
-        group = {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= pairs.ALPHA)}
-        for i in group:
-            found[i] = rank
-        rank += len(group)
-        waiting = [i for i in waiting if i not in group]
-    return found
+    terms = [_Terms(row) for row in rows]
+    for i, better in enumerate(terms):
+        for j, worse in enumerate(terms):
+            if better.mean > worse.mean and p[i, j] < pairs.ALPHA and worse.row.finished - better.row.finished:
+                common = worse.row.finished & better.row.finished
+                shares = np.stack([better.under(common), worse.under(common)])
+                ahead = shares[0].mean() > shares[1].mean()
+                p[i, j] = p[j, i] = max(p[i, j], p_values(shares)[0, 1]) if ahead else 1.0
+    return p
 
 
-class _Pairs:
-    """Rows, compared on the attacks that both have finished; each on its own, if they have none in common."""
+class _Terms:
+    """A row, and its worst case over some of its attacks."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-        self._finished = [row.finished for row in rows]
-        self._own = [_percent(row) for row in rows]
-        self._halves: dict[int, tuple[Halves, dict[Column, list[int]]]] = {}
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.mean = _percent(row)
+        self._under: dict[frozenset[Column], NDArray[np.float64]] = {}
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def under(self, columns: frozenset[Column]) -> NDArray[np.float64]:
+        """(N,) share of draws in which each image survives as it is and under the attacks of some columns."""
+        if columns not in self._under:
+            chosen = sorted(place for column in columns for place in self._all[1][column])
+            halves = self._all[0]
+            # The clean image comes last.
+            self._under[columns] = halves.worst([*chosen, len(halves.even) - 1])
+        return self._under[columns]
 
-    def overall(self, i: int) -> float:
-        return self._own[i]
-
-    def means(self, i: int, j: int) -> tuple[float, float]:
-        if (common := self._common(i, j)) is None:
-            return self._own[i], self._own[j]
-        return float(self._under(i, common).mean()), float(self._under(j, common).mean())
-
-    def p(self, i: int, j: int) -> float:
-        if (common := self._common(i, j)) is None:
-            one, other = self._rows[i].shares, self._rows[j].shares
-            assert one is not None
-            assert other is not None
-        else:
-            one, other = self._under(i, common), self._under(j, common)
-        return pairs.significance(one, other, BOOTSTRAP_SEED).p
-
-    def _common(self, i: int, j: int) -> frozenset[Column] | None:
-        """The attacks both have finished; None where each stands on its own."""
-        if not (self._rows[i].missing or self._rows[j].missing):
-            return None
-        return self._finished[i] & self._finished[j] or None
-
-    def _under(self, i: int, columns: frozenset[Column]) -> NDArray[np.float64]:
-        if i not in self._halves:
-            cells: list[Evidence] = []
-            places: dict[Column, list[int]] = {}
-            for column in self._finished[i]:
-                own = [one.evidence for one in self._rows[i].entries[column].measurements]
-                places[column] = list(range(len(cells), len(cells) + len(own)))
-                cells += own
-            self._halves[i] = Halves.of(correctness(cells, with_clean=True)), places
-        halves, places = self._halves[i]
-        # The clean image comes last.
-        chosen = sorted(place for column in columns for place in places[column])
-        return halves.worst([*chosen, len(halves.even) - 1])
+    @cached_property
+    def _all(self) -> tuple[Halves, dict[Column, list[int]]]:
+        cells: list[Evidence] = []
+        places: dict[Column, list[int]] = {}
+        for column in self.row.finished:
+            own = [one.evidence for one in self.row.entries[column].measurements]
+            places[column] = list(range(len(cells), len(cells) + len(own)))
+            cells += own
+        return Halves.of(correctness(cells, with_clean=True)), places
 
 
 def _percent(row: Row) -> float:

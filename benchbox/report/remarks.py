@@ -65,12 +65,13 @@ def remarks(table: Table) -> Iterator[str]:
     if any(row.missing and row.robust for row in rows):
         yield (
             "†: attacks of this table are missing for this defence, so its worst case may be too high, and its "
-            "place is in parentheses. Ranks compare two defences on the attacks that both have finished."
+            "place is in parentheses."
         )
-    if len({row.rank for row in rows if row.rank}) < len([row for row in rows if row.rank]):
+    if any(row.rank for row in rows):
         yield (
-            "Defences share a rank with the best of their group when they are not significantly worse on these "
-            "images (exact McNemar, for shares of draws a sign-flip test; Holm, 5 %)."
+            "Ranks rest on the robust column: one more than the number of defences that are significantly more "
+            "robust on these images (exact McNemar, for shares of draws a bound on the sign-flip test; Holm over all "
+            "pairs, 5 %), also on the attacks that both have finished."
         )
     if any(row.rank and row.coarse for row in rows):
         yield (
