@@ -12,7 +12,7 @@ from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
 from benchbox.analysis.table import Column, Row, Table
-from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_null
+from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_beginning, is_null
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 
 Measured = Mapping[Column, Sequence[Measurement]]
@@ -215,5 +215,5 @@ def _with_paper(
 def _clean(evidence: Sequence[Evidence], finished: Sequence[Evidence]) -> Entry:
     if finished:
         return Entry("done", union([clean_correct(finished[0])]))
-    longest = max(evidence, key=lambda item: len(item.outcome))
-    return Entry("partial", union([clean_correct(longest)])) if len(longest.outcome) else Entry()
+    longest = max(filter(is_beginning, evidence), key=lambda item: len(item.outcome), default=None)
+    return Entry("partial", union([clean_correct(longest)])) if longest else Entry()

@@ -12,6 +12,7 @@ from benchbox.analysis.worst_case import (
     adversarial_correct,
     correctness,
     fixed_seed,
+    is_beginning,
     majority_vote,
     worst_case,
     worst_of_r,
@@ -186,7 +187,7 @@ def measure(evidence: Evidence) -> Measurement:
     status: Status = evidence.status
     if status == "done" and len(outcome) < len(evidence.cell.samples):
         status = "partial"
-    if status == "failed" or len(outcome) == 0:
+    if status == "failed" or not is_beginning(evidence):
         return Measurement(evidence, None, status)
     return Measurement(evidence, union([adversarial_correct(evidence)]), status)
 

@@ -123,6 +123,15 @@ def is_finished(evidence: Evidence) -> bool:
     return evidence.status == "done" and len(evidence.outcome) == len(evidence.cell.samples)
 
 
+def is_beginning(evidence: Evidence) -> bool:
+    """Whether the scored samples are the first of the list, and some.
+
+    Others may have been chosen, say because they withstood what came before, and their share would mislead.
+    """
+    positions = evidence.outcome.position
+    return len(positions) > 0 and int(positions.max()) == len(positions) - 1
+
+
 def finished(cells: Iterable[Evidence]) -> tuple[Evidence, ...]:
     """Finished cells on the longest sample list among them."""
     done = [cell for cell in cells if is_finished(cell)]

@@ -29,6 +29,7 @@ from benchbox.cli import (
     show,
     track,
     train,
+    verdict,
 )
 from benchbox.cli.console import complain, hear, notice
 from benchbox.cli.options import Interrupted, examples
@@ -69,6 +70,7 @@ def build() -> typer.Typer:
 
     for group in (
         run,
+        verdict,
         train,
         audit,
         report,

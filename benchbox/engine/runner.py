@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -106,8 +107,7 @@ class Runner:
         start = time.perf_counter()
         waiting = []
         for cell in plan.cells:
-            self.store.add_cell(cell, run)
-            reuse.take_over(self.store, cell, self.dataset)
+            self.add(cell, run)
             if self._is_finished(cell):
                 report.reused += 1
             else:
@@ -120,14 +120,37 @@ class Runner:
         report.total = time.perf_counter() - start
         return report
 
+    def add(self, cell: Cell, run: int) -> None:
+        """Make a cell known, with what is known of its images from other lists."""
+        self.store.add_cell(cell, run)
+        reuse.take_over(self.store, cell, self.dataset)
+
+    def some(
+        self, cell: Cell, positions: NDArray[np.int64], trainings: Mapping[str, Training], report: Report
+    ) -> None:
+        """Have some images of a cell in the store; a cell that fails is in the report, and is not tried again."""
+        while cell.key not in report.failed and len(np.intersect1d(positions, self._todo(cell))):
+            before = report.batches
+            with self._containing(cell, report):
+                self._fill(cell, trainings, report, positions)
+            if cell.key not in report.failed and report.batches == before:
+                time.sleep(PAUSE)  # another process has them in hand
+
     def _settled(self, cell: Cell, trainings: Mapping[str, Training], report: Report) -> bool:
         """Do what nobody else has claimed of a cell; whether the cell is finished, or failed."""
-        try:
+        with self._containing(cell, report):
             if not self._is_finished(cell):
                 self._fill(cell, trainings, report)
                 if not self._is_finished(cell):
                     return False
             report.done += 1
+        return True
+
+    @contextmanager
+    def _containing(self, cell: Cell, report: Report) -> Iterator[None]:
+        """Make a row with its error of a cell that fails."""
+        try:
+            yield
         except StoreError:
             raise
         except BenchboxError as error:
@@ -136,7 +159,6 @@ class Runner:
             report.crashed += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
             self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
-        return True
 
     def _is_finished(self, cell: Cell) -> bool:
         """Whether every sample is stored, and what describes them; a run may have ended between the two."""
@@ -153,14 +175,21 @@ class Runner:
         self.observer.failed(cell, error)
         report.failed[cell.key] = error
 
-    def _fill(self, cell: Cell, trainings: Mapping[str, Training], report: Report) -> None:
+    def _fill(
+        self,
+        cell: Cell,
+        trainings: Mapping[str, Training],
+        report: Report,
+        wanted: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Craft and score what is missing of a cell, or those of it that are wanted."""
         start = time.perf_counter()
         deployed = self.bench.judge(trainings[cell.artifact])
         attacked = self.bench.judge(trainings[cell.view.artifact])
         models = Models(attacked, deployed, self._attack(cell), self.dataset, self.device)
         report.training += time.perf_counter() - start
         self._observe(cell)
-        for name, block in self._blocks(cell, models):
+        for name, block in self._blocks(cell, models, wanted):
             with self.store.claim(name) as mine:
                 if mine:
                     # Somebody may have stored some of it between the last look and the claim.
@@ -168,13 +197,17 @@ class Runner:
         if cell.access is Access.TRANSFER and len(self._todo(cell)) == 0:
             self.store.attach(cell.key, "transfer", self._transfer(cell, attacked, deployed))
 
-    def _blocks(self, cell: Cell, models: Models) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    def _blocks(
+        self, cell: Cell, models: Models, wanted: NDArray[np.int64] | None
+    ) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """What is claimed at once. Cells that share their images share the claim: each image is crafted once."""
         batch = models.attacked.layout.batch
         # An attack that pools splits what it is given itself; what is not committed is lost when it is killed.
         size = max(POOL, batch) if models.attack.pooled else batch
         for start in range(0, len(cell.samples), size):
             block = np.arange(start, min(start + size, len(cell.samples)))
+            if wanted is not None:
+                block = np.intersect1d(block, wanted)
             if len(np.intersect1d(block, self._todo(cell))):
                 yield f"craft/{cell.craft_key}/{size}/{start}", block
 

@@ -125,14 +125,20 @@ class Session:
         folder = data_folder(self.settings.data_dir)
         return Planner(self.defenses, self.attacks, Shelf(folder, self.settings.download, self.announce))
 
-    def run(self, plan: Plan, store: Store, observer: Observer) -> Report:
-        """Fill the cells of a plan; what is in the store already is not run again."""
+    def run(
+        self,
+        plan: Plan,
+        store: Store,
+        observer: Observer,
+        how: Callable[[Runner, Plan, int], Report] = Runner.run,
+    ) -> Report:
+        """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
         record = provenance.collect(device.describe(where))
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
         try:
-            report = self._runner(plan, store, observer, record).run(plan, run)
+            report = how(self._runner(plan, store, observer, record), plan, run)
         except (KeyboardInterrupt, StoreError) as error:
             # A store that is full cannot be told of it either; the first error is the one to see.
             with contextlib.suppress(StoreError):
