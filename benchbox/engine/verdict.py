@@ -262,5 +262,3 @@ def _narrowest(intervals: Sequence[Interval]) -> Interval:
 def _model(cell: Cell) -> str:
     """Cells that differentiate or query the same model take equally long a pass."""
     return f"{cell.view.artifact}/{cell.view.stand_in}"
-
-
