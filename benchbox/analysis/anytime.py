@@ -1,7 +1,7 @@
 """A confidence interval that may be looked at after every image, and stopped at when it says enough.
 
-An interval of a fixed number of images loses its promise when the number is chosen by looking. A confidence sequence
-holds at all numbers at once: whoever stops when the answer is sure is wrong as seldom as promised.
+An interval of a fixed number of images loses its promise when the number is chosen by looking. A confidence
+sequence holds at all numbers at once: whoever stops when the answer is sure is wrong as seldom as promised.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def confidence_sequence(successes: float, n: int, level: float = 0.95) -> Interv
 
     The likelihood ratio of a beta-binomial against Bernoulli(p), with the mixture Beta(1/2, 1/2), is a martingale
     with mean 1 when p is the share, so it ever reaches 1 / (1 - level) with probability at most 1 - level (Ville
-    1939; Robbins, Annals of Mathematical Statistics 41, 1970; Howard et al., Annals of Statistics 49, 2021, section
-    on conjugate mixtures). The interval is every p for which it has not.
+    1939; Robbins, Annals of Mathematical Statistics 41, 1970; Howard et al., Annals of Statistics 49, 2021,
+    section on conjugate mixtures). The interval is every p for which it has not.
 
     Args:
         successes: Of the n trials, which are independent draws of one distribution.

@@ -21,9 +21,10 @@ from benchbox.errors import RequestError
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows with their ranks, best first; rows that cannot be ranked last.
 
-    A rank rests on the number printed beside it, the worst case over everything that the row has finished: one more
-    than the number of rows that are significantly more robust (`all_pairs.ranks`). Nobody rises by being attacked
-    less: a row counts as more robust than another only if it is so on the attacks that both have finished, too.
+    A rank rests on the number printed beside it, the worst case over everything that the row has finished: one
+    more than the number of rows that are significantly more robust (`all_pairs.ranks`). Nobody rises by being
+    attacked less: a row counts as more robust than another only if it is so on the attacks that both have
+    finished, too.
     """
     able = [
         row
@@ -40,8 +41,8 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _on_common_terms(rows: Sequence[Row], p: NDArray[np.float64]) -> NDArray[np.float64]:
     """p, raised where a difference rests on attacks that the better row was spared.
 
-    Both have to differ in the same direction on everything and on what they have in common: the larger p of the two
-    is that of both together (Berger 1982, intersection-union).
+    Both have to differ in the same direction on everything and on what they have in common: the larger p of the
+    two is that of both together (Berger 1982, intersection-union).
     """
     terms = [_Terms(row) for row in rows]
     for i, better in enumerate(terms):
