@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: P(S ≥ x) ≤ RADEMACHER · P(Z ≥ x), for sums S of ±a with Σa² = 1 and Z normal: the smallest constant there is
-#: (Bentkus & Dzindzalieta, A tight Gaussian bound for weighted sums of Rademacher random variables, Bernoulli
-2015). RADEMACHER = 3.178
+#: (Bentkus & Dzindzalieta, A tight Gaussian bound for weighted sums of Rademacher random variables,
+#: Bernoulli 2015).
+RADEMACHER = 3.178
 
 
 def ranks(means: NDArray[np.float64], p: NDArray[np.float64], alpha: float = ALPHA) -> list[int]:
@@ -24,8 +25,8 @@ def ranks(means: NDArray[np.float64], p: NDArray[np.float64], alpha: float = ALP
 
     Differences are tested with Holm's correction over all pairs, so that with probability 1 - `alpha` no rank
     counts a defence as better that is not (the lower ends of the simultaneous confidence sets for ranks of
-    Mogstad, Romano, Shaikh & Wilhelm, Review of Economic Studies 2024). What is printed as less accurate never
-    ranks above what is printed as more accurate, and equal accuracies have equal ranks.
+    Mogstad, Romano, Shaikh & Wilhelm, Review of Economic Studies 2024). What is printed as less accurate never ranks above
+    what is printed as more accurate, and equal accuracies have equal ranks.
 
     Args:
         means: (m,) accuracy of each defence.

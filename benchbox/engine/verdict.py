@@ -1,8 +1,8 @@
 """Is a defence broken? Cheap attacks on a random list of images that grows, until the answer is sure.
 
 Every attack of the ladder meets only what still stands. What is found is in the store, in the cells of
-`benchbox run` on the same list, so nothing is run twice. There is no way from here to "robust": what withstands cheap
-attacks has withstood cheap attacks.
+`benchbox run` on the same list, so nothing is run twice. There is no way from here to "robust": what
+withstands cheap attacks has withstood cheap attacks.
 """
 
 from __future__ import annotations

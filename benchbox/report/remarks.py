@@ -70,8 +70,8 @@ def remarks(table: Table) -> Iterator[str]:
     if any(row.rank for row in rows):
         yield (
             "Ranks rest on the robust column: one more than the number of defences that are significantly more "
-            "robust on these images (exact McNemar, for shares of draws a bound on the sign-flip test; Holm over all "
-            "pairs, 5 %), also on the attacks that both have finished."
+            "robust on these images (exact McNemar, for shares of draws a bound on the sign-flip test; Holm over "
+            "all pairs, 5 %), also on the attacks that both have finished."
         )
     if any(row.rank and row.coarse for row in rows):
         yield (
