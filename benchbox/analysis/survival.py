@@ -55,6 +55,7 @@ class Survival:
     """A defence on one list of images inside one ball.
 
     Attributes:
+        recipe: `labels.identity` of its rows.
         label: Its name, and how its recipe differs from the others of that name.
         title: Of its table.
         dataset: Name.
@@ -69,6 +70,7 @@ class Survival:
         warnings: What the reader has to know, one sentence each.
     """
 
+    recipe: str
     label: str
     title: str
     dataset: str
@@ -123,6 +125,7 @@ def _survival(table: Table, rows: Sequence[Row], label: str) -> Survival:
     name, dataset = rows[0].defense.name, table.samples.dataset
     cells = [m.evidence.cell for row in rows for entry in row.entries.values() for m in entry.measurements]
     return Survival(
+        recipe=labels.identity(rows[0].defense),
         label=label,
         title=table.title,
         dataset=dataset,

@@ -73,4 +73,9 @@ def report(
         put(found.fates().to_csv(index=False, lineterminator="\n"), to)
         return
     to = to or (PAGE if format_ == "html" else None)
-    present(found.document(against), format_, to, **({"standalone": True} if standalone else {}))
+    chosen: dict[str, object] = {"standalone": True} if standalone else {}
+    if format_ == "html":
+        from benchbox.figures.survival import inline
+
+        chosen["draw"] = inline
+    present(found.document(against), format_, to, **chosen)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchbox.analysis.survival import ORDER
+from benchbox.analysis.survival import ORDER, survivals
 from benchbox.domain import Access
 from benchbox.figures.style import (
     ACCESS_COLOURS,
@@ -21,6 +21,8 @@ from benchbox.figures.style import (
     canvas,
     file_name,
     percent_axis,
+    style,
+    svg,
     wrapped,
 )
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from benchbox.analysis.survival import Claim, Dot, Survival
+    from benchbox.analysis.table import Table
 
 #: What each access means, in as many words as fit beside it.
 MEANINGS = {
@@ -39,6 +42,8 @@ MEANINGS = {
 }
 #: Inches.
 WIDTH, LINE, MARGINS = 6.3, 0.19, 0.95
+#: Rows that a page has pictures for.
+MOST = 60
 
 
 def draw(found: Survival) -> Drawing:
@@ -72,6 +77,17 @@ def draw(found: Survival) -> Drawing:
     ticks = [*((y, dot.name) for y, dot in named), *((y, line.name) for y, line in enumerate(lines) if line.dots)]
     axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
     return Drawing(file_name("survives", found.dataset, ball(found.threat), found.label), figure, _caption(found))
+
+
+def inline(tables: Sequence[Table]) -> list[dict[str, str]]:
+    """For each table, the picture of each defence as SVG text to be set into a page, by `Survival.recipe`.
+
+    None for more than `MOST` rows: a picture takes a quarter of a second, and hundreds make a page nobody can load.
+    """
+    if sum(len(table.rows) for table in tables) > MOST:
+        return [{} for _ in tables]
+    with style():
+        return [{found.recipe: svg(draw(found)) for found in survivals([table])} for table in tables]
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from benchbox.analysis.table import Table
 
 Item = TypeVar("Item")
 #: How a value strikes the eye, for formats that have colours.
 Tone = Literal["", "good", "doubt", "bad", "faint"]
 Align = Literal["left", "right"]
+#: Draws for each table, by `labels.identity` of a recipe, SVG text of what its claim survives.
+Draw = Callable[[Sequence["Table"]], Sequence[Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class Number(Text):
 
     Attributes:
         interval: As in "[95.1, 97.2]".
+        ends: Of the interval, for who draws it.
         beside: The number that somebody else published for the same thing.
         notes: Numbers of the section's notes about it, from 1.
     """
 
     interval: str = ""
+    ends: tuple[float, float] | None = None
     beside: Text | None = None
     notes: tuple[int, ...] = ()
 
@@ -160,6 +167,8 @@ class Document:
         record: Makes everything, as JSON.
         fields: Names of the columns of the long form.
         lines: Makes the long form: a line for each number with what is needed to trust it.
+        page: Makes the page to click through, of this document and pictures; None for one that is read from top
+            to bottom.
     """
 
     title: str
@@ -167,6 +176,7 @@ class Document:
     record: Callable[[], Mapping[str, Any]]
     fields: Sequence[str]
     lines: Callable[[], Iterable[Mapping[str, Any]]] = field(default=tuple)
+    page: Callable[[Document, Draw], str] | None = None
 
 
 def grid(columns: Sequence[Column[Item]], items: Iterable[Item], **options: Any) -> Grid:

@@ -1,4 +1,4 @@
-"""Documents as one HTML file that needs nothing else: no script, no font, no network."""
+"""Documents as one HTML file that needs nothing else: no font, no network; a script for the leaderboard alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING
 from benchbox.report.document import Badge, Number
 
 if TYPE_CHECKING:
-    from benchbox.report.document import Document
+    from collections.abc import Sequence
+
+    from benchbox.analysis.table import Table
+    from benchbox.report.document import Document, Draw
 
 
-def render(document: Document) -> str:
-    """A whole page."""
+def nothing(tables: Sequence[Table]) -> list[dict[str, str]]:
+    """No picture for any table."""
+    return [{} for _ in tables]
+
+
+def render(document: Document, draw: Draw = nothing) -> str:
+    """A whole page: the document's own where it has one, else everything from top to bottom.
+
+    Args:
+        document: What to write.
+        draw: Makes the pictures of the document's own page. Reports cannot draw; their caller may.
+    """
+    if document.page is not None:
+        return document.page(document, draw)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -12,7 +12,7 @@ from benchbox.analysis.score import Entry, Status
 from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.report import leaderboard_record as record
-from benchbox.report.document import Badge, Column, Document, Number, Place, Section, Text, Tone, grid
+from benchbox.report.document import Badge, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
 from benchbox.report.remarks import noted, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
@@ -71,7 +71,14 @@ def document(tables: Sequence[Table]) -> Document:
         lambda: {"tables": [record.table(table, own, lines) for table, own, lines in made]},
         record.fields([own for _, own, _ in made]),
         lambda: (line for table, own, lines in made for line in record.lines(table, own, lines)),
+        partial(_page, tables),
     )
+
+
+def _page(tables: Sequence[Table], made: Document, draw: Draw) -> str:
+    from benchbox.report.page import render
+
+    return render(made, tables, draw(tables))
 
 
 def _lines(table: Table) -> list[Line]:
@@ -113,6 +120,7 @@ def _entry(entry: Entry, notes: tuple[int, ...] = ()) -> Number:
         _STATUS.get(entry.status, ""),
         exact=entry.score.percent if entry.score else None,
         interval=entry.score.interval if entry.score else "",
+        ends=(entry.score.low, entry.score.high) if entry.score else None,
         beside=Text(str(printed), f"Table {printed.table} of the paper") if printed else None,
         notes=notes,
     )
@@ -153,8 +161,10 @@ def _name(line: Line) -> Text:
 
 def _robust(line: Line) -> Number:
     robust = line.row.robust
-    interval, percent = (robust.interval, robust.percent) if robust else ("", None)
-    return Number(line.row.headline, strong=True, exact=percent, interval=interval)
+    if robust is None:
+        return Number(line.row.headline, strong=True)
+    ends = (robust.low, robust.high)
+    return Number(line.row.headline, strong=True, exact=robust.percent, interval=robust.interval, ends=ends)
 
 
 def _versus(line: Line) -> Number:

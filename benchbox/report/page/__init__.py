@@ -1,0 +1,72 @@
+"""The leaderboard as a page to click through: one HTML file with its table component, its script and its data.
+
+board.py      the table of each tab: the document's own columns, and those that only a page has room for
+drill.py      what a click on a row opens
+templates/    the words and the markup; leaderboard.css and leaderboard.js beside them
+vendor/       DataTables (MIT): sorting and searching
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from benchbox.report.document import Badge, Number
+from benchbox.report.page.board import board
+from benchbox.text import printable
+
+if TYPE_CHECKING:
+    from benchbox.analysis.table import Table
+    from benchbox.report.document import Document
+
+#: In the order they run.
+SCRIPTS = ("vendor/dataTables.min.js", "leaderboard.js")
+
+
+def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mapping[str, str]]) -> str:
+    """The page of a leaderboard; equal results give equal bytes.
+
+    Args:
+        document: The leaderboard, a section for each table.
+        tables: What its sections show.
+        pictures: For each table, SVG text by `labels.identity` of a recipe, as far as there is any.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("benchbox.report.page"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kinds = {"number": Number, "badge": Badge}
+    environment.tests |= {name: lambda value, of=of: isinstance(value, of) for name, of in kinds.items()}
+    environment.filters["marked"] = lambda picture: Markup(picture)  # drawn by us: its names are escaped already
+    scripts = [_asset(name) for name in SCRIPTS]
+    return environment.get_template("page.html.j2").render(
+        tabs=board(document, tables, pictures),
+        style=Markup(_asset("leaderboard.css")),
+        scripts=[Markup(script) for script in scripts],
+        licence=Markup(_asset("vendor/dataTables.LICENSE.txt")),
+        hashes=[_hash(script) for script in scripts],
+    )
+
+
+def _harmless(value: object) -> object:
+    """A name turns no text around; markup is ours."""
+    return printable(value) if type(value) is str else value
+
+
+def _asset(name: str) -> str:
+    return files("benchbox.report.page").joinpath(name).read_text(encoding="utf-8").strip()
+
+
+def _hash(script: str) -> str:
+    """Of the one script that may run, for the page's security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
