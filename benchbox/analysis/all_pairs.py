@@ -25,8 +25,8 @@ def ranks(means: NDArray[np.float64], p: NDArray[np.float64], alpha: float = ALP
 
     Differences are tested with Holm's correction over all pairs, so that with probability 1 - `alpha` no rank
     counts a defence as better that is not (the lower ends of the simultaneous confidence sets for ranks of
-    Mogstad, Romano, Shaikh & Wilhelm, Review of Economic Studies 2024). What is printed as less accurate never ranks above
-    what is printed as more accurate, and equal accuracies have equal ranks.
+    Mogstad, Romano, Shaikh & Wilhelm, Review of Economic Studies 2024). What is printed as less accurate never
+    ranks above what is printed as more accurate, and equal accuracies have equal ranks.
 
     Args:
         means: (m,) accuracy of each defence.
