@@ -216,6 +216,7 @@ def compare(
     *,
     dataset: str | Sequence[str] = (),
     attacks: str | Sequence[str] = (),
+    weights: Sequence[str | Path] = (),
     store: str | Path = STORE,
 ) -> Compared:
     """Compare two defences image by image: differences, intervals, tests, and what could have been found.
@@ -225,6 +226,8 @@ def compare(
         b: Another.
         dataset: Names; all by default.
         attacks: Names; all that both have by default.
+        weights: Files that say which weights of a `file.py:factory` are meant, one for each side that is one;
+            those of `a` first.
         store: SQLite file or database URL.
 
     Raises:
@@ -235,7 +238,33 @@ def compare(
 
     found = load(store, dataset=dataset)
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    a, b = _by_weights((a, b), weights, found.evidence)
     return Compared(tuple(comparing.compare(found.evidence, a, b, attacks=names, purifiers=found.known.purifiers)))
+
+
+def _by_weights(sides: Sequence[str], files: Sequence[str | Path], evidence: Sequence[Evidence]) -> list[str]:
+    """Two defences, those with weights from a file by the digest of what was scored.
+
+    Raises:
+        RequestError: A file belongs to neither, or nothing was scored with it.
+        ArtifactError: It is not there.
+    """
+    from benchbox.analysis.selection import with_weights
+
+    given = [side for side in sides if ".py:" in side]
+    if not files:
+        return list(sides)
+    if len(files) != len(given):
+        raise RequestError(
+            f"{len(files)} --weights and {len(given)} of the two defences made by a file.py:FACTORY; give each of "
+            "these its own, in their order"
+        )
+    from benchbox.contract import checkpoint
+    from benchbox.contract.pretrained import Shelf, weights_file
+
+    shelf = Shelf(Path(), download=False)
+    digests = iter([checkpoint.sha256(weights_file(Path(file).expanduser(), shelf)) for file in files])
+    return [with_weights(evidence, side, next(digests)) if side in given else side for side in sides]
 
 
 def load(

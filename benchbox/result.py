@@ -41,6 +41,7 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
         randomized=[name for name, kind in noted.items() if kind.get("randomized")],
         audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
         gradients={key: found for key in craftings if (found := store.attached(key, "gradients"))},
+        contract={artifact: found for artifact in artifacts if (found := store.attached(artifact, "contract"))},
         cards=store.artifacts(),
     )
 

@@ -108,6 +108,13 @@ def test_dry_run_prints_the_plan_and_touches_nothing(said: Said, workspace: Path
     assert "nothing has to be trained" in out
 
 
+def test_dry_run_times_an_oracle_by_showing_it_the_images(said: Said) -> None:
+    words = [*WHITE, "--set", "pssr:oracle.epochs=1", "--dry-run"]
+    status, out, err = said("run", "--defense", "pssr:oracle", "--attacks", "null,fgsm", *words)
+    assert (status, err) == (0, "")
+    assert "by their passes and one timed pass" in out
+
+
 def test_cheap_attacks_come_first(said: Said) -> None:
     _, out, _ = said("run", "--defense", "none", "--attacks", "aa,square,pgd,fgsm,noise,null", *WHITE, "--dry-run")
     order = ["noise", "fgsm", "pgd", "square", "aa", "null"]

@@ -165,6 +165,29 @@ def test_other_images_are_refused_and_both_lists_named() -> None:
     assert "\n" not in message
 
 
+def test_two_lists_are_compared_on_the_images_of_both() -> None:
+    a = evidence("a", right=50)
+    part = tuple(range(40, 140))  # the images 40 … 139, of which the first 20 withstand
+    b = evidence("b", right=20, clean=100, samples=replace(SAMPLES, indices=part, digest="e" * 64))
+    (found,) = compare([a, b], "a", "b")
+    assert found.samples.indices == tuple(range(40, 100))
+    attack = next(pair for pair in found.pairs if pair.label == "white-box pgd")
+    assert (attack.a, attack.b) == ((10 / 60,), (20 / 60,))
+    assert (attack.only_a, attack.only_b) == ((), tuple(range(50, 60)))
+    said = list(comparison.remarks(found))
+    assert "Over the 60 images both have: a was scored on the first 100 test images" in said[1]
+    # A list that both have is enough.
+    both = replace(b, cell=replace(b.cell, samples=SAMPLES))
+    assert [one.samples for one in compare([a, b, both], "a", "b")] == [SAMPLES]
+
+
+def test_other_images_of_the_same_name_are_not_common() -> None:
+    a, b = evidence("a"), evidence("b", samples=replace(SAMPLES, digest="e" * 64))
+    b = replace(b, outcome=replace(b.outcome, label=b.outcome.label + 1))
+    with pytest.raises(RequestError, match="no image in common"):
+        compare([a, b], "a", "b")
+
+
 def test_another_ball_is_refused() -> None:
     with pytest.raises(RequestError, match=r"ε = 0\.3.*ε = 0\.1"):
         compare([evidence("a"), evidence("b", threat=ThreatModel("linf", 0.1))], "a", "b")

@@ -139,6 +139,11 @@ def test_a_run_says_what_was_not_finite_also_when_it_is_asked_again(said: Said, 
         status, told = run(said, workspace, "(x - x.min()).sqrt()")
         assert status == 0, told
         assert "had NaN or infinite pixels, taken as zero" in told
+        assert "model.py:Net, tried on training images before any attack: gradient: not finite at" in told
+    for format in ("terminal", "markdown", "latex", "json"):
+        words = " ".join(said("report", "--format", format)[1].replace("\\_", "_").split())
+        assert "tried on training images before any attack: gradient: not finite at" in words, format
+        assert "NaN or infinite pixels, taken as zero" in words, format
 
 
 def test_a_run_without_a_finite_gradient_fails(said: Said, workspace: Path) -> None:

@@ -393,6 +393,21 @@ def test_settings_of_a_base_and_of_a_used_attack_are_allowed(workspace: Path) ->
     assert {t.defense.arguments["epochs"] for t in made.trainings(request, dataset).values()} == {1, 9}
 
 
+def test_compare_tells_checkpoints_apart_by_their_files(said: Said, workspace: Path) -> None:
+    save_file({key: -value for key, value in network().state_dict().items()}, workspace / "other.safetensors")
+    for file, samples in (("net", "20"), ("other", "10")):
+        said("run", *NET, "--weights", f"{file}.safetensors", "--attacks", "fgsm", "--samples", samples)
+    two = ("compare", "model.py:net", "model.py:net")
+    status, out, err = said(*two, "--weights", "net.safetensors", "--weights", "other.safetensors")
+    assert (status, err) == (0, "")
+    assert "10 images both have" in " ".join(out.split())
+    status, _, err = said(*two, "--weights", "net.safetensors")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "give each of these its own" in err
+    status, _, err = said(*two, "--weights", "net.safetensors", "--weights", "model.py")
+    assert (status, err.count("\n")) == (2, 1)
+
+
 def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_change_nothing(
     said: Said, workspace: Path
 ) -> None:

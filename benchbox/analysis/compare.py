@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from benchbox.analysis import access, labels, pairs, welch
+from benchbox.analysis import access, common, labels, pairs, welch
 from benchbox.analysis.comparison import Comparison, Pair, Scope, Side
 from benchbox.analysis.control import Control, hold
 from benchbox.analysis.score import BOOTSTRAP_SEED, measure
@@ -37,7 +37,7 @@ def compare(
     attacks: Collection[str] = (),
     purifiers: Collection[str] = (),
 ) -> list[Comparison]:
-    """Compare two defences on every (sample list, ball) that both were scored on.
+    """Compare two defences on every (sample list, ball) that both were scored on, else on what their lists share.
 
     Args:
         evidence: What the store holds, finished or not.
@@ -48,23 +48,23 @@ def compare(
 
     Raises:
         RequestError: A name is unknown or stands for several recipes, both names are one defence, or the two
-            share no sample list or no finished result.
+            share no image or no finished result.
     """
     purify = access.purifiers(evidence, purifiers)
     first, second = named(evidence, a), named(evidence, b)
-    grounds = [ground for ground in first if ground in second]
+    grounds = common.shared(first, second)
     if not grounds:
         raise RequestError(
-            f"{a} and {b} were never scored on the same images: {a} on {listed(first)}; {b} on {listed(second)}; "
-            "run one of them on the other's list"
+            f"{a} and {b} have no image in common in one ball: {a} on {listed(first)}; {b} on {listed(second)}; "
+            "run one of them on the other's images and radius"
         )
     found = []
-    for ground in grounds:
+    for one in grounds:
         asked = [
             _Asked(name, trainings(name, cells), cells, cells[0].cell.defense.name in purify, attacks)
-            for name, cells in ((a, first[ground]), (b, second[ground]))
+            for name, cells in ((a, one.a), (b, one.b))
         ]
-        found.append(_Bench(asked[0], asked[1]).comparison(ground))
+        found.append(replace(_Bench(asked[0], asked[1]).comparison(one.ground), lists=one.lists))
     if not any(one.pairs for one in found):
         raise RequestError(f"{a} and {b} have no finished result to compare yet; finish both with `benchbox run`")
     return _adjusted(found)

@@ -103,6 +103,7 @@ class Comparison:
         pairs: Clean accuracy, the worst cases, then attack by attack.
         common: The attacks both have.
         family: Number of tests that Holm's correction is over, those of other tables included.
+        lists: The sample lists of the two that these images are common to; empty where it was one list.
     """
 
     samples: SampleList
@@ -112,3 +113,4 @@ class Comparison:
     pairs: tuple[Pair, ...]
     common: tuple[Column, ...]
     family: int
+    lists: tuple[SampleList, ...] = ()

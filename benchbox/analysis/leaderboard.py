@@ -75,7 +75,9 @@ class _Builder:
         names = _names(self.evidence)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         cards = weights.behind(self.evidence, self.known.cards)
-        return Table(samples, threat, columns, ranking.ranked(rows), cards, gradients=self.known.gradients)
+        known = self.known
+        ranked = ranking.ranked(rows)
+        return Table(samples, threat, columns, ranked, cards, gradients=known.gradients, contract=known.contract)
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]

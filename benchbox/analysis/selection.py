@@ -46,6 +46,28 @@ def named(evidence: Sequence[Evidence], name: str) -> Mapping[Ground, Sequence[E
     return grounds
 
 
+def with_weights(evidence: Sequence[Evidence], name: str, weights: str) -> str:
+    """The digest of the defence of a name that was scored with weights from a file.
+
+    Args:
+        evidence: Of all defences.
+        name: As in `file.py:factory`.
+        weights: SHA-256 of the file.
+
+    Raises:
+        RequestError: None was, or several: the code has changed in between.
+    """
+    cells = [e.cell for e in evidence if e.cell.defense.name == name]
+    found = sorted({cell.artifact for cell in cells if cell.defense.arguments.get("weights") == weights})
+    if len(found) != 1:
+        known = (
+            ", ".join(artifact[:12] for artifact in found or sorted({cell.artifact for cell in cells})) or "none"
+        )
+        said = f"{len(found)} defences" if found else "nothing"
+        raise RequestError(f"{said} called {name} was scored with these weights; name one by its digest: {known}")
+    return found[0]
+
+
 def trainings(name: str, evidence: Sequence[Evidence]) -> dict[int, str]:
     """Digest of the weights by training seed, lowest first.
 

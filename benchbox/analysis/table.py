@@ -185,6 +185,7 @@ class Table:
         cards: How the weights behind the rows were trained, by digest, as far as it is known.
         against: Label of the row the others are compared with, if any.
         gradients: By key of a crafting, how many of its gradients were NaN or infinite.
+        contract: By digest of the weights, what was remarked when the defence was tried.
     """
 
     samples: SampleList
@@ -194,6 +195,7 @@ class Table:
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     against: str = ""
     gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    contract: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

@@ -33,12 +33,22 @@ def compare(
     format_: options.Format = "terminal",
     to: options.Output = None,
     store: options.Records = options.DEFAULT_STORE,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Which weights of a file.py:FACTORY are meant; repeatable, those of the first defence first.",
+        ),
+    ] = None,
     published: options.IsPublished = False,
 ) -> None:
     """Compare two defences image by image: differences, intervals, tests, and what could have been found.
 
-    Both have to be scored on the same list of images. Several training seeds of a defence are taken together.
+    They are compared on the list of images that both were scored on, else on the images that both of their lists
+    have. Several training seeds of a defence are taken together.
     """
     store = "published" if published else store
-    found = api.compare(a, b, dataset=options.names(dataset), attacks=options.names(attacks), store=store)
+    asked = {"dataset": options.names(dataset), "attacks": options.names(attacks), "weights": tuple(weights or ())}
+    found = api.compare(a, b, **asked, store=store)
     present(found.document(), format_, to)

@@ -69,6 +69,9 @@ def remarks(one: Comparison) -> Iterator[str]:
         "Percent of all images; difference in points with its 95 % interval (paired bootstrap over images, over "
         "training seeds Welch's)."
     )
+    if one.lists:
+        a, b = (samples.said for samples in one.lists)
+        yield f"Over the {len(one.samples)} images both have: {one.a.name} was scored on {a}, {one.b.name} on {b}."
     yield (
         f"Common worst case: per image over the clean one and the attacks both have ({len(one.common)}); "
         "own: over everything each has, so the two may have been attacked unequally hard."

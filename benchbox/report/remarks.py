@@ -85,6 +85,10 @@ def remarks(table: Table) -> Iterator[str]:
             "over its own attacks (†: they are not the same); `benchbox compare` unites the common ones. "
             "It says nothing of the spread between training seeds."
         )
+    for row in rows:
+        said = table.contract.get(row.artifact, {})
+        for what, words in said.items():
+            yield f"{row.label}, tried on training images before any attack: {what}: {words}."
     yield from _of_gradients(rows, table.gradients)
     yield from _of_audits(rows)
     yield f"{NOT_RUN}: not run."
