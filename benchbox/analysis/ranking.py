@@ -66,14 +66,48 @@ def ranks(defenses: Pairs) -> list[int]:
     found = [0] * len(everyone)
     rank = 1
     while waiting:
-        leader, *others = waiting
-        adjusted = pairs.holm([defenses.p(leader, i) for i in others])
-        group = {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= pairs.ALPHA)}
+        group = _alike(defenses, waiting)
         for i in group:
             found[i] = rank
         rank += len(group)
         waiting = [i for i in waiting if i not in group]
     return found
+
+
+def best(shares: Sequence[NDArray[np.float64]]) -> set[int]:
+    """Numbers of the best of some results on the same images: the highest, and all not significantly worse.
+
+    Args:
+        shares: (N,) share of draws in which each image is right, one array for each result.
+    """
+    waiting = sorted(range(len(shares)), key=lambda i: -float(shares[i].mean()))
+    return _alike(_Shares(shares), waiting) if waiting else set()
+
+
+def _alike(defenses: Pairs, waiting: Sequence[int]) -> set[int]:
+    """The first of some defences, and those not significantly worse."""
+    leader, *others = waiting
+    adjusted = pairs.holm([defenses.p(leader, i) for i in others])
+    return {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= pairs.ALPHA)}
+
+
+class _Shares:
+    """Results on the same images, each on its own terms."""
+
+    def __init__(self, shares: Sequence[NDArray[np.float64]]) -> None:
+        self._shares = shares
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def overall(self, i: int) -> float:
+        return float(self._shares[i].mean())
+
+    def means(self, i: int, j: int) -> tuple[float, float]:
+        return self.overall(i), self.overall(j)
+
+    def p(self, i: int, j: int) -> float:
+        return pairs.significance(self._shares[i], self._shares[j], BOOTSTRAP_SEED).p
 
 
 class _Pairs:

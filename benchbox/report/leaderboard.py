@@ -13,7 +13,7 @@ from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.report import leaderboard_record as record
 from benchbox.report.document import Badge, Column, Document, Number, Place, Section, Text, Tone, grid
-from benchbox.report.remarks import noted, remarks
+from benchbox.report.remarks import brief, noted, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
 _BADGE: Mapping[State, Tone] = {
@@ -97,7 +97,8 @@ def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -
         "Rest the pointer on a number for the cells behind it."
     )
     notes = list(lines[0].numbers) if lines else []
-    return Section(table.title, [shown], notes, remarks=list(remarks(table)), sources=[source])
+    small, printed = list(remarks(table)), list(brief(table))
+    return Section(table.title, [shown], notes, remarks=small, brief=printed, sources=[source])
 
 
 def figure(entry: Entry, line: Line) -> Number:
@@ -154,7 +155,7 @@ def _name(line: Line) -> Text:
 def _robust(line: Line) -> Number:
     robust = line.row.robust
     interval, percent = (robust.interval, robust.percent) if robust else ("", None)
-    return Number(line.row.headline, strong=True, exact=percent, interval=interval)
+    return Number(line.row.headline, strong=robust is not None, exact=percent, interval=interval)
 
 
 def _versus(line: Line) -> Number:
