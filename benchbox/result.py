@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from benchbox.analysis.background import Background
     from benchbox.analysis.comparison import Comparison
+    from benchbox.analysis.paper_table import Layout
     from benchbox.analysis.table import Row, Table
     from benchbox.domain import Cell, Evidence
     from benchbox.report.document import Document, Section
@@ -166,6 +167,23 @@ class Result(_Shown):
         from benchbox import report
 
         return report.tabulate(self.evidence, self.known, against=against)
+
+    def paper_table(self, layout: int | Layout, *, paper: bool = False, intervals: bool = False) -> Document:
+        """A table in the shape of the PSSR paper's, for every format.
+
+        Args:
+            layout: 1 to 4, or which rows, columns, data sets and accesses.
+            paper: Print the paper's numbers beside ours.
+            intervals: Print 95 % intervals.
+
+        Raises:
+            RequestError: Nobody knows a row, a column or a data set of the layout.
+        """
+        from benchbox import report
+        from benchbox.analysis.paper_table import Layout
+
+        chosen = layout if isinstance(layout, Layout) else Layout(layout)
+        return report.paper_table(self.evidence, self.known, layout=chosen, paper=paper, intervals=intervals)
 
     def images(self, attack: str, access: str | None = None, defense: str | None = None) -> NDArray[np.float32]:
         """Adversarial images (N, C, H, W), float32 in [0, 1], in the order of the sample list.

@@ -132,6 +132,7 @@ class _Builder:
             entries=entries,
             badge=badge(self._audit(cell)),
             control=held,
+            usual=name.usual,
         )
 
     def _audit(self, cell: Cell) -> Mapping[str, Any] | None:

@@ -113,7 +113,7 @@ def beside(dataset: str, defense: str, threat: ThreatModel, access: Access | Non
         access: None for clean images.
         attack: Our name of the attack.
     """
-    if access is not None and not _same_ball(dataset, threat):
+    if access is not None and not is_its_ball(dataset, threat):
         return None
     place = _rows().get(defense)
     columns = attacks().get(attack, AttackColumn("", "")) if access is not None else AttackColumn("benign", "")
@@ -130,6 +130,37 @@ def beside(dataset: str, defense: str, threat: ThreatModel, access: Access | Non
     return printed(1, dataset, place.row, columns.column)
 
 
+def lines_of(table: int, dataset: str) -> list[str]:
+    """Our names of the defences of a table, in its order; two of ours may stand for one line of it.
+
+    Args:
+        table: 1 to 4.
+        dataset: Our name of the data set; one that the table lacks has none.
+    """
+    own: dict[str, list[str]] = {}
+    for name, place in _rows().items():
+        own.setdefault(place.module if table == 4 else place.row, []).append(name)
+    lines = dict.fromkeys(row for number, name, row, _ in _by_place() if (number, name) == (table, dataset))
+    return [name for row in lines for name in own.get(row, ())]
+
+
+def in_table(table: int, dataset: str, defense: str, threat: ThreatModel, column: str) -> Printed | None:
+    """What a table prints of one of our defences, whatever was attacked there.
+
+    Args:
+        table: 1 to 4.
+        dataset: Our name of the data set.
+        defense: Our name of the defence.
+        threat: The ball; another one than the paper's has no number, except on clean images.
+        column: Our name of the attack; `benign` for clean images, `bpda` for Table 3.
+    """
+    place = _rows().get(defense)
+    if place is None or (column != "benign" and not is_its_ball(dataset, threat)):
+        return None
+    known = attacks().get(column)
+    return printed(table, dataset, place.module if table == 4 else place.row, known.column if known else column)
+
+
 def contradictions(number: Printed) -> list[Printed]:
     """Other values the paper prints for the same quantity.
 
@@ -144,7 +175,8 @@ def contradictions(number: Printed) -> list[Printed]:
     return [other for other in others if other is not None and other.percent != number.percent]
 
 
-def _same_ball(dataset: str, threat: ThreatModel) -> bool:
+def is_its_ball(dataset: str, threat: ThreatModel) -> bool:
+    """Whether a ball is the paper's on this data set."""
     epsilon = EPSILON.get(dataset)
     return epsilon is not None and threat.norm == "linf" and abs(threat.epsilon - epsilon) <= TOLERANCE
 

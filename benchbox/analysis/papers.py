@@ -6,11 +6,13 @@ carso.csv    CARSO (fourth version): as quoted alike by several reviews, and Rob
 tables.csv   who attacked what in each table, one sentence
 claims.csv   the number that stands for what a paper claims for one of our defences
 figures.csv  the attacks whose images a figure of the PSSR paper shows
+names.csv    how papers write the names of our defences, attacks and data sets
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -109,6 +111,16 @@ def drawn(figure: str) -> tuple[str, ...]:
     """Our names of the attacks whose images a figure of the PSSR paper shows."""
     (line,) = (line for line in _lines("figures.csv") if line["figure"] == figure)
     return tuple(line["attacks"].split())
+
+
+def shown(name: str) -> str:
+    """How papers write one of our names, of a defence, an attack or a data set; as it is where nobody has said."""
+    return _names().get(name, name)
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    return {line["name"]: line["shown"] for line in _lines("names.csv")}
 
 
 @cache

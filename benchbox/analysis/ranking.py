@@ -38,6 +38,18 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(sorted((replace(row, rank=rank_of.get(id(row))) for row in rows), key=_place))
 
 
+def best(shares: Sequence[NDArray[np.float64]]) -> set[int]:
+    """Numbers of the best of some results on the same images: those that no other is significantly better than.
+
+    Args:
+        shares: (N,) share of draws in which each image is right, one array for each result.
+    """
+    if not shares:
+        return set()
+    every = np.stack(shares)
+    return {i for i, rank in enumerate(ranks(every.mean(axis=1), p_values(every))) if rank == 1}
+
+
 def _on_common_terms(rows: Sequence[Row], p: NDArray[np.float64]) -> NDArray[np.float64]:
     """p, raised where a difference rests on attacks that the better row was spared.
 

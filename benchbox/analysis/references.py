@@ -24,6 +24,8 @@ class Reference:
         url: Where it can be read.
         bibtex: The entry.
         plugins: Names of the defences and attacks that it describes.
+        author: The first one's family name, with "et al." if there are others.
+        year: As the entry has it.
     """
 
     key: str
@@ -31,6 +33,14 @@ class Reference:
     url: str
     bibtex: str
     plugins: tuple[str, ...] = ()
+    author: str = ""
+    year: str = ""
+
+    @property
+    def said(self) -> str:
+        """In one line, for where there is no BibTeX."""
+        who = " ".join(filter(None, (self.author, f"({self.year})" if self.year else "")))
+        return ". ".join(filter(None, (who, self.title, self.url)))
 
 
 def of(name: str, card: str = "") -> Reference | None:
@@ -72,10 +82,19 @@ def parse(text: str) -> list[Reference]:
         own = tuple(name.strip() for name in fields.get("benchbox", "").split(",") if name.strip())
         shown = re.sub(r",?\n\s*benchbox = \{[^}]*\}", "", match[0])
         title = fields["title"].replace("{", "").replace("}", "")
-        found.append(Reference(match[2], title, fields.get("url", ""), shown + "\n", own))
+        author, year = _first(fields.get("author", "")), fields.get("year", "")
+        found.append(Reference(match[2], title, fields.get("url", ""), shown + "\n", own, author, year))
     if not found:
         raise RequestError("no BibTeX entry: write @article{key, with a field a line, each in braces")
     return found
+
+
+def _first(authors: str) -> str:
+    """`Fu, Xiaowei and Zhou, Yuhang` as "Fu et al."; a name without comma ends with the family's."""
+    first, *others = authors.split(" and ")
+    family = first.partition(",")[0] if "," in first else first.rpartition(" ")[2]
+    # Accents are TeX's: what is left of {\'e} is its letter.
+    return re.sub(r"\\.|[{}]", "", family).strip() + (" et al." if others else "")
 
 
 @cache

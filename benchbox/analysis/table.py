@@ -90,6 +90,7 @@ class Row:
         versus: The comparison with the row that was asked for.
         badge: What the audit of these weights inside this ball found.
         control: What the null attack says; None for a deterministic defence that it was not run on.
+        usual: Whether its recipe is the usual one of that name.
     """
 
     label: str
@@ -108,6 +109,7 @@ class Row:
     versus: Versus | None = None
     badge: Badge = NOT_AUDITED
     control: Control | None = None
+    usual: bool = True
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchbox.api import load
 from benchbox.cli import options
-from benchbox.cli.console import present, put
-from benchbox.errors import RequestError
+from benchbox.cli.console import notice, present, put
+from benchbox.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from benchbox.analysis.paper_table import Layout
+    from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
+LAYOUTS = ("ranking", "paper")
+#: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
+_COMMA = re.compile(r",(?![^()]*\))")
 EXAMPLES = options.examples(
     "benchbox report",
-    "benchbox report --dataset mnist --defense none,pssr --format latex --output table.tex",
+    "benchbox report --published --table 1 --access gray-box --paper",
+    "benchbox report --table 1 --format latex --output table1.tex",
+    "benchbox report --layout paper --rows pssr,trades --columns benign,pgd,aa,worst --access white-box",
     "benchbox report --format html --against pssr",
     "benchbox report --attacks pgd --epsilon 8/255 --samples 1000",
 )
@@ -37,7 +48,10 @@ def report(
             help=f"Where to write it.  (default: the standard output; {PAGE} for html)",
         ),
     ] = None,
-    dataset: options.Datasets = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "--datasets", metavar="NAMES", help="Data sets, repeated or with commas."),
+    ] = None,
     defense: options.Defenses = None,
     attacks: options.Attacks = None,
     access: options.Accesses = None,
@@ -50,6 +64,33 @@ def report(
             metavar="NAME", help="Add to each row its paired difference to this defence (or digest of weights)."
         ),
     ] = None,
+    table: Annotated[
+        int | None, typer.Option(metavar="1|2|3|4", help="A table of the PSSR paper, with what was measured.")
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(metavar="|".join(LAYOUTS), help="paper: any rows and columns, in its shape."),
+    ] = "ranking",
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES", help="With --table or --layout paper: defences, labels, digests of weights."
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Likewise: benign, attacks, worst.")
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Likewise: the paper's numbers beside ours.")] = False,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Likewise: 95 % intervals.")] = False,
+    bib: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Likewise: where the BibTeX of what is cited goes.  (default: beside --output)"
+        ),
+    ] = None,
+    by_access: Annotated[
+        bool, typer.Option("--by-access", help="With latex: below the ranking a table for each access.")
+    ] = False,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With latex: a whole document, ready to compile.")
     ] = False,
@@ -61,21 +102,63 @@ def report(
     published: options.IsPublished = False,
 ) -> None:
     """Print what the store holds: ranks, accuracies, intervals, worst cases, and what they do not prove."""
-    if standalone and format_ != "latex":
-        raise RequestError(f"--standalone is for --format latex, not {format_}; leave it out")
+    for flag, given in (("--standalone", standalone), ("--by-access", by_access)):
+        if given and format_ != "latex":
+            raise RequestError(f"{flag} is for --format latex, not {format_}; leave it out")
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    in_its_shape = table is not None or layout == "paper"
+    own = {"--rows": rows, "--columns": columns, "--paper": paper, "--intervals": intervals, "--bib": bib}
+    if not in_its_shape and (stray := [flag for flag, given in own.items() if given]):
+        raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
+    if in_its_shape and against:
+        raise RequestError("--against is for the ranking; in the paper's shape bold says who is best")
     store = "published" if published else store
-    only = {"attacks": attacks, "accesses": access, "samples": samples, "epsilon": epsilon, "norm": norm}
-    words = options.words(only)
+    # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
+    only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}
+    words = options.words(only if in_its_shape else {**only, "accesses": access})
     found = load(store, dataset=options.names(dataset), defense=options.names(defense), **words)
     if per_image:
         if format_ not in ("terminal", "csv"):
             raise RequestError(f"--per-image is CSV, not {format_}; leave --format out")
         put(found.fates().to_csv(index=False, lineterminator="\n"), to)
         return
-    to = to or (PAGE if format_ == "html" else None)
+    to = to or (PAGE if format_ == "html" and not in_its_shape else None)
+    if in_its_shape:
+        asked = _layout(table, rows, columns, dataset, access)
+        document = found.paper_table(asked, paper=paper, intervals=intervals)
+    else:
+        document = found.document(against)
     chosen: dict[str, object] = {"standalone": True} if standalone else {}
-    if format_ == "html":
+    if by_access:
+        chosen["groups"] = True
+    if format_ == "html" and not in_its_shape:
         from benchbox.figures.survival import inline
 
         chosen["draw"] = inline
-    present(found.document(against), format_, to, **chosen)
+    present(document, format_, to, **chosen)
+    _write_bibliography(document, format_, to, bib)
+
+
+def _layout(
+    table: int | None,
+    rows: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    accesses: Sequence[str] | None,
+) -> Layout:
+    from benchbox.analysis.paper_table import Layout
+    from benchbox.engine.request import Grid
+
+    chosen = Grid().with_options({"accesses": options.names(accesses)}).accesses
+    names = [name.strip() for value in rows or () for name in _COMMA.split(value) if name.strip()]
+    return Layout(table, tuple(dict.fromkeys(names)), options.names(columns), options.names(datasets), chosen)
+
+
+def _write_bibliography(document: Document, format: str, to: Path | None, bib: Path | None) -> None:
+    """What LaTeX needs beside the table: the entries of the papers that it cites."""
+    beside = to.with_suffix(".bib") if to is not None and format == "latex" else None
+    if document.bibtex and (path := bib or beside):
+        put(document.bibtex, path)
+    elif bib:
+        notice(f"nothing is cited, so {bib} is not written")

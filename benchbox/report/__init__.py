@@ -1,10 +1,12 @@
 """Reports: documents in, text out. Reads no database and needs no torch.
 
 report.tabulate(evidence)              the leaderboard of some evidence
+report.paper_table(evidence, layout=…) a table in the shape of the PSSR paper's
 report.render(document, "markdown")    for a README or an issue; FORMATS has the others
 report.renderable(document)            something `rich` can print, as wide as its window
 
-A format is one module with one function; leaderboard, comparison, findings and difference make the documents.
+A format is one module with one function; leaderboard, paper_tables, comparison, findings and difference make the
+documents.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from benchbox.analysis.background import Background
+    from benchbox.analysis.paper_table import Layout
     from benchbox.domain import Evidence
     from benchbox.report.document import Document
 
@@ -85,3 +88,32 @@ def tabulate(
     from benchbox.report import leaderboard
 
     return leaderboard.document(analysis.build(evidence, known or NOTHING, against=against))
+
+
+def paper_table(
+    evidence: Sequence[Evidence],
+    known: Background | None = None,
+    *,
+    layout: Layout,
+    paper: bool = False,
+    intervals: bool = False,
+) -> Document:
+    """A table in the shape of the PSSR paper's, with the numbers of some evidence.
+
+    Args:
+        evidence: What the store holds; finished cells and others.
+        known: What is known of the defences and their weights.
+        layout: Which table, or which rows, columns, data sets and accesses.
+        paper: Print the paper's numbers beside ours.
+        intervals: Print 95 % intervals.
+
+    Raises:
+        RequestError: Nobody knows a row, a column or a data set of the layout.
+    """
+    from benchbox.analysis.background import NOTHING
+    from benchbox.analysis.leaderboard import build
+    from benchbox.analysis.paper_table import arrange
+    from benchbox.report import paper_tables
+
+    arranged = arrange(build(evidence, known or NOTHING), layout)
+    return paper_tables.document(arranged, paper_tables.Shown(paper, intervals))

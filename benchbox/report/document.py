@@ -68,7 +68,20 @@ class Badge(Text):
     """A verdict in a few words."""
 
 
-Value = Text | Number | Place | Badge
+@dataclass(frozen=True)
+class Cited(Text):
+    """A name with its paper.
+
+    Attributes:
+        key: BibTeX key, of characters that `\\cite` takes as they are; "" where nobody has named a paper.
+        number: Of the paper in the section's list, from 1.
+    """
+
+    key: str = ""
+    number: int = 0
+
+
+Value = Text | Number | Place | Badge | Cited
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,9 @@ class Grid:
         grouping: What the groups are, for a heading, and what one of them shows, with {} for its name.
         across: Titles of grouped columns, in the order they stand in where the groups are stacked.
         absent: What stands there where a group has no such column.
+        blocks: Headings of groups of rows, by the number of their first row.
+        stacks: Whether print has intervals and published numbers under their numbers, not behind them.
+        label: What print refers to it by.
     """
 
     columns: Sequence[Column[Any]]
@@ -118,6 +134,9 @@ class Grid:
     grouping: tuple[str, str] = ("", "{}")
     across: Sequence[str] = ()
     absent: Value = Text("–")
+    blocks: Mapping[int, str] = field(default_factory=dict)
+    stacks: bool = False
+    label: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -135,15 +154,33 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A paper that a section cites.
+
+    Attributes:
+        key: BibTeX key.
+        text: Authors, year, title, address: for formats without BibTeX.
+        bibtex: The entry.
+    """
+
+    key: str
+    text: str
+    bibtex: str
+
+
+@dataclass(frozen=True)
 class Section:
     """Some grids about one thing, and what is said of it.
 
     Attributes:
         title: What it is about.
+        caption: What a reader has to know of its tables, in one line.
         grids: The tables.
         notes: What numbers refer to, from 1.
         sentences: What was found, in words.
         remarks: The small print.
+        brief: As much of it as a printed page has room for; None for all.
+        cited: The papers that names refer to, from 1.
         sources: What the numbers stand on, for formats with room for it.
         verdict: What it comes to: printed last and largest.
     """
@@ -153,6 +190,9 @@ class Section:
     notes: Sequence[str] = ()
     sentences: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    brief: Sequence[str] | None = None
+    caption: str = ""
+    cited: Sequence[Source] = ()
     sources: Sequence[str] = ()
     verdict: Badge | None = None
 
@@ -177,6 +217,12 @@ class Document:
     fields: Sequence[str]
     lines: Callable[[], Iterable[Mapping[str, Any]]] = field(default=tuple)
     page: Callable[[Document, Draw], str] | None = None
+
+    @property
+    def bibtex(self) -> str:
+        """The .bib file of what its sections cite, sorted by key; empty if they cite nothing."""
+        found = {source.key: source.bibtex for section in self.sections for source in section.cited}
+        return "\n".join(found[key] for key in sorted(found))
 
 
 def grid(columns: Sequence[Column[Item]], items: Iterable[Item], **options: Any) -> Grid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbox.report.document import Badge, Number
+from benchbox.report.document import Badge, Cited, Number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,5 +37,6 @@ def render(document: Document, draw: Draw = nothing) -> str:
         lstrip_blocks=True,
     )
     environment.tests["number"] = lambda value: isinstance(value, Number)
+    environment.tests["cited"] = lambda value: isinstance(value, Cited)
     environment.tests["badge"] = lambda value: isinstance(value, Badge)
     return environment.get_template("document.html.j2").render(document=document)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchbox.report.document import Number
+from benchbox.report.document import Cited, Number
 
 if TYPE_CHECKING:
     from benchbox.report.document import Column, Document, Grid, Section, Value
@@ -56,7 +56,8 @@ _SPECIAL = {
     "α": r"$\alpha$",
     "λ": r"$\lambda$",
 }
-_OUTSIDE_TEX = re.compile(r"[^\x20-\x7e]")
+#: LaTeX has the accented letters of western Europe in any encoding, but for these four.
+_OUTSIDE_TEX = re.compile(r"[^\x20-\x7eÀ-ÖØ-öø-ÿ]|[ÐÞðþ]")
 _PREAMBLE = (
     r"\documentclass[10pt]{article}",
     r"\usepackage[T1]{fontenc}",
@@ -68,16 +69,18 @@ _PREAMBLE = (
 )
 
 
-def render(document: Document, *, standalone: bool = False) -> str:
-    """One `table*` for the columns without group and one for each group, or a whole document.
+def render(document: Document, *, standalone: bool = False, groups: bool = False) -> str:
+    """One `table*` for the columns without group of each grid, or a whole document.
 
     Args:
         document: What to print.
-        standalone: Whether the text compiles on its own.
+        standalone: Whether the text compiles on its own, papers included.
+        groups: Whether each group of columns follows as a table of its own.
     """
-    lines = [line for section in document.sections for line in _section(section)]
+    lines = [line for section in document.sections for line in _section(section, groups)]
     lines = lines or ["No results yet." if standalone else "% No results yet."]
-    return "\n".join([*_PREAMBLE, *lines, r"\end{document}", ""] if standalone else [*lines, ""])
+    papers = list(_bibliography(document))
+    return "\n".join([*_PREAMBLE, *lines, *papers, r"\end{document}", ""] if standalone else [*lines, ""])
 
 
 def escape(text: object) -> str:
@@ -87,25 +90,28 @@ def escape(text: object) -> str:
     return safe.replace("--", "-{}-").replace("(U+0000)", "--")
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, groups: bool) -> Iterator[str]:
     for number, grid in enumerate(section.grids):
         last = number == len(section.grids) - 1
-        yield from _float(_captioned(section.title, grid.caption), _main(grid), _said(section) if last else ())
-        for group in grid.groups:
+        shown = section.caption or (f"{section.title}: {grid.caption}." if grid.caption else f"{section.title}.")
+        yield from _float(shown, _main(grid), _said(section, groups) if last else (), grid.label)
+        for group in grid.groups if groups else ():
             yield ""
-            caption = _captioned(section.title, grid.grouping[1].format(group))
-            yield from _float(caption, _group(grid, [grid.head, *grid.under(group)]))
+            under = grid.grouping[1].format(group)
+            yield from _float(f"{section.title}: {under}.", _group(grid, [grid.head, *grid.under(group)]))
     if not section.grids:
-        yield from _said(section)
+        yield from _said(section, groups)
+    if section.brief is not None and not groups:
+        yield from (
+            f"% {escape(line)}" for line in (*section.notes, *section.remarks) if line not in section.brief
+        )
 
 
-def _captioned(title: str, shown: str) -> str:
-    return escape(f"{title}: {shown}." if shown else f"{title}.")
-
-
-def _float(caption: str, tabular: Iterable[str], below: Iterable[str] = ()) -> Iterator[str]:
+def _float(caption: str, tabular: Iterable[str], below: Iterable[str] = (), label: str = "") -> Iterator[str]:
     yield from (r"\begin{table*}[htbp]", r"\centering", r"\setlength{\tabcolsep}{4pt}")
-    yield f"\\caption{{{caption}}}"
+    # The classes leave the caption's space below it, for figures: a table's rule would touch it.
+    yield r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
+    yield f"\\caption{{{escape(caption)}}}" + (f"\\label{{{label}}}" if label else "")
     yield from (*tabular, *below, r"\end{table*}")
 
 
@@ -115,35 +121,60 @@ def _main(grid: Grid) -> Iterator[str]:
     columns = [grid.columns[i] for i in chosen]
     yield f"\\begin{{tabular}}{{{''.join(map(_specification, columns))}}}"
     yield from (r"\toprule", _row(map(_heading, columns)), r"\midrule")
-    yield from (_row(_value(row[i], grid.columns[i]) for i in chosen) for row in grid.rows)
+    for number, row in enumerate(grid.rows):
+        if number in grid.blocks:
+            yield from [r"\midrule"] if number else []
+            yield f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{escape(grid.blocks[number])}}}}} \\\\"
+        values = [row[i] for i in chosen]
+        yield from _stacked(values) if grid.stacks else [_row(map(_value, values, columns))]
     yield from (r"\bottomrule", r"\end{tabular}")
 
 
 def _group(grid: Grid, chosen: Sequence[int]) -> Iterator[str]:
-    """A group: a line of numbers, one of intervals, and one of published numbers where there are some."""
+    """A group: its numbers, with what belongs to them below."""
     head, *columns = (grid.columns[i] for i in chosen)
     yield f"\\begin{{tabular}}{{l*{{{len(columns)}}}{{r}}}}"
     yield from (r"\toprule", _row([_heading(head), *(escape(column.title) for column in columns)]), r"\midrule")
     for row in grid.rows:
-        name, *values = (row[i] for i in chosen)
-        numbers = [value if isinstance(value, Number) else Number(value.text) for value in values]
-        yield _row([escape(name.text), *(_figure(number) for number in numbers)])
-        if any(number.interval for number in numbers):
-            yield _row([r"[-2pt]", *(_small(r"\tiny", number.interval) for number in numbers)])
-        if any(number.beside for number in numbers):
-            beside = (f"({number.beside.text})" if number.beside else "" for number in numbers)
-            yield _row([r"[-1pt]{\scriptsize as published}", *(_small(r"\scriptsize", text) for text in beside)])
-        yield r"\addlinespace"
+        yield from _stacked([row[i] for i in chosen])
     yield from (r"\bottomrule", r"\end{tabular}")
 
 
-def _said(section: Section) -> Iterator[str]:
+def _stacked(values: Sequence[Value]) -> Iterator[str]:
+    """A line of numbers, one of intervals, and one of published numbers, where there are some."""
+    numbers = [value if isinstance(value, Number) else Number("") for value in values]
+    yield _row([_figure(value) if isinstance(value, Number) else _words(value) for value in values])
+    if intervals := any(number.interval for number in numbers):
+        yield _row([r"[-3pt]", *(_small(r"\tiny", number.interval) for number in numbers[1:])])
+    if beside := any(number.beside for number in numbers):
+        texts = (f"({number.beside.text})" if number.beside else "" for number in numbers[1:])
+        yield _row([r"[-2pt]", *(_small(r"\scriptsize", text) for text in texts)])
+    if intervals or beside:
+        yield r"\addlinespace"
+
+
+def _said(section: Section, groups: bool) -> Iterator[str]:
+    """The small print; the numbered notes are about numbers of the groups."""
+    brief = None if groups else section.brief
+    notes = section.notes if brief is None else ()
+    said = [*section.sentences, *(section.remarks if brief is None else brief)]
+    if not (notes or said or section.verdict):
+        return
     yield from ("", r"\medskip", r"\begin{minipage}{0.95\linewidth}", r"\footnotesize")
-    yield from (f"$^{{{number}}}$ {escape(note)}\\\\" for number, note in enumerate(section.notes, start=1))
-    yield from map(escape, (*section.sentences, *section.remarks))
+    yield from (f"$^{{{number}}}$ {escape(note)}\\\\" for number, note in enumerate(notes, start=1))
+    yield from map(escape, said)
     if section.verdict is not None:
         yield f"\n\\normalsize\\textbf{{{escape(section.verdict.text)}}}"
     yield r"\end{minipage}"
+
+
+def _bibliography(document: Document) -> Iterator[str]:
+    """The papers, so that the text needs no BibTeX."""
+    found = {source.key: source.text for section in document.sections for source in section.cited}
+    if found:
+        yield r"\begin{thebibliography}{99}\raggedright"
+        yield from (f"\\bibitem{{{key}}} {escape(text)}" for key, text in found.items())
+        yield r"\end{thebibliography}"
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -158,7 +189,7 @@ def _heading(column: Column[Any]) -> str:
     title = column.title
     if len(title) == 1 and title.isalpha():
         return f"${title}$"
-    return escape(title.capitalize() if title.isalpha() else title)
+    return escape(title.capitalize() if title.isalpha() and title.islower() else title)
 
 
 def _value(value: Value, column: Column[Any]) -> str:
@@ -166,8 +197,13 @@ def _value(value: Value, column: Column[Any]) -> str:
         beside = f"({value.beside.text})" if value.beside else ""
         parts = (_figure(value), _small(r"\tiny", value.interval), _small(r"\scriptsize", beside))
         return " ".join(filter(None, parts))
-    text = rf"\textbf{{{escape(value.text)}}}" if value.strong else escape(value.text)
+    text = _words(value)
     return rf"{{\footnotesize {text}}}" if column.paragraph else text
+
+
+def _words(value: Value) -> str:
+    text = rf"\textbf{{{escape(value.text)}}}" if value.strong else escape(value.text)
+    return rf"{text}~\cite{{{value.key}}}" if isinstance(value, Cited) and value.key else text
 
 
 def _figure(number: Number) -> str:

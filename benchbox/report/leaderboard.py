@@ -13,7 +13,7 @@ from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.report import leaderboard_record as record
 from benchbox.report.document import Badge, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
-from benchbox.report.remarks import noted, remarks
+from benchbox.report.remarks import brief, noted, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
 _BADGE: Mapping[State, Tone] = {
@@ -104,7 +104,8 @@ def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -
         "Rest the pointer on a number for the cells behind it."
     )
     notes = list(lines[0].numbers) if lines else []
-    return Section(table.title, [shown], notes, remarks=list(remarks(table)), sources=[source])
+    small, printed = list(remarks(table)), list(brief(table))
+    return Section(table.title, [shown], notes, remarks=small, brief=printed, sources=[source])
 
 
 def figure(entry: Entry, line: Line) -> Number:

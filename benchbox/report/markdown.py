@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from benchbox.report.document import Number
+from benchbox.report.document import Cited, Number
 
 if TYPE_CHECKING:
     from benchbox.report.document import Document, Grid, Section, Value
@@ -28,13 +28,16 @@ def escape(text: str) -> str:
 
 def _section(section: Section) -> Iterator[str]:
     yield f"### {escape(section.title)}\n"
+    yield from [f"{escape(section.caption)}\n"] if section.caption else []
     for grid in section.grids:
         yield from _table(grid, grid.under(""))
         for group in grid.groups:
             yield f"**{escape(group)}**\n"
             yield from _table(grid, [grid.head, *grid.under(group)])
     yield from (f"{number}. {escape(note)}" for number, note in enumerate(section.notes, start=1))
-    if section.notes:
+    # With their numbers in brackets, as they are cited; two blanks end a line.
+    yield from (f"\\[{number}\\] {escape(source.text)}  " for number, source in enumerate(section.cited, start=1))
+    if section.notes or section.cited:
         yield ""
     yield from (f"- {escape(line)}" for line in (*section.sentences, *section.remarks))
     yield ""
@@ -46,7 +49,10 @@ def _table(grid: Grid, chosen: Sequence[int]) -> Iterator[str]:
     columns = [grid.columns[i] for i in chosen]
     yield _line([escape(column.title) for column in columns])
     yield _line([":---" if column.align == "left" else "---:" for column in columns])
-    yield from (_line([_value(row[i]) for i in chosen]) for row in grid.rows)
+    for number, row in enumerate(grid.rows):
+        if number in grid.blocks:
+            yield _line([f"**{escape(grid.blocks[number])}**" if i == grid.head else "" for i in chosen])
+        yield _line([_value(row[i]) for i in chosen])
     yield ""
 
 
@@ -57,6 +63,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _value(value: Value) -> str:
     text = f"**{escape(value.text)}**" if value.strong else escape(value.text)
+    if isinstance(value, Cited) and value.number:
+        return f"{text} \\[{value.number}\\]"
     if not isinstance(value, Number):
         return text
     parts = [text, *(f"<sup>{note}</sup>" for note in value.notes)]

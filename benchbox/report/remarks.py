@@ -9,7 +9,7 @@ from typing import Any
 from benchbox.analysis import paper, welch
 from benchbox.analysis.control import Control
 from benchbox.analysis.pairs import ALPHA
-from benchbox.analysis.score import NOT_RUN, Entry
+from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry
 from benchbox.analysis.table import Row, Table
 from benchbox.analysis.trainings import Trainings, repeated
 from benchbox.domain import Access
@@ -96,6 +96,31 @@ def remarks(table: Table) -> Iterator[str]:
         yield "Oracles know what no defence can know and are not ranked."
     yield from _of_the_paper(rows, entries)
     yield from _of_trainings(rows, table.reference)
+
+
+def brief(table: Table) -> Iterator[str]:
+    """As much of it as a printed page has room for: what the numbers are, and the marks that appear."""
+    rows = table.rows
+    yield (
+        "Percent of all images, with 95 % intervals. Robust: worst case per image over the clean image and every "
+        "finished attack; lowest: the attack that gets furthest."
+    )
+    for holds, said in (
+        (any(row.rank and row.coarse for row in rows), "≈: a group that these images cannot tell apart."),
+        (
+            any(row.missing and row.robust for row in rows),
+            "†: attacks are missing; the number may be too high.",
+        ),
+        (any(row.uncontrolled and row.robust for row in rows), "§: the null attack, the control, is missing."),
+        (any(row.badge.masked for row in rows), "‡: gradients are masked; the number may be far too high."),
+        (any(row.invalid for row in rows), "Withdrawn: an integrity check of the audit failed."),
+        (any(row.withheld for row in rows), f"{WITHHELD}: the control contradicts the clean accuracy."),
+        (any(row.robust is None or row.clean.score is None for row in rows), f"{NOT_RUN}: not run."),
+        (any(row.clean.paper for row in rows), f"In parentheses: what the PSSR paper prints ({paper.NAME})."),
+    ):
+        if holds:
+            yield said
+    yield from _of_gradients(rows, table.gradients)
 
 
 def of_control(control: Control) -> str:

@@ -21,7 +21,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from benchbox.report.document import Number
+from benchbox.report.document import Cited, Number
 
 if TYPE_CHECKING:
     from benchbox.report.document import Align, Document, Grid, Section, Tone, Value
@@ -114,14 +114,18 @@ class _Column:
 
 def _section(section: Section, width: int) -> Iterator[RenderableType]:
     yield Text(_harmless(section.title), style="bold")
+    yield from [Padding(Text(_harmless(section.caption)), (0, 1))] if section.caption else []
     left_out: list[str] = []
     for grid in section.grids:
-        yield from _tables(_plain(grid), [], width, left_out)
+        ends = [row - 1 + before for before, row in enumerate(sorted(grid.blocks)) if row]
+        yield from _tables(_plain(grid), ends, width, left_out)
         if grid.groups:
             columns, ends = _stacked(grid)
             yield from _tables(columns, ends, width, left_out)
     for number, note in enumerate(section.notes, start=1):
         yield Padding(Text(_harmless(f"[{number}] {note}"), style="yellow"), (0, 1))
+    for number, source in enumerate(section.cited, start=1):
+        yield Padding(Text(_harmless(f"[{number}] {source.text}"), style="dim"), (0, 1))
     yield from (Padding(Text(_harmless(sentence)), (0, 1)) for sentence in section.sentences)
     yield from (Padding(Text(_harmless(remark), style="dim"), (0, 1)) for remark in section.remarks)
     if left_out:
@@ -132,12 +136,16 @@ def _section(section: Section, width: int) -> Iterator[RenderableType]:
 
 
 def _plain(grid: Grid) -> list[_Column]:
-    """The columns without group."""
+    """The columns without group; the heading of a group of rows stands as a row with a name alone."""
     found = []
     for i in grid.under(""):
-        column, values = grid.columns[i], [row[i] for row in grid.rows]
+        column = grid.columns[i]
         folds = column.align == "left"
-        parts = [_parts(value) for value in values]
+        parts = []
+        for number, row in enumerate(grid.rows):
+            if number in grid.blocks:
+                parts.append([Text(grid.blocks[number] if i == grid.head else "", style="bold")])
+            parts.append(_parts(row[i]))
         found.append(
             _Column(column.title, parts, column.align, drops=column.drops, repeated=i == grid.head, folds=folds)
         )
@@ -227,6 +235,8 @@ def _text(value: Value) -> Text:
     if isinstance(value, Number):
         for note in value.notes:
             text.append(f" [{note}]", style="yellow")
+    if isinstance(value, Cited) and value.number:
+        text.append(f" [{value.number}]", style="dim")
     return text
 
 

@@ -1,0 +1,261 @@
+"""The tables of the PSSR paper as a document: its rows and columns, our numbers, the best in bold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from benchbox.analysis import paper, papers, references
+from benchbox.analysis.paper_table import BENIGN, Figure, Group, Line, PaperTable
+from benchbox.domain import Access
+from benchbox.report.document import Cited, Column, Document, Number, Section, Source, Text, grid
+
+#: What stands where nothing was run.
+NOT_RUN = "–"
+#: What is printed where no number counts.
+_INSTEAD = {"failed": "failed", "withheld": "withheld", "not run": NOT_RUN}
+#: How each access is said in a caption.
+_UNDER = {
+    Access.GRAY_BOX: "gray-box attacks, which see a purifier's classifier alone",
+    Access.WHITE_BOX: "white-box attacks on the whole defence",
+    Access.TRANSFER: "attacks crafted on a substitute",
+    Access.BPDA: "BPDA, through each stand-in and image by image through the worst of them",
+    Access.IMPORTED: "images made elsewhere",
+}
+_WORST_OF_ALL = "worst per image"
+#: Of BibTeX keys: what \cite takes as it is.
+_CITABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_:./+-]*")
+FIELDS = (
+    *("table", "access", "dataset", "norm", "epsilon", "n", "defense", "label", "through", "column", "status"),
+    *("percent", "low", "high", "best", "paper_percent", "samples_digest"),
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown beside the numbers.
+
+    Attributes:
+        paper: The number that the paper prints.
+        intervals: The 95 % interval.
+    """
+
+    paper: bool = False
+    intervals: bool = False
+
+
+def document(table: PaperTable, shown: Shown = Shown()) -> Document:
+    """One section with one table."""
+    lines = [line for group in table.groups for line in group.lines]
+    cited = _Cited(lines, once=table.layout.across)
+    made = grid(
+        _columns(table, cited, shown),
+        lines,
+        blocks=_blocks(table),
+        stacks=True,
+        label="-".join(["tab:benchbox", *([str(table.layout.number)] if table.layout.number else [])]),
+    )
+    section = Section(
+        _title(table),
+        [made] if lines else [],
+        caption=_caption(table, shown),
+        remarks=list(_remarks(table, shown)),
+        brief=(),
+        cited=cited.sources,
+    )
+    return Document(
+        "benchbox report", [section] if lines else [], lambda: _record(table), FIELDS, lambda: _lines(table)
+    )
+
+
+class _Cited:
+    """The names of some lines with their papers, in the order they are first cited in.
+
+    Args:
+        lines: In the order they are printed.
+        once: Whether a defence is named on the first of its lines alone.
+    """
+
+    def __init__(self, lines: Sequence[Line], *, once: bool) -> None:
+        above = [None, *lines]
+        self._again = {
+            id(line) for before, line in zip(above, lines, strict=False) if once and _same(before, line)
+        }
+        found: dict[str, references.Reference] = {}
+        for line in lines:
+            reference = references.of(line.name)
+            if reference and _CITABLE.fullmatch(reference.key):
+                found[line.name] = reference
+        own = {reference.key: reference for reference in found.values()}
+        self.sources = [Source(key, own[key].said, own[key].bibtex) for key in own]
+        self._places = {name: (ref.key, list(own).index(ref.key) + 1) for name, ref in found.items()}
+
+    def name(self, line: Line) -> Text:
+        """As papers write it, with what sets its recipe apart."""
+        if id(line) in self._again:
+            return Text("", exact=line.name + line.remark)
+        said = " ".join(filter(None, (papers.shown(line.name), line.remark)))
+        key, number = self._places.get(line.name, ("", 0))
+        withdrawn = " (withdrawn)" if line.withdrawn else ""
+        return Cited(said + withdrawn, line.name, key=key, number=number, exact=line.name + line.remark)
+
+
+def _same(one: Line | None, other: Line) -> bool:
+    return one is not None and (one.name, one.remark) == (other.name, other.remark)
+
+
+def _columns(table: PaperTable, cited: _Cited, shown: Shown) -> list[Column[Line]]:
+    through: list[Column[Line]] = [Column("through", "through", _through, "left")]
+    return [
+        Column("defense", "defence", cited.name, "left", heads=True),
+        *(through if table.layout.across else []),
+        *(Column(key, papers.shown(key), partial(_figure, key, shown)) for key in table.columns),
+    ]
+
+
+def _through(line: Line) -> Text:
+    return Text(line.stand_in or _WORST_OF_ALL)
+
+
+def _figure(column: str, shown: Shown, line: Line) -> Text:
+    figure = line.at(column)
+    printed = figure.printed if shown.paper else None
+    score = figure.score
+    return Number(
+        _said(figure),
+        strong=figure.best,
+        tone="" if score else "faint",
+        exact=score.percent if score else None,
+        interval=score.interval if score and shown.intervals else "",
+        beside=Text(str(printed), f"Table {printed.table} of the paper") if printed else None,
+    )
+
+
+def _said(figure: Figure) -> str:
+    """The number with its marks: … unfinished, † attacks missing, § no control, ‡ masked gradients."""
+    if figure.score is None:
+        return _INSTEAD.get(figure.status, "…")
+    unfinished = "…" if figure.status == "partial" else ""
+    return f"{figure.score}{unfinished}{'' if figure.whole else '†'}{figure.doubt}"
+
+
+def _blocks(table: PaperTable) -> dict[int, str]:
+    """A heading for each group, where there are several."""
+    found: dict[int, str] = {}
+    if len(table.groups) < 2:
+        return found
+    row = 0
+    for group in table.groups:
+        found[row] = _heading(group, table)
+        row += len(group.lines)
+    return found
+
+
+def _heading(group: Group, table: PaperTable) -> str:
+    parts = [papers.shown(group.dataset)] if group.dataset else []
+    if len(table.accesses) > 1:
+        parts.append(str(group.access))
+    several = [ground for ground in table.grounds if ground.samples.dataset == group.dataset]
+    if len(several) > 1 and group.ground is not None:
+        # Two tables of one data set differ in the ball, the images or both.
+        parts += [str(group.ground.threat), group.ground.samples.said]
+    return ", ".join(parts)
+
+
+def _title(table: PaperTable) -> str:
+    number = table.layout.number
+    return f"Table {number} of the PSSR paper, measured with benchbox" if number else "Accuracy under attack"
+
+
+def _caption(table: PaperTable, shown: Shown) -> str:
+    """Ball, images, widest interval, what bold and the marks mean: in one line."""
+    accesses = table.accesses
+    under = _UNDER[accesses[0]] if len(accesses) == 1 else f"attacks of different access ({', '.join(accesses)})"
+    widest = table.widest
+    said = [f"Accuracy (%) under {under}; {'; '.join(_grounds(table))}"]
+    if widest is not None:
+        said[0] += f"; 95 % intervals reach at most {widest:.1f} points to either side"
+    if any(figure.best for figure in table.figures):
+        said.append("Bold: best of its column, or not significantly worse (paired tests, Holm, 5 %)")
+    if any(column == "worst" for column in table.columns):
+        said.append("Worst: image by image over the row")
+    said += _marks(table)
+    if shown.paper and any(figure.printed for figure in table.figures):
+        said.append(f"In parentheses: what the paper prints ({paper.NAME})")
+    return ". ".join(said) + "."
+
+
+def _grounds(table: PaperTable) -> Iterator[str]:
+    """Ball and images of each data set; once, where they are those of all."""
+    found: dict[str, list[str]] = {}
+    for ground in table.grounds:
+        found.setdefault(f"{ground.threat}, n = {len(ground.samples)}", []).append(
+            papers.shown(ground.samples.dataset)
+        )
+    for what, names in found.items():
+        yield f"{', '.join(dict.fromkeys(names))}: {what}"
+
+
+def _marks(table: PaperTable) -> Iterator[str]:
+    """What the marks mean that appear."""
+    said = {_said(figure) for figure in table.figures}
+    for mark, meaning in (
+        (NOT_RUN, "not run"),
+        ("…", "unfinished"),
+        ("†", "attacks of the row are missing"),
+        ("§", "no control run"),
+        ("‡", "gradients are masked, may be far too high"),
+    ):
+        if any(mark in text for text in said):
+            yield f"{mark}: {meaning}"
+
+
+def _remarks(table: PaperTable, shown: Shown) -> Iterator[str]:
+    if table.unmeasured:
+        yield f"Not measured: {', '.join(map(papers.shown, table.unmeasured))}."
+    if Access.GRAY_BOX in table.accesses and shown.paper:
+        yield (
+            "The paper calls Tables 1 and 4 white-box; for a purifier their numbers can only be gray-box, "
+            "that is, crafted on the bare classifier."
+        )
+
+
+def _lines(table: PaperTable) -> Iterator[Mapping[str, Any]]:
+    """One line for each number."""
+    for group in table.groups:
+        for line in group.lines:
+            for column in table.columns:
+                yield {
+                    "access": "" if column == BENIGN else str(group.access),
+                    **_facts(table, group, line, column),
+                }
+
+
+def _facts(table: PaperTable, group: Group, line: Line, column: str) -> dict[str, Any]:
+    across = table.layout.across
+    dataset = column if across else group.dataset
+    ground = group.ground or next((g for g in table.grounds if g.samples.dataset == dataset), None)
+    figure, score = line.at(column), line.at(column).score
+    return {
+        "table": table.layout.number or "",
+        "dataset": dataset,
+        "norm": ground.threat.norm if ground else "",
+        "epsilon": ground.threat.epsilon if ground else "",
+        "n": score.n if score else "",
+        "defense": line.name,
+        "label": f"{line.name} {line.remark}".strip(),
+        "through": _through(line).text if across else "",
+        "column": "bpda" if across else column,
+        "status": figure.status if figure.whole else "attacks missing",
+        **({"percent": score.percent, "low": score.low, "high": score.high} if score else {}),
+        "best": "yes" if figure.best else "",
+        "paper_percent": figure.printed.percent if figure.printed else "",
+        "samples_digest": ground.samples.digest if ground else "",
+    }
+
+
+def _record(table: PaperTable) -> Mapping[str, Any]:
+    return {"table": table.layout.number, "caption": _caption(table, Shown()), "numbers": list(_lines(table))}
