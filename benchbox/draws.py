@@ -78,6 +78,22 @@ class Draws:
         """(N, n) int64: a permutation of 0 … n-1 in each row."""
         return self.bits(n).argsort(dim=1)
 
+    def hidden(self, key: bytes) -> Draws:
+        """The same samples under names that say neither which they are nor what is drawn for.
+
+        Row i of what is drawn depends on (key, seed, purpose, dataset index) alone, as ever; other purposes give
+        other names, so that nobody who is asked twice knows a sample again by its index.
+
+        Args:
+            key: A secret, up to 64 bytes.
+        """
+        keyed = self._keyed(key)
+        names = _mix(_mix(keyed.indices * _GAMMA + keyed._offset()) ^ _signed(_hash(key, b"name")))
+        return Draws(names)
+
+    def _keyed(self, key: bytes) -> Draws:
+        return replace(self, seed=_hash(key, str(self.seed).encode()))
+
     def _offset(self) -> Tensor | int:
         return _signed(self.seed)
 
@@ -107,6 +123,9 @@ class Stacked(Draws):
         """The same sources for a subset of the rows."""
         return replace(self, indices=self.indices[keep], source=self.source[keep])
 
+    def _keyed(self, key: bytes) -> Draws:
+        return replace(self, seeds=tuple(_hash(key, str(seed).encode()) for seed in self.seeds))
+
     def _offset(self) -> Tensor:
         return torch.tensor([_signed(seed) for seed in self.seeds], device=self.indices.device)[self.source]
 
@@ -122,8 +141,11 @@ def stack(sources: Sequence[Draws]) -> Draws:
 
 
 def _derived(seed: int, purpose: tuple[str | int, ...]) -> int:
-    text = f"{seed}/{'/'.join(map(str, purpose))}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+    return _hash(b"", f"{seed}/{'/'.join(map(str, purpose))}".encode())
+
+
+def _hash(key: bytes, text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=key).digest())
 
 
 def sample_draws(n: int, seed: int = 0, device: torch.device | str = "cpu") -> Draws:

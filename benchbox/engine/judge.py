@@ -1,7 +1,7 @@
 """Asks the deployed defence: attack, score, import and audit reach it through one call, and none by another way.
 
 What is scored is the deployed defence in fresh draws that no attack has seen. The call looks the same to it either
-way: the same entry, images that ask for a gradient, batches of the same size, copies to do with as it likes.
+way (`benchbox.engine.booth`), in batches of the same size.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward, View
 from benchbox.domain import Outcome
 from benchbox.draws import Draws, stack
+from benchbox.engine import booth
 from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout, hand_over
 
@@ -26,7 +27,7 @@ from benchbox.training.layout import Layout, hand_over
 class Streams:
     """Every random stream of some samples; their names are spelled here and nowhere else.
 
-    This is also where a secret that indices and seeds are drawn from has its place.
+    A defence sees none of the names: the judge veils what it hands over.
 
     Args:
         indices: (N,) positions in the data set.
@@ -64,11 +65,13 @@ class Judge:
     Args:
         defense: In evaluation mode, frozen, its weights in the layout.
         layout: How it is run.
+        secret: What its draws are named under, hexadecimal.
     """
 
-    def __init__(self, defense: Defense, layout: Layout) -> None:
+    def __init__(self, defense: Defense, layout: Layout, secret: str = booth.OPEN) -> None:
         self.defense = defense
         self.layout = layout
+        self.secret = secret
         self._named = f"defence {defense.card.name}"
         self._forward = border.guarded(defense, type(defense), self._named)
         self._clean: dict[tuple[int, int, int], Tensor] = {}
@@ -79,16 +82,27 @@ class Judge:
         Raises:
             DefenseError: They have another shape.
         """
-        logits = self._forward(hand_over(x, self.layout.channels_last), draws)
+        logits = self._asked(self._forward, x, draws)
         check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
         return logits
+
+    def without_gradient(self, x: Tensor, draws: Draws) -> Tensor:
+        """Likewise in a mode that nobody else asks in: whoever answers otherwise watches for gradients."""
+        with torch.no_grad():
+            return self._forward(hand_over(x, self.layout.channels_last), self._veiled(draws)).detach()
 
     def through(self, stand_in: str | None) -> Forward:
         """What an attacker differentiates: the deployed defence, or one of its stand-ins."""
         if stand_in is None:
             return self.ask
         forward = border.guarded(self.defense.surrogates()[stand_in], type(self.defense), self._named)
-        return lambda x, draws: forward(hand_over(x, self.layout.channels_last), draws)
+        return lambda x, draws: self._asked(forward, x, draws)
+
+    def _asked(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
+        return booth.ask(forward, x, self._veiled(draws), channels_last=self.layout.channels_last)
+
+    def _veiled(self, draws: Draws) -> Draws:
+        return booth.veiled(self.defense, draws, self.secret)
 
     def view(self, y: Tensor, draws: Draws, *, stand_in: str | None = None, eot: int = 1) -> View:
         """The model an attack is given for one batch of samples of classes y (N,)."""
@@ -98,7 +112,7 @@ class Judge:
     def reveal(self, x: Tensor, streams: Streams) -> None:
         """Show an oracle the clean images (N, C, H, W); nothing that can be deployed looks."""
         if not self.defense.deployable:
-            self.defense.reveal(x.clone(), streams.samples)
+            self.defense.reveal(x.clone(), self._veiled(streams.samples))
 
     def score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
         """Predicted classes (N, R): column r in the r-th fresh draw.
@@ -120,10 +134,9 @@ class Judge:
         columns: list[Tensor] = []
         for part in slices(repeats, together):
             sources = [draws.at(r) for r in range(repeats)[part]]
-            leaf = x.repeat(len(sources), 1, 1, 1).requires_grad_()
-            with torch.enable_grad():
-                logits = self.ask(leaf, stack(sources)).detach()
-            check_logits(logits, len(leaf), self.defense.images.classes, self.defense.card.name)
+            copies = x.repeat(len(sources), 1, 1, 1)
+            logits = self.ask(copies, stack(sources)).detach()
+            check_logits(logits, len(copies), self.defense.images.classes, self.defense.card.name)
             columns += logits.argmax(1).split(len(x))
         return torch.stack(columns, 1)
 

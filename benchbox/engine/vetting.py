@@ -62,11 +62,10 @@ def _matters(module: nn.Module) -> bool:
 
 
 def _require_repeatable(judge: Judge, x: Tensor, draws: Draws, first: Tensor) -> None:
-    with torch.no_grad():
-        again = judge.ask(x, draws)
-        if not _differ(first, again):
-            return
-        steady = not _differ(again, judge.ask(x, draws))
+    again = judge.without_gradient(x, draws)
+    if not (_differ(first, again) or _differ(first, judge.ask(x, draws).detach())):
+        return
+    steady = not _differ(again, judge.without_gradient(x, draws))
     name = judge.defense.card.name
     if steady:
         seen, remedy = "answers otherwise where a gradient is asked for", "make gradients change no answer"

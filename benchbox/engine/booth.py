@@ -1,0 +1,95 @@
+"""The booth a defence is asked in: whoever asks, and whatever for, it is handed the same things in the same way.
+
+A defence that could tell an attack from its scoring could answer the one and hide from the other. So every image
+is a copy of its own that asks for a gradient, whether anybody wants one or not; its draws are named under a secret;
+and the frames of whoever asks are out of its sight (`sys._getframe` ends at the booth). What can still be seen from
+inside a process is listed in docs/trust.md, with the check that watches it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+import torch
+from greenlet import greenlet
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from benchbox.contract.defense import Defense
+from benchbox.contract.view import Forward
+from benchbox.draws import Draws
+from benchbox.errors import RequestError
+from benchbox.training.layout import hand_over
+
+#: Of draws as they were before there were secrets: indices and seeds are the cell's own.
+OPEN = ""
+
+
+def new_secret() -> str:
+    """128 random bits, in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def check_secret(secret: str) -> str:
+    """A secret as it was given.
+
+    Raises:
+        RequestError: It is not hexadecimal, or too long.
+    """
+    if not re.fullmatch(r"([0-9a-f]{2}){0,64}", secret):
+        raise RequestError(f"--secret {secret!r} is no secret; give up to 128 hexadecimal digits, an even number")
+    return secret
+
+
+def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
+    """What a defence sees of some draws.
+
+    A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A randomised
+    one gets names that are another's in every call. An ablation that cannot be deployed is shown what it asks for.
+
+    Args:
+        defense: Who will see them.
+        draws: Of the samples.
+        secret: Hexadecimal; `OPEN` for a randomised defence hides nothing.
+    """
+    if not defense.deployable:
+        return draws
+    if not defense.randomized:
+        return Draws(torch.zeros_like(draws.indices))
+    return draws if secret == OPEN else draws.hidden(bytes.fromhex(secret))
+
+
+def ask(forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool = False) -> Tensor:
+    """Logits (n, K), with a gradient for whoever differentiates them.
+
+    Args:
+        forward: Of the defence, or of a stand-in.
+        x: (n, C, H, W) images.
+        draws: As the defence may see them.
+        channels_last: The layout of its copy.
+    """
+    wanted = torch.is_grad_enabled() and x.requires_grad
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits: Tensor = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
+    if not (wanted and logits.requires_grad):
+        return logits.detach()
+    return _Through.apply(x, (leaf, logits))  # type: ignore[no-any-return]
+
+
+class _Through(torch.autograd.Function):
+    """Logits that were computed from a copy, as a function of the image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inside: tuple[Tensor, Tensor]) -> Tensor:
+        ctx.inside = inside
+        return inside[1].detach()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        leaf, logits = ctx.inside
+        # Whoever differentiates may come back, for the gradient of another logit.
+        return torch.autograd.grad(logits, leaf, gradient, retain_graph=True)[0], None
