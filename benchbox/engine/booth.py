@@ -1,9 +1,9 @@
 """The booth a defence is asked in: whoever asks, and whatever for, it is handed the same things in the same way.
 
 A defence that could tell an attack from its scoring could answer the one and hide from the other. So every image
-is a copy of its own that asks for a gradient, whether anybody wants one or not; its draws are named under a secret;
-and the frames of whoever asks are out of its sight (`sys._getframe` ends at the booth). What can still be seen from
-inside a process is listed in docs/trust.md, with the check that watches it.
+is a copy of its own that asks for a gradient, whether anybody wants one or not; its draws are named under a
+secret; and the frames of whoever asks are out of its sight (`sys._getframe` ends at the booth). What can still be
+seen from inside a process is listed in docs/trust.md, with the check that watches it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def check_secret(secret: str) -> str:
 def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     """What a defence sees of some draws.
 
-    A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A randomised
-    one gets names that are another's in every call. An ablation that cannot be deployed is shown what it asks for.
+    A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A
+    randomised one gets names that are another's in every call. An ablation that cannot be deployed is shown what
+    it asks for.
 
     Args:
         defense: Who will see them.
@@ -88,7 +89,7 @@ class _Through(torch.autograd.Function):
         return inside[1].detach()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         leaf, logits = ctx.inside
         # Whoever differentiates may come back, for the gradient of another logit.
