@@ -35,9 +35,12 @@ COMMAND = [
 ]
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+TRAIN = ["train", "--defense", "counted", "--dataset", "digits", "--set", "counted.epochs=2", "--quiet"]
+
+
+def start(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "benchbox", *COMMAND],
+        [sys.executable, "-m", "benchbox", *command],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -49,7 +52,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 def test_four_processes_share_a_grid_and_train_once(tmp_path: Path) -> None:
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "counted.py").write_text(COUNTED)
-    running = [start(tmp_path) for _ in range(4)]
+    running = [start(tmp_path, command) for command in (COMMAND, TRAIN, COMMAND, TRAIN)]
     errors = [process.communicate(timeout=280)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0] * 4, errors
     with Store.open(tmp_path / "results" / "benchbox.sqlite") as opened:

@@ -12,6 +12,7 @@ from benchbox.data.dataset import Images
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.errors import ArtifactError
+from benchbox.training import checkpoint
 from benchbox.training.artifacts import load_tensors, save_tensors
 from benchbox.training.loop import crop_and_flip, fit, rate
 
@@ -90,6 +91,42 @@ def test_a_killed_training_resumes_to_the_same_weights(images, tmp_path, optimiz
     history = fit(resumed, recipe, images, **arguments)
     assert len(history) == 6
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_training_killed_inside_every_epoch_gets_on_and_ends_in_the_same_weights(
+    images, tmp_path, monkeypatch, optimizer
+):
+    whole, expected = trained(images, 2, optimizer=optimizer)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+
+    class KilledError(Exception):
+        pass
+
+    class Once(Linear):
+        """One step, and the next one is not survived."""
+
+        steps = 0
+
+        def losses(self, batch: Batch):
+            self.steps += 1
+            if self.steps > 2:
+                raise KilledError
+            return super().losses(batch)
+
+    for seed in range(12):
+        torch.manual_seed(seed)
+        recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.05, optimizer=optimizer)
+        defense, file = Once(recipe, ImageSpec(1, 4, 2)), tmp_path / "c.safetensors"
+        try:
+            history = fit(defense, recipe, images, threat=BALL, seed=3, device=CPU, checkpoint=file)
+            break
+        except KilledError:
+            pass
+    assert seed == 6  # 7 steps an epoch, two a life
+    assert history == expected
+    for a, b in zip(whole.parameters(), defense.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -33,8 +33,8 @@ def train(
 ) -> None:
     """Train defences and everything they build on, and print where their weights lie.
 
-    A training that was stopped continues after its last finished epoch. `benchbox run` trains by itself; this
-    is for training on another machine or at another time.
+    A training that was stopped continues where it was half a minute before. Processes with one store train each
+    defence once. `benchbox run` trains by itself; this is for training on another machine or at another time.
     """
     session = options.session(
         store,
@@ -46,6 +46,7 @@ def train(
         workspace=not no_workspace,
     )
     from benchbox.progress import describe_training, watcher
+    from benchbox.store import Store
     from benchbox.training.artifacts import Artifacts
 
     wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
@@ -53,11 +54,11 @@ def train(
     for key, step in wanted.items():
         there = step.source is not None or key in artifacts
         try:
-            with watcher(None if quiet else errors(), 0) as observer:
-                session.train([step], observer)
+            with Store.open(session.settings.store) as opened, watcher(None if quiet else errors(), 0) as observer:
+                session.train([step], opened, observer)
         except KeyboardInterrupt:
             raise options.Interrupted(
-                f"{describe_training(step)} is stored up to its last epoch; the same command continues"
+                f"{describe_training(step)} is stored up to half a minute ago; the same command continues"
             ) from None
         words = "was there already" if there else "trained"
         output().print(f"{describe_training(step)}: {words}, {step.source or artifacts.path(key)}", soft_wrap=True)

@@ -171,11 +171,11 @@ class Session:
                     # The last epoch says whether it converged; what led there stays with the weights.
                     store.put_artifact(name, card | {"losses": card["losses"][-1:]})
 
-    def train(self, trainings: Sequence[Training], observer: Observer) -> None:
-        """Train what is missing of some defences."""
+    def train(self, trainings: Sequence[Training], store: Store, observer: Observer) -> None:
+        """Train what is missing of some defences; processes with one store train each of them once."""
         record = provenance.collect(device.describe(device.choose(self.settings.device)))
         for wanted in trainings:
-            self.workshop(wanted.dataset, observer.training, record).obtain(wanted)
+            self.workshop(wanted.dataset, observer.training, record, store).obtain(wanted)
 
     def workshop(
         self,

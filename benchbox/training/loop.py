@@ -1,18 +1,19 @@
 """The one training loop. A defence states its losses and who minimises them; the loop is here.
 
 Everything random is drawn per sample from (seed, epoch, index), or from torch's generator re-seeded at the
-start of each epoch (dropout), so a training that was killed and resumed ends in the same weights.
+start of each epoch (dropout) and kept with what is kept inside one, so a training that was killed and resumed
+ends in the same weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.errors import DefenseError
 from benchbox.training import layout
-from benchbox.training.artifacts import load_tensors, save_tensors
+from benchbox.training.checkpoint import Checkpoint, Midway, State
 from benchbox.training.precision import Precision, float32_outputs, reduced
 
 #: Images prepared at once: what fits a CPU's cache, and what fills a GPU.
@@ -79,7 +80,8 @@ def fit(
         seed: Initial weights are the caller's; this seeds order, augmentation, attacks and dropout.
         device: Where to train.
         precision: Of the products in the networks; `benchbox.training.precision` says where it applies.
-        checkpoint: File written after every epoch and read at the start, so that a killed training resumes.
+        checkpoint: File written after every epoch, and within one every half a minute, and read at the start, so
+            that a killed training resumes.
         report: Called a few times a second at most by the loop's own rhythm.
 
     Returns:
@@ -97,17 +99,21 @@ def fit(
         name: _optimizer(recipe, parameters, own.get(name, recipe.learning_rate))
         for name, parameters in players.items()
     }
-    history, best = _resume(checkpoint, defense, optimizers)
+    file = Checkpoint(checkpoint, defense, optimizers)
+    state = file.read()
+    history, best, midway = state.history, state.best, state.midway
     for epoch in range(len(history), recipe.epochs if players else 0):
-        terms = _epoch(defense, course, prepared, players, optimizers, epoch, report)
+        # Called whenever a kill would cost too much.
+        keep = partial(_keep, file, history, best, device)
+        terms = _epoch(defense, course, prepared, players, optimizers, epoch, report, midway, keep)
+        midway = None
         if course.held_out is not None:
             terms["validation"] = _validate(defense, course, prepared)
             # The first of several equally good epochs, as in the literature.
             if all(terms["validation"] > earlier["validation"] for earlier in history):
                 best = {name: value.detach().cpu().clone() for name, value in defense.state_dict().items()}
         history.append(terms)
-        if checkpoint:
-            _save_checkpoint(checkpoint, defense, optimizers, history, best)
+        file.write(State(history, best))
     if best:
         defense.load_state_dict(best)
     return history
@@ -185,15 +191,20 @@ def _epoch(
     optimizers: Mapping[str, Optimizer],
     epoch: int,
     report: Callable[[Progress], None],
+    midway: Midway | None,
+    keep: Callable[[int, Mapping[str, Tensor]], None],
 ) -> dict[str, float]:
-    sums: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[course.device] if course.device.type == "cuda" else []):
         torch.manual_seed(_epoch_seed(course.seed, epoch))
         order = course.rows[torch.randperm(len(course.rows))]
         defense.train()
         if defense.base is not None:
             defense.classifier.eval()
-        for step, rows in enumerate(order.split(course.recipe.batch_size)):
+        sums = {name: value.to(course.device) for name, value in midway.sums.items()} if midway else {}
+        if midway:
+            midway.throw_on(course.device)
+        done, parts = midway.steps if midway else 0, order.split(course.recipe.batch_size)
+        for step, rows in enumerate(parts[done:], done):
             batch = course.batch(rows, prepared, epoch, step)
             _set_rate(optimizers, rate(course.recipe.schedule, batch.progress))
             for name, value in _step(defense, course, batch, players, optimizers).items():
@@ -202,7 +213,21 @@ def _epoch(
                 terms = {name: float(value) / (step + 1) for name, value in sums.items()}
                 total = course.recipe.epochs * course.steps
                 report(Progress("train", epoch * course.steps + step + 1, total, epoch + 1, terms))
+            if step < course.steps - 1:
+                keep(step + 1, sums)
     return terms
+
+
+def _keep(
+    file: Checkpoint,
+    history: list[dict[str, float]],
+    best: dict[str, Tensor],
+    device: torch.device,
+    steps: int,
+    sums: Mapping[str, Tensor],
+) -> None:
+    if file.is_due:
+        file.write(State(history, best, Midway.now(steps, sums, device)))
 
 
 def _step(
@@ -311,47 +336,3 @@ def _set_rate(optimizers: Mapping[str, Optimizer], factor: float) -> None:
 
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest())
-
-
-def _save_checkpoint(
-    path: Path,
-    defense: Defense,
-    optimizers: Mapping[str, Optimizer],
-    history: list[dict[str, float]],
-    best: Mapping[str, Tensor],
-) -> None:
-    tensors = {f"model/{k}": v for k, v in defense.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in best.items()}
-    for player, key, value in _optimizer_state(optimizers):
-        tensors[f"optimizer/{player}/{key}"] = value
-    save_tensors(path, tensors, {"history": history})
-
-
-def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str, str, Tensor]]:
-    for player, optimizer in optimizers.items():
-        for i, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if value is not None:
-                    yield player, f"{i}/{key}", torch.as_tensor(value)
-
-
-def _resume(
-    path: Path | None, defense: Defense, optimizers: Mapping[str, Optimizer]
-) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """The history and the best weights so far; the last weights go into the defence."""
-    if path is None or not path.exists():
-        return [], {}
-    tensors, card = load_tensors(path)
-    defense.load_state_dict(_below("model/", tensors))
-    for player, optimizer in optimizers.items():
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"optimizer/{player}/"):
-                i, name = key.split("/")[-2:]
-                state.setdefault(int(i), {})[name] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return card["history"], _below("best/", tensors)
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
