@@ -50,6 +50,7 @@ def evaluate(
     device: str | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
+    secret: str | None = None,
     download: bool = True,
     progress: bool | None = None,
     name: str | None = None,
@@ -70,6 +71,7 @@ def evaluate(
         device: As torch names it; a GPU if there is one.
         batch_size: Images attacked at once.
         precision: Of training.
+        secret: What the draws of randomised defences are named under, hexadecimal, to repeat a run.
         download: Whether data sets and weights may be fetched.
         progress: Draw bars; None for "in a notebook".
         name: Of a module, in tables; the name of its class by default.
@@ -80,6 +82,7 @@ def evaluate(
     Raises:
         BenchboxError: What was asked for does not exist or does not fit.
     """
+    from benchbox.engine import secret as secrets
     from benchbox.engine.lent import borrowed
     from benchbox.engine.session import Session, Settings, artifacts_folder
 
@@ -87,7 +90,9 @@ def evaluate(
     asked = Grid().with_options({**options, "defenses": [*named, *options.pop("defenses", ())]})
     console = console_for(progress)
     place, folder = str(store), Path(data_dir).expanduser() if data_dir else None
-    settings = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download)
+    if secret is not None:
+        secrets.check(secret)
+    settings = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download, secret)
     session = Session(*_registries(), settings, announce=_LOG.info)
     with ExitStack() as loans:
         for item in defenses:

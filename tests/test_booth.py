@@ -12,7 +12,7 @@ from torch import Tensor
 from benchbox import Card, Defense, Draws, ImageSpec, Recipe
 from benchbox.contract.ascent import margin
 from benchbox.draws import stack
-from benchbox.engine import booth
+from benchbox.engine import secret
 from benchbox.engine.judge import Judge, Streams
 from benchbox.errors import RequestError
 from benchbox.training.layout import Layout
@@ -49,9 +49,9 @@ class WatchingRandom(Watching):
     randomized = True
 
 
-def _asked_in_every_way(defense: Watching, secret: str = SECRET) -> None:
+def _asked_in_every_way(defense: Watching) -> None:
     x, y, indices = held_out(6)
-    judge, streams = Judge(defense, Layout(batch=6), secret), Streams(indices.tolist(), 0, x.device)
+    judge, streams = Judge(defense, Layout(batch=6), SECRET), Streams(indices.tolist(), 0, x.device)
     view = judge.view(y, streams.attacked("any"))
     judge.score(x, streams.clean, 2 if defense.randomized else 1)
     view.gradient(x, lambda logits: margin(logits, y))
@@ -142,6 +142,6 @@ def test_an_error_inside_names_the_line_of_the_defence() -> None:
 
 
 def test_a_secret_is_hexadecimal() -> None:
-    assert booth.check_secret(booth.new_secret())
+    assert secret.check(secret.new())
     with pytest.raises(RequestError, match="hexadecimal"):
-        booth.check_secret("xyz")
+        secret.check("xyz")

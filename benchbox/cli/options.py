@@ -128,6 +128,13 @@ NoDownload = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.  (default: a GPU if there is one)")
 ]
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEX",
+        help="What the draws of randomised defences are named under, to repeat a run.  (default: the store's own)",
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(
@@ -269,6 +276,7 @@ def session(
     device: str | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
+    secret: str | None = None,
     *,
     download: bool = True,
     workspace: bool = True,
@@ -284,12 +292,15 @@ def session(
         # A typing mistake is answered before torch is loaded, which takes seconds.
         requests.check_names(asked, *found, _datasets(data_dir))
     from benchbox.engine import device as devices
+    from benchbox.engine import secret as secrets
     from benchbox.engine.session import Session, Settings, artifacts_folder
     from benchbox.training import precision as precisions
 
     # Now, not after the data has been read.
     precisions.choose(precision, devices.choose(device))
-    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download)
+    if secret is not None:
+        secrets.check(secret)
+    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download, secret)
     return Session(*found, chosen, announce=notice)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,7 @@ def reproduce(
     with open_records(file) as records:
         session = options.session(store, data_dir, device, download=not no_download, workspace=not no_workspace)
         chosen = part(session, records, row, samples)
+    session.settings = replace(session.settings, secret=chosen.secret)
     for line in _needs(session, chosen):
         output().print(line, soft_wrap=True)
     # A file, not memory: whoever keeps a lease alive does so from a thread of its own.

@@ -57,6 +57,7 @@ def run(
         ),
     ] = None,
     precision: options.Precision = None,
+    secret: options.Secret = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Attack defences, store what happened to each image, and print the table.
@@ -66,7 +67,15 @@ def run(
     """
     fetch = not (no_download or dry_run)
     session = options.session(
-        store, data_dir, device, batch_size, precision, download=fetch, asked=asked, workspace=not no_workspace
+        store,
+        data_dir,
+        device,
+        batch_size,
+        precision,
+        secret,
+        download=fetch,
+        asked=asked,
+        workspace=not no_workspace,
     )
     plans = api.plans(session, asked)
     if dry_run:

@@ -13,6 +13,7 @@ from benchbox.contract.defense import Defense
 from benchbox.data.dataset import Dataset
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
+from benchbox.engine import secret as secrets
 from benchbox.engine.judge import Judge
 from benchbox.engine.vetting import vet
 from benchbox.errors import DefenseError
@@ -35,6 +36,7 @@ class Bench:
         device: Where models run.
         batch_size: Images a call, where it was asked for; measured otherwise.
         images: How many images will be attacked, for how long measuring may take.
+        secret: What draws are named under, where it was given; the store's otherwise.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Bench:
         device: torch.device,
         batch_size: int | None = None,
         images: int = 0,
+        secret: str | None = None,
     ) -> None:
         self.workshop = workshop
         self.store = store
@@ -52,6 +55,7 @@ class Bench:
         self.device = device
         self.batch_size = batch_size
         self.images = images
+        self.secret = secret
         self._judges: dict[str, Judge] = {}
         self._spoiled: dict[str, Exception] = {}
 
@@ -87,7 +91,7 @@ class Bench:
         elif self.batch_size:
             layout = replace(layout, batch=self.batch_size)
         lay(defense, layout.channels_last)
-        judge = Judge(defense, layout)
+        judge = Judge(defense, layout, secrets.of(self.store) if self.secret is None else self.secret)
         if remarks := vet(judge, x, draws):
             self.store.attach(wanted.digest, CONTRACT, remarks)
         return judge

@@ -8,8 +8,6 @@ seen from inside a process is listed in docs/trust.md, with the check that watch
 
 from __future__ import annotations
 
-import re
-import secrets
 from typing import Any
 
 import torch
@@ -20,28 +18,8 @@ from torch.autograd.function import once_differentiable
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward
 from benchbox.draws import Draws
-from benchbox.errors import RequestError
+from benchbox.engine.secret import OPEN
 from benchbox.training.layout import hand_over
-
-#: Of draws as they were before there were secrets: indices and seeds are the cell's own.
-OPEN = ""
-
-
-def new_secret() -> str:
-    """128 random bits, in hexadecimal."""
-    return secrets.token_hex(16)
-
-
-def check_secret(secret: str) -> str:
-    """A secret as it was given.
-
-    Raises:
-        RequestError: It is not hexadecimal, or too long.
-    """
-    if not re.fullmatch(r"([0-9a-f]{2}){0,64}", secret):
-        raise RequestError(f"--secret {secret!r} is no secret; give up to 128 hexadecimal digits, an even number")
-    return secret
-
 
 def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     """What a defence sees of some draws.

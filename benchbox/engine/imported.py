@@ -11,7 +11,7 @@ import torch
 from benchbox import provenance
 from benchbox.contract.attack import Crafted
 from benchbox.domain import TOLERANCE, Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
-from benchbox.engine import device, exchange
+from benchbox.engine import device, exchange, secret
 from benchbox.engine.judge import Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.unit import adversarials
@@ -70,7 +70,10 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
             _note_kind(session, store, training)
             store.add_cell(cell, run)
             try:
-                _fill(cell, session, store, bench.judge(training), x_adv)
+                judge = bench.judge(training)
+                if judge.defense.randomized:
+                    secret.note(store, cell, judge.secret)
+                _fill(cell, session, store, judge, x_adv)
             except DefenseError as error:
                 store.fail(cell, str(error))
                 raise

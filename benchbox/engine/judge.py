@@ -20,6 +20,7 @@ from benchbox.contract.view import Forward, View
 from benchbox.domain import Outcome
 from benchbox.draws import Draws, stack
 from benchbox.engine import booth
+from benchbox.engine.secret import OPEN
 from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout, hand_over
 
@@ -68,7 +69,7 @@ class Judge:
         secret: What its draws are named under, hexadecimal.
     """
 
-    def __init__(self, defense: Defense, layout: Layout, secret: str = booth.OPEN) -> None:
+    def __init__(self, defense: Defense, layout: Layout, secret: str = OPEN) -> None:
         self.defense = defense
         self.layout = layout
         self.secret = secret

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchbox.domain import Access, Evidence, Outcome, SampleList, Spec, ThreatModel
+from benchbox.engine import secret as secrets
 from benchbox.engine.plan import Plan, Request
 from benchbox.errors import DataError, RequestError, unknown
 from benchbox.training.artifacts import Artifacts, Training
@@ -29,12 +30,14 @@ class Part:
         plans: What computes them, one a data set.
         left_out: What cannot be computed again, one sentence each.
         notes: What may make a difference, one sentence each.
+        secret: What the draws of randomised defences were named under.
     """
 
     published: tuple[Evidence, ...]
     plans: tuple[Plan, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    secret: str = secrets.OPEN
 
 
 def part(session: Session, records: Records, row: str, samples: int) -> Part:
@@ -74,7 +77,8 @@ def part(session: Session, records: Records, row: str, samples: int) -> Part:
     notes = [note for wanted in trainings.values() for note in _trained_on(session, wanted)]
     notes += _code(session, kept)
     said = [f"{_cell(e)}: {left_out[e.cell.key]}" for e in chosen if e.cell.key in left_out]
-    return Part(published, plans, tuple(said), tuple(dict.fromkeys(notes)))
+    secret = secrets.recorded(records, [e.cell.key for e in kept])
+    return Part(published, plans, tuple(said), tuple(dict.fromkeys(notes)), secret)
 
 
 def cut(item: Evidence, samples: SampleList) -> Evidence:

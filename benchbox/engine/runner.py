@@ -21,7 +21,7 @@ from benchbox.contract.attack import Attack
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
-from benchbox.engine import gradients, reuse, transfer
+from benchbox.engine import gradients, reuse, secret, transfer
 from benchbox.engine.bench import Bench
 from benchbox.engine.judge import Judge, slices
 from benchbox.engine.plan import Plan
@@ -188,6 +188,8 @@ class Runner:
         attacked = self.bench.judge(trainings[cell.view.artifact])
         models = Models(attacked, deployed, self._attack(cell), self.dataset, self.device)
         report.training += time.perf_counter() - start
+        if attacked.defense.randomized or deployed.defense.randomized:
+            secret.note(self.store, cell, deployed.secret)
         self._observe(cell)
         for name, block in self._blocks(cell, models, wanted):
             with self.store.claim(name) as mine:

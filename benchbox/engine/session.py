@@ -43,7 +43,7 @@ def artifacts_folder(store: str) -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are and where they run; of it `precision` alone changes a result, that of a training.
+    """Where things are and where they run; of it `precision` changes a training, `secret` a randomised row.
 
     Attributes:
         store: URL or path of the results.
@@ -53,6 +53,7 @@ class Settings:
         batch_size: Images a call; None for what is measured to be fastest.
         precision: What is trained is trained in it; None for the device's usual.
         download: Whether data sets and the weights of model zoos may be fetched.
+        secret: What the draws of randomised defences are named under; None for the store's own.
     """
 
     store: str = STORE
@@ -62,6 +63,7 @@ class Settings:
     batch_size: int | None = None
     precision: str | None = None
     download: bool = True
+    secret: str | None = None
 
 
 def oddities(dataset: Dataset, samples: SampleList) -> Iterator[str]:
@@ -219,6 +221,7 @@ class Session:
             device.choose(self.settings.device),
             self.settings.batch_size,
             images,
+            self.settings.secret,
         )
 
     def _runner(self, plan: Plan, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
