@@ -55,8 +55,8 @@ def mean_of_shares(means: NDArray[np.float64], level: float = LEVEL) -> Interval
     """Clopper-Pearson's interval, carried over from right and wrong to shares of draws; exact for right and wrong.
 
     Samples are the clusters: a randomised defence is scored R times on the same image, and R draws of one image
-    are no R images. Each end is a quantile of the mean under random (Dirichlet) weights of the observed values and of
-    one more that nobody has seen: 1 for the upper end, 0 for the lower (Gaffke, Three test statistics for a
+    are no R images. Each end is a quantile of the mean under random (Dirichlet) weights of the observed values
+    and of one more that nobody has seen: 1 for the upper end, 0 for the lower (Gaffke, Three test statistics for a
     nonparametric one-sided hypothesis on the mean of a nonnegative variable, 2005; Learned-Miller & Thomas, A new
     confidence interval for the mean of a bounded random variable, arXiv 1905.06208). For zeros and ones these
     weights are a Beta variable, and its quantiles Clopper-Pearson's ends; for other values the Beta variable of
