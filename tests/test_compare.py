@@ -246,7 +246,7 @@ def test_every_format_has_every_pair(duel: list[Evidence]) -> None:
 def test_a_table_shares_ranks_and_says_so() -> None:
     found = only([evidence("a", right=50), evidence("b", right=48), evidence("c", right=10)])
     assert [(row.label, row.rank) for row in found.rows] == [("a", 1), ("b", 1), ("c", 3)]
-    assert any("share a rank" in remark for remark in small_print(found))
+    assert any("Holm over all pairs" in remark for remark in small_print(found))
 
 
 def test_a_report_against_one_defence() -> None:

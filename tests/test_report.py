@@ -72,7 +72,7 @@ def test_a_randomised_defence_is_not_punished_for_bad_luck() -> None:
     found = only(items).rows[0]
     assert found.robust is not None
     assert found.robust.percent == pytest.approx(80, abs=3)
-    assert found.robust.method == "cluster bootstrap"
+    assert found.robust.method == "Clopper-Pearson for shares"
     extra = found.entries[Column(WHITE, "a0")].measurements[0].extra
     assert extra["majority_vote"] > 90 > 30 > extra["worst_of_r"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchbox.analysis.intervals import Interval, clopper_pearson, cluster_bootstrap
+from benchbox.analysis.intervals import Interval, clopper_pearson, mean_of_shares
 from benchbox.analysis.worst_case import (
     adversarial_correct,
     correctness,
@@ -79,8 +79,8 @@ class Score:
 
     @property
     def method(self) -> str:
-        """How the interval was made: Clopper-Pearson for one draw, else a bootstrap over samples."""
-        return "Clopper-Pearson" if self.draws == 1 else "cluster bootstrap"
+        """How the interval was made."""
+        return "Clopper-Pearson" if self.draws == 1 else "Clopper-Pearson for shares"
 
     def __str__(self) -> str:
         return f"{self.percent:.{self.digits}f}"
@@ -94,7 +94,7 @@ class Score:
     def _interval(self) -> Interval:
         if self.draws == 1:
             return clopper_pearson(round(float(self.shares.sum())), self.n)
-        return cluster_bootstrap(self.shares, BOOTSTRAP_SEED)
+        return mean_of_shares(self.shares)
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def remarks(table: Table) -> Iterator[str]:
     if any(entry.score and entry.score.draws > 1 for entry in entries):
         yield (
             "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is "
-            "chosen and scored on different draws; intervals by a bootstrap over samples. "
-            "All other intervals are Clopper–Pearson's."
+            "chosen and scored on different draws; intervals are Clopper–Pearson's, carried over to shares of "
+            "draws with images as the unit. All other intervals are Clopper–Pearson's."
         )
     else:
         yield "Intervals are Clopper–Pearson's."
