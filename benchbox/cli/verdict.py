@@ -108,30 +108,36 @@ def _search(session: Session, plan: Plan, limit: Budget, quiet: bool) -> Answer:
 
 def _found(answer: Answer, request: Request, limit: Budget) -> str:
     """The answer, the attacks that made it, and how sure it is."""
-    (name,), threat = request.defenses, answer.plan.cells[0].threat
+    (name,), first = request.defenses, answer.plan.cells[0]
+    spent = f"by these {answer.images} images" if answer.complete else f"within {limit}"
     ruling = {
         "broken": "is broken",
         "no better": "is no better than its bare classifier",
         "withstood": "is not broken by what was tried",
-        "open": f"is not settled within {limit}",
+        "open": f"is not settled {spent}",
     }[answer.ruling]
     low, high = (100 * end for end in answer.interval)
-    counted = f"{answer.standing} of {answer.images} random images of {request.dataset} stand, {threat}"
+    counted = f"{answer.standing} of {answer.images} random images of {request.dataset} stand, {first.threat}"
     text = f"{name} {ruling}: {counted}; of all images {low:.1f} to {high:.1f} % would (95 %, whenever one stops)"
     if answer.advantage is not None and answer.ruling != "broken":
         ends = " to ".join(f"{100 * end:+.1f}" for end in answer.advantage)
         beyond = "" if answer.significant else "not significantly "
         text += f", {beyond}better than the bare classifier ({ends} points)"
-    broke = [f"{_described(cell)} broke {count}" for cell, count in answer.breakers[:3]]
-    return f"{text}; {', '.join(broke) or 'no attack broke any'}."
+    broke = [f"{_described(cell)} broke {count}" for cell, count in answer.breakers]
+    return f"{text}; {answer.wrong} were wrong as they are, {', '.join(broke) or 'no attack broke any'}."
 
 
 def _missing(answer: Answer, command: str) -> str:
     """What was not tried, and the command that tries it."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for cell, reason in answer.untried:
-        by_reason[reason].append(_described(cell))
-    parts = [f"{', '.join(names)}{f' ({reason})' if reason else ''}" for reason, names in by_reason.items()]
+        # An attack of which nothing was tried needs no list of its accesses.
+        said = cell.attack.name if cell.attack.name in answer.unused else _described(cell)
+        by_reason[reason].append(said)
+    parts = [
+        f"{', '.join(dict.fromkeys(names))}{f' ({reason})' if reason else ''}"
+        for reason, names in by_reason.items()
+    ]
     return f"Not tried: {'; '.join(parts) or 'nothing of the request'}. The full evaluation: {command}"
 
 

@@ -47,24 +47,28 @@ class Answer:
             do. `withstood`: neither, and more images of this list would not change it. `open`: not settled.
         images: How many of the list were attacked.
         standing: How many of them stand, so far.
+        wrong: How many of them are wrong as they are.
         interval: Share of all images that would stand these attacks, at any time.
         advantage: By how much that is more than of the bare classifier, from -1 to 1; None where there is none.
         significant: Whether the defence leaves more standing than its bare classifier, beyond chance; None where
             there is none.
         breakers: The attacks that broke images, with how many, the most first.
         untried: What was not tried and why, in words.
-        seconds: Spent on attacks, now.
+        unused: Names of attacks of which nothing was tried.
+        complete: Whether every image of the list that stands has met every attack: no budget would say more.
         plan: What was planned.
     """
 
     ruling: Ruling
     images: int
     standing: int
+    wrong: int
     interval: Interval
     advantage: Interval | None
     breakers: Sequence[tuple[Cell, int]]
     untried: Sequence[tuple[Cell, str]]
-    seconds: float
+    unused: frozenset[str]
+    complete: bool
     plan: Plan
 
     @property
@@ -207,16 +211,19 @@ class Search:
             ruling = "no better"
         elif stands.low > BROKEN and (advantage is None or advantage.low > 0):
             ruling = "withstood"
+        used = {cell.attack.name for rung, cell in enumerate(attacked.cells) if attacked.tried[rung].any()}
         return Answer(
-            ruling,
-            size,
-            int(attacked.standing(size).sum()),
-            stands,
-            advantage,
-            attacked.breakers(size),
-            self._left_out(size),
-            time.perf_counter() - self._start,
-            self._plan,
+            ruling=ruling,
+            images=size,
+            standing=int(attacked.standing(size).sum()),
+            wrong=int((attacked.fallen[:size] & (attacked.by[:size] < 0)).sum()),
+            interval=stands,
+            advantage=advantage,
+            breakers=attacked.breakers(size),
+            untried=self._left_out(size),
+            unused=frozenset(cell.attack.name for cell in self._plan.cells) - used,
+            complete=self._is_complete(),
+            plan=self._plan,
         )
 
     def _share(self, n: int) -> Interval:
@@ -242,6 +249,13 @@ class Search:
         gained = ends(proven & ~bare, ours & ~bare_proven)
         lost = ends(~ours & bare_proven, ~proven & bare)
         return Interval(gained.low - lost.high, gained.high - lost.low)
+
+    def _is_complete(self) -> bool:
+        n = len(self._defence.fallen)
+        sides = (self._defence, self._bare)
+        return self._sizes[-1] == n and not any(
+            len(side.open(rung, n)) for side in sides for rung in range(len(side.cells))
+        )
 
     def _left_out(self, size: int) -> list[tuple[Cell, str]]:
         """What was not tried on all that stands."""
