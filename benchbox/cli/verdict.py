@@ -90,8 +90,9 @@ def _search(session: Session, plan: Plan, limit: Budget, quiet: bool) -> Answer:
     needed = plan.trainings[plan.cells[0].artifact] if plan.cells else None
     while needed is not None:
         if needed.digest not in artifacts and needed.source is None:
-            with watcher(None if quiet else errors(), 0) as observer:
-                session.train([needed], observer)  # with everything below it
+            console = None if quiet else errors()
+            with Store.open(session.settings.store) as opened, watcher(console, 0) as observer:
+                session.train([needed], opened, observer)  # with everything below it
         needed = needed.base
 
     def tell(cell: Cell, images: int, standing: int) -> None:
