@@ -112,7 +112,7 @@ def report(
     if not in_its_shape and (stray := [flag for flag, given in own.items() if given]):
         raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
     if in_its_shape and against:
-        raise RequestError("--against is for the ranking; in the paper's shape bold says who is best")
+        raise RequestError("--against is for the ranking, not for tables in the paper's shape; leave it out")
     store = "published" if published else store
     # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
     only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}

@@ -123,7 +123,7 @@ class Grid:
         grouping: What the groups are, for a heading, and what one of them shows, with {} for its name.
         across: Titles of grouped columns, in the order they stand in where the groups are stacked.
         absent: What stands there where a group has no such column.
-        blocks: Headings of groups of rows, by the number of their first row.
+        blocks: Headings of groups of rows, by the number of their first row; "" for a rule alone.
         stacks: Whether print has intervals and published numbers under their numbers, not behind them.
         label: What print refers to it by.
     """

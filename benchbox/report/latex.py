@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchbox.report.document import Cited, Number
@@ -25,7 +26,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "{''}",
     "'": r"{'}",
     "`": r"\textasciigrave{}",
     "[": "{[}",  # at the start of a line LaTeX would read it as an option of the row before
@@ -58,9 +59,12 @@ _SPECIAL = {
 }
 #: LaTeX has the accented letters of western Europe in any encoding, but for these four.
 _OUTSIDE_TEX = re.compile(r"[^\x20-\x7eÀ-ÖØ-öø-ÿ]|[ÐÞðþ]")
+#: What hangs over behind a number.
+_MARKS = "…†‡§"
 _PREAMBLE = (
     r"\documentclass[10pt]{article}",
-    r"\usepackage[T1]{fontenc}",
+    # T1 without these fonts is set in bitmaps, whose words nobody can search or copy.
+    r"\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}",
     r"\usepackage{textcomp}",
     r"\usepackage[a4paper,margin=15mm]{geometry}",
     r"\usepackage{booktabs}",
@@ -124,6 +128,7 @@ def _main(grid: Grid) -> Iterator[str]:
     for number, row in enumerate(grid.rows):
         if number in grid.blocks:
             yield from [r"\midrule"] if number else []
+        if grid.blocks.get(number):
             yield f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{escape(grid.blocks[number])}}}}} \\\\"
         values = [row[i] for i in chosen]
         yield from _stacked(values) if grid.stacks else [_row(map(_value, values, columns))]
@@ -143,7 +148,7 @@ def _group(grid: Grid, chosen: Sequence[int]) -> Iterator[str]:
 def _stacked(values: Sequence[Value]) -> Iterator[str]:
     """A line of numbers, one of intervals, and one of published numbers, where there are some."""
     numbers = [value if isinstance(value, Number) else Number("") for value in values]
-    yield _row([_figure(value) if isinstance(value, Number) else _words(value) for value in values])
+    yield _row([_aligned(value) if isinstance(value, Number) else _words(value) for value in values])
     if intervals := any(number.interval for number in numbers):
         yield _row([r"[-3pt]", *(_small(r"\tiny", number.interval) for number in numbers[1:])])
     if beside := any(number.beside for number in numbers):
@@ -204,6 +209,13 @@ def _value(value: Value, column: Column[Any]) -> str:
 def _words(value: Value) -> str:
     text = rf"\textbf{{{escape(value.text)}}}" if value.strong else escape(value.text)
     return rf"{text}~\cite{{{value.key}}}" if isinstance(value, Cited) and value.key else text
+
+
+def _aligned(number: Number) -> str:
+    """With its marks hanging over, so that digits stand below digits."""
+    digits = number.text.rstrip(_MARKS)
+    marks = escape(number.text[len(digits) :])
+    return _figure(replace(number, text=digits)) + (rf"\rlap{{{marks}}}" if marks else "") if digits else marks
 
 
 def _figure(number: Number) -> str:

@@ -50,7 +50,7 @@ def _table(grid: Grid, chosen: Sequence[int]) -> Iterator[str]:
     yield _line([escape(column.title) for column in columns])
     yield _line([":---" if column.align == "left" else "---:" for column in columns])
     for number, row in enumerate(grid.rows):
-        if number in grid.blocks:
+        if grid.blocks.get(number):
             yield _line([f"**{escape(grid.blocks[number])}**" if i == grid.head else "" for i in chosen])
         yield _line([_value(row[i]) for i in chosen])
     yield ""

@@ -19,11 +19,11 @@ NOT_RUN = "–"
 _INSTEAD = {"failed": "failed", "withheld": "withheld", "not run": NOT_RUN}
 #: How each access is said in a caption.
 _UNDER = {
-    Access.GRAY_BOX: "gray-box attacks, which see a purifier's classifier alone",
-    Access.WHITE_BOX: "white-box attacks on the whole defence",
-    Access.TRANSFER: "attacks crafted on a substitute",
-    Access.BPDA: "BPDA, through each stand-in and image by image through the worst of them",
-    Access.IMPORTED: "images made elsewhere",
+    Access.GRAY_BOX: "under gray-box attacks (a purifier's: on its bare classifier)",
+    Access.WHITE_BOX: "under white-box attacks on the whole defence",
+    Access.TRANSFER: "on images crafted on a substitute",
+    Access.BPDA: "under BPDA through each stand-in, and through the worst for each image",
+    Access.IMPORTED: "on images made elsewhere",
 }
 _WORST_OF_ALL = "worst per image"
 #: Of BibTeX keys: what \cite takes as it is.
@@ -143,8 +143,11 @@ def _said(figure: Figure) -> str:
 
 
 def _blocks(table: PaperTable) -> dict[int, str]:
-    """A heading for each group, where there are several."""
+    """A heading for each group, where there are several; across, a rule between defences."""
     found: dict[int, str] = {}
+    if table.layout.across:
+        lines = [line for group in table.groups for line in group.lines]
+        return {i: "" for i in range(1, len(lines)) if not _same(lines[i - 1], lines[i])}
     if len(table.groups) < 2:
         return found
     row = 0
@@ -173,18 +176,18 @@ def _title(table: PaperTable) -> str:
 def _caption(table: PaperTable, shown: Shown) -> str:
     """Ball, images, widest interval, what bold and the marks mean: in one line."""
     accesses = table.accesses
-    under = _UNDER[accesses[0]] if len(accesses) == 1 else f"attacks of different access ({', '.join(accesses)})"
-    widest = table.widest
-    said = [f"Accuracy (%) under {under}; {'; '.join(_grounds(table))}"]
-    if widest is not None:
-        said[0] += f"; 95 % intervals reach at most {widest:.1f} points to either side"
+    mixed = f"under attackers of different access, group by group: {', '.join(accesses)}"
+    said = ["; ".join([f"Accuracy (%) {_UNDER[accesses[0]] if len(accesses) == 1 else mixed}", *_grounds(table)])]
+    if table.widest is not None:
+        said[0] += f"; 95 % intervals at most ±{table.widest:.1f}"
     if any(figure.best for figure in table.figures):
-        said.append("Bold: best of its column, or not significantly worse (paired tests, Holm, 5 %)")
+        said.append("Bold: best, or not significantly worse (paired test, Holm, 5 %)")
     if any(column == "worst" for column in table.columns):
-        said.append("Worst: image by image over the row")
-    said += _marks(table)
+        said.append("Worst: over the row, image by image")
+    if marks := "; ".join(_marks(table)):
+        said.append(marks)
     if shown.paper and any(figure.printed for figure in table.figures):
-        said.append(f"In parentheses: what the paper prints ({paper.NAME})")
+        said.append(f"In parentheses: the paper's ({paper.NAME})")
     return ". ".join(said) + "."
 
 
@@ -205,12 +208,12 @@ def _marks(table: PaperTable) -> Iterator[str]:
     for mark, meaning in (
         (NOT_RUN, "not run"),
         ("…", "unfinished"),
-        ("†", "attacks of the row are missing"),
-        ("§", "no control run"),
-        ("‡", "gradients are masked, may be far too high"),
+        ("†", "attacks missing"),
+        ("§", "no control"),
+        ("‡", "masked gradients, may be far too high"),
     ):
         if any(mark in text for text in said):
-            yield f"{mark}: {meaning}"
+            yield f"{mark} {meaning}"
 
 
 def _remarks(table: PaperTable, shown: Shown) -> Iterator[str]:

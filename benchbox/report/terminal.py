@@ -117,7 +117,8 @@ def _section(section: Section, width: int) -> Iterator[RenderableType]:
     yield from [Padding(Text(_harmless(section.caption)), (0, 1))] if section.caption else []
     left_out: list[str] = []
     for grid in section.grids:
-        ends = [row - 1 + before for before, row in enumerate(sorted(grid.blocks)) if row]
+        # The last rows of all groups but the last, counted with the headings above them.
+        ends = [row - 1 + sum(bool(grid.blocks[r]) for r in grid.blocks if r < row) for row in grid.blocks if row]
         yield from _tables(_plain(grid), ends, width, left_out)
         if grid.groups:
             columns, ends = _stacked(grid)
@@ -143,7 +144,7 @@ def _plain(grid: Grid) -> list[_Column]:
         folds = column.align == "left"
         parts = []
         for number, row in enumerate(grid.rows):
-            if number in grid.blocks:
+            if grid.blocks.get(number):
                 parts.append([Text(grid.blocks[number] if i == grid.head else "", style="bold")])
             parts.append(_parts(row[i]))
         found.append(

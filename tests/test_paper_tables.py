@@ -1,0 +1,287 @@
+"""Tables in the paper's shape: whose rows, which are best, and what stands on the printed page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Said, refusal
+from rows import BPDA, GRAY, TRANSFER, WHITE, N, evidence, failed, unfinished
+
+from benchbox import report
+from benchbox.analysis import leaderboard, paper
+from benchbox.analysis.background import Background
+from benchbox.analysis.paper_table import Layout, PaperTable, arrange
+from benchbox.domain import Access, Evidence, SampleList, ThreatModel
+from benchbox.engine import request
+from benchbox.errors import RequestError
+from benchbox.report import latex
+from benchbox.store import Store
+
+TEX = pytest.mark.skipif(
+    None in (shutil.which("pdflatex"), shutil.which("pdftotext")), reason="pdflatex or pdftotext is not installed"
+)
+PURIFIERS = Background(purifiers=("pssr",))
+CIFAR = {
+    "samples": SampleList("cifar10", "test", tuple(range(N)), "e" * 64),
+    "threat": ThreatModel("linf", 8 / 255),
+}
+GRIDS = Path(__file__).parent.parent / "docs" / "grids"
+#: Names that LaTeX would obey, break at, or take for options.
+NASTY = (
+    'say "so"',
+    "a_b%",
+    "c&d#e",
+    "~f^g",
+    "\\input{/etc/passwd}",
+    "\\end{document}",
+    "{open",
+    "close}",
+    "[opt]",
+    "*star",
+    "$x$",
+)
+
+
+def arranged(items: list[Evidence], known: Background = PURIFIERS, **layout: object) -> PaperTable:
+    return arrange(leaderboard.build(items, known), Layout(**layout))  # type: ignore[arg-type]
+
+
+def text_of(
+    items: list[Evidence], format: str, *, options: dict[str, bool] | None = None, **layout: object
+) -> str:
+    chosen = Layout(**layout)  # type: ignore[arg-type]
+    document = report.paper_table(items, PURIFIERS, layout=chosen, **(options or {}))
+    return report.render(document, format)
+
+
+def best(table: PaperTable, column: str) -> set[str]:
+    return {line.name for group in table.groups for line in group.lines if line.at(column).best}
+
+
+def cells() -> list[Evidence]:
+    """PSSR falls under white-box alone; trades has two attacks, none the white-box ones of everybody."""
+    return [
+        evidence("none", WHITE, "fgsm", 30),
+        evidence("none", WHITE, "pgd", 0),
+        evidence("trades", WHITE, "fgsm", 92),
+        evidence("trades", WHITE, "pgd", 90),
+        evidence("pssr", GRAY, "fgsm", 95),
+        evidence("pssr", GRAY, "pgd", 93),
+        evidence("pssr", WHITE, "pgd", 1),
+        evidence("pssr", TRANSFER, "pgd", 91),
+        evidence("pssr", BPDA, "pgd", np.arange(N)[:, None] < 80, stand_in="identity"),
+        evidence("pssr", BPDA, "pgd", np.arange(N)[:, None] >= 40, stand_in="soft"),
+    ]
+
+
+def test_rows_are_those_of_the_grid_files() -> None:
+    for path in sorted(GRIDS.glob("table*.toml")):
+        number, grid = int(path.stem[5]), request.read(path)
+        for dataset in grid.datasets:
+            # The paper does not say which of two defences it ran; the grid names those that it fits.
+            assert set(grid.defenses) <= set(paper.lines_of(number, dataset)), path
+
+
+@pytest.mark.parametrize(("number", "accesses"), [(1, (GRAY, WHITE)), (2, (TRANSFER,)), (4, (GRAY, WHITE))])
+def test_a_table_has_the_papers_rows_and_columns(number: int, accesses: tuple[Access, ...]) -> None:
+    table = arranged(cells(), number=number)
+    assert table.columns == ("benign", "fgsm", "bim", "mim", "pgd", "aa", "cw", "worst")
+    assert table.accesses == accesses
+    for group in table.groups:
+        assert [line.name for line in group.lines] == paper.lines_of(number, "mnist")
+    assert table.unmeasured == ("cifar10", "cifar100")
+
+
+def test_the_reader_chooses_the_access() -> None:
+    for access, pgd in ((GRAY, 93.0), (WHITE, 1.0)):
+        table = arranged(cells(), number=1, accesses=(access,))
+        (group,) = table.groups
+        found = {line.name: line for line in group.lines}
+        score = found["pssr"].at("pgd").score
+        assert score is not None
+        assert score.percent == pgd
+        # Without a purifier both are one model.
+        same = found["trades"].at("pgd").score
+        assert same is not None
+        assert same.percent == 90.0
+        caption = report.paper_table(cells(), PURIFIERS, layout=table.layout).sections[0].caption
+        assert str(access) in caption
+        assert "different access" not in caption
+    assert "different access, group by group: gray-box, white-box" in text_of(cells(), "latex", number=1)
+
+
+def test_best_is_a_tie_group_and_not_a_decimal() -> None:
+    table = arranged(cells(), number=1, accesses=(GRAY,))
+    # 93 against 90 of 100 images, three of them discordant, says nothing.
+    assert best(table, "pgd") == {"pssr", "trades"}
+    table = arranged(cells(), number=1, accesses=(WHITE,))
+    assert best(table, "pgd") == {"trades"}
+    assert best(table, "bim") == set()
+
+
+def test_nobody_is_best_where_nothing_is_left() -> None:
+    items = [evidence("none", WHITE, "pgd", 0), evidence("trades", WHITE, "pgd", 2)]
+    assert best(arranged(items, number=1, accesses=(WHITE,)), "pgd") == set()
+
+
+def test_a_worst_case_without_all_attacks_is_marked_and_never_best() -> None:
+    names = ("fgsm", "pgd")
+    items = [evidence(d, WHITE, a, k) for d, k in (("none", 20), ("trades", 60)) for a in names]
+    items += [evidence("pcl", WHITE, "fgsm", 95), unfinished(evidence("pcl", WHITE, "pgd", 95), 10)]
+    items += [failed(evidence("arn", WHITE, "pgd"), "no")]
+    table = arranged(items, number=None, columns=(*names, "worst"), accesses=(WHITE,))
+    assert best(table, "worst") == {"trades"}
+    text = text_of(items, "terminal", columns=(*names, "worst"), accesses=(WHITE,))
+    assert re.search(r"PCL \[\d\] +95\.0 +100\.0… +95\.0†", text)
+    assert re.search(r"ARN \[\d\] +– +failed +–", text)
+
+
+def test_table_3_has_data_sets_across_and_every_stand_in() -> None:
+    items = [*cells(), evidence("pssr", BPDA, "pgd", 50, stand_in="identity", **CIFAR)]
+    lines = text_of(items, "terminal", number=3, options={"paper": True}).splitlines()
+    found = [line.split() for line in lines]
+    assert ["defence", "through", "MNIST", "CIFAR-10"] in found
+    assert ["PSSR", "[1]", "identity", "80.0", "50.0"] in found
+    assert ["soft", "60.0", "–"] in found
+    # An image falls if it falls through any.
+    assert ["worst", "per", "image", "40.0", "(94.67)", "50.0", "(52.98)"] in found
+
+
+def test_data_sets_are_groups_of_rows_and_never_compared() -> None:
+    items = [*cells(), evidence("pssr", GRAY, "pgd", 60, **CIFAR), evidence("none", WHITE, "pgd", 0, **CIFAR)]
+    table = arranged(items, number=1, accesses=(GRAY,))
+    assert [group.dataset for group in table.groups] == ["mnist", "cifar10"]
+    text = text_of(items, "markdown", number=1, accesses=(GRAY,))
+    assert "| **MNIST** | | " in text.replace("|  |", "| |")
+    assert "MNIST: L∞ ε = 0.3, n = 100; CIFAR-10: L∞ ε = 8/255, n = 100" in text
+    assert "**60.0**" in text
+
+
+def test_papers_numbers_and_intervals_stand_there_when_asked() -> None:
+    plain = text_of(cells(), "terminal", number=1, accesses=(GRAY,))
+    assert "98.92" not in plain
+    assert "[86.1" not in plain
+    both = text_of(cells(), "terminal", number=1, accesses=(GRAY,), options={"paper": True, "intervals": True})
+    assert "(98.92)" in both
+    assert "[86.1, 97.1]" in both
+    assert "can only be gray-box" in both
+
+
+def test_any_selection_takes_the_same_shape() -> None:
+    text = text_of(cells(), "latex", rows=("pssr",), columns=("benign", "pgd"), accesses=(GRAY, BPDA, WHITE))
+    assert "Benign & PGD" in text
+    assert text.count("PSSR~\\cite{fu2024invariance}") == 3
+    for wrong, name in (("rows", "psr"), ("columns", "pdg"), ("datasets", "mnits")):
+        with pytest.raises(RequestError, match="did you mean"):
+            arranged(cells(), **{wrong: (name,)})
+    with pytest.raises(RequestError, match="no Table 5"):
+        arranged(cells(), number=5)
+
+
+def test_rows_and_lines_for_machines() -> None:
+    lines = list(csv.DictReader(io.StringIO(text_of(cells(), "csv", number=1))))
+    (line,) = [x for x in lines if (x["defense"], x["access"], x["column"]) == ("pssr", "white-box", "pgd")]
+    assert (line["percent"], line["n"], line["best"], line["paper_percent"]) == ("1.0", "100", "", "98.92")
+
+
+def test_every_cited_paper_is_in_the_bibliography() -> None:
+    document = report.paper_table(cells(), layout=Layout(number=1))
+    text = report.render(document, "latex")
+    cited = set(re.findall(r"\\cite\{([^}]*)\}", text))
+    assert cited == set(re.findall(r"^@\w+\{(.*),$", document.bibtex, re.MULTILINE))
+    assert len(cited) >= 5
+    assert "References" not in text
+    assert text.count(r"\begin{table") == 1
+
+
+def pages(tmp_path: Path, text: str) -> str:
+    """What a reader reads on the pages of a LaTeX document, without the marks of ligatures."""
+    (tmp_path / "table.tex").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert "undefined" not in done.stdout
+    assert "Overfull" not in done.stdout
+    command = ["pdftotext", "-layout", "table.pdf", "-"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@TEX
+def test_the_numbers_are_read_back_from_the_page(tmp_path: Path) -> None:
+    document = report.paper_table(cells(), PURIFIERS, layout=Layout(number=1, accesses=(GRAY,)))
+    read = pages(tmp_path, report.render(document, "latex", standalone=True))
+    assert re.search(r"PSSR \[\d\] +99\.0 +95\.0 +– +– +93\.0 +– +– +93\.0\s*†", read), read
+    assert re.search(r"TRADES \[\d\] +99\.0 +92\.0 +– +– +90\.0", read)
+    assert re.search(r"\[\d\] Madry et al\. \(2018\)", read)
+    assert "n = 100" in read
+
+
+@TEX
+def test_a_fragment_needs_booktabs_alone_and_any_name_survives(tmp_path: Path) -> None:
+    items = [evidence(name, WHITE, "pgd", 10 + i) for i, name in enumerate(NASTY)]
+    document = report.paper_table(items, layout=Layout(columns=("pgd",)))
+    (tmp_path / "fragment.tex").write_text(report.render(document, "latex"), encoding="utf-8")
+    around = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{fragment}\\end{document}"
+    read = pages(tmp_path, around)
+    # Plain fonts draw _ as a rule, and ~ and ^ as accents.
+    read = read.replace("˜", "~").replace("ˆ", "^").replace("”", '"')
+    for i, name in enumerate(NASTY):
+        assert re.search(rf"{re.escape(name.replace('_', ' '))} +{10 + i}\.0", read), (name, read)
+
+
+def test_the_ranking_in_latex_is_one_table_with_few_words() -> None:
+    many = [evidence(f"d{i}", WHITE, "pgd", 50 + i) for i in range(20)]
+    many += [unfinished(evidence(f"d{i}", TRANSFER, "pgd", 50), 10) for i in range(20)]
+    document = report.tabulate(many)
+    text = latex.render(document)
+    assert text.count(r"\begin{table*}") == 1
+    printed = [line for line in text.splitlines() if not line.startswith("%")]
+    assert len(" ".join(printed[printed.index(r"\footnotesize") :])) < 900
+    assert latex.render(document, groups=True).count(r"\begin{table*}") == 3
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> str:
+    """A store with the cells."""
+    path = tmp_path / "results.sqlite"
+    with Store.open(path) as store:
+        run = store.begin_run({"dataset": "mnist"}, {})
+        for item in cells():
+            store.add_cell(item.cell, run)
+            store.commit_batch(item.cell, item.outcome, seconds=1.0)
+    return str(path)
+
+
+def test_the_command_writes_the_table_and_its_bibliography(said: Said, filled: str, tmp_path: Path) -> None:
+    words = ("report", "--store", filled, "--table", "1", "--access", "gray-box", "--format", "latex")
+    status, out, err = said(*words, "--output", str(tmp_path / "one.tex"))
+    assert status == 0, err
+    assert (tmp_path / "one.tex").read_text(encoding="utf-8").count(r"\begin{tabular}") == 1
+    assert (tmp_path / "one.bib").read_text(encoding="utf-8").startswith("@")
+    status, out, err = said(*words[:3], "--layout", "paper", "--rows", "pssr,trades", "--columns", "benign,pgd")
+    assert status == 0, err
+    assert re.search(r"defence +Benign +PGD", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("--rows", "pssr"), "add --table 1 or --layout paper"),
+        (("--paper",), "add --table 1 or --layout paper"),
+        (("--table", "7"), "choose 1, 2, 3 or 4"),
+        (("--table", "1", "--against", "pssr"), "leave"),
+        (("--layout", "papr"), "did you mean paper"),
+        (("--table", "1", "--rows", "psr"), "did you mean pssr"),
+        (("--by-access",), "--by-access is for --format latex"),
+    ],
+)
+def test_what_does_not_fit_is_refused(said: Said, filled: str, words: tuple[str, ...], remedy: str) -> None:
+    assert remedy in refusal(said("report", "--store", filled, *words))
