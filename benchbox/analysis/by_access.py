@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchbox.analysis.score import Entry, Status, united
 from benchbox.analysis.survival import ORDER
+from benchbox.domain import Access
 
 if TYPE_CHECKING:
     from benchbox.analysis.table import Row, Table
-    from benchbox.domain import Access
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,18 @@ class UnderAccess:
 
 
 def by_access(table: Table, row: Row) -> list[UnderAccess]:
-    """One for each access of the table, from the attacker who knows most to the one who knows least."""
-    return [_under(access, row.under(table.under(access))) for access in ORDER if table.under(access)]
+    """One for each access of the table, from the attacker who knows most to the one who knows least.
+
+    Where an access is the same model as white-box, whatever broke the one broke the other.
+    """
+    found = {access: _under(access, row.under(table.under(access))) for access in ORDER if table.under(access)}
+    white = found.get(Access.WHITE_BOX)
+    return [
+        replace(white, access=access, entry=replace(white.entry, status="same"))
+        if white is not None and one.entry.status == "same"
+        else one
+        for access, one in found.items()
+    ]
 
 
 def _under(access: Access, entries: list[Entry]) -> UnderAccess:

@@ -82,7 +82,7 @@ def draw(found: Survival) -> Drawing:
 def inline(tables: Sequence[Table]) -> list[dict[str, str]]:
     """For each table, the picture of each defence as SVG text to be set into a page, by `Survival.recipe`.
 
-    None for more than `MOST` rows: a picture takes a quarter of a second, and hundreds make a page nobody loads.
+    None for more than `MOST` rows: each takes a quarter of a second, and hundreds are more than a page can hold.
     """
     if sum(len(table.rows) for table in tables) > MOST:
         return [{} for _ in tables]

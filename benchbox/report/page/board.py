@@ -39,7 +39,7 @@ class Head:
         title: For readers.
         access: What its attackers know; empty for what is no accuracy under attack.
         attack: Whether it shows one attack: then it is seen when its access is chosen.
-        words: Whether it holds words to be searched, not numbers.
+        words: Whether it holds words, not numbers.
     """
 
     key: str
@@ -52,6 +52,17 @@ class Head:
     def narrow(self) -> bool:
         """Whether it stays on a telephone."""
         return self.key in NARROW
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search reads it: what it finds is seen without scrolling."""
+        return self.words and self.key not in LAST
+
+    @property
+    def classes(self) -> str:
+        """What the style sheet knows the column by."""
+        named = slug(self.access or self.key)
+        return f"{named}{'' if self.narrow else ' wide'}{'' if self.words else ' figure'}"
 
     @property
     def tex(self) -> str:
@@ -89,6 +100,7 @@ class Line:
     Attributes:
         id: For addresses; the same as long as recipe, seed and weights are.
         label: Its name.
+        ranked: Whether it has a place.
         kinds: What sort of defence it is, for the filter.
         accesses: Those under which something was measured, likewise.
         cells: One for each heading.
@@ -98,6 +110,7 @@ class Line:
 
     id: str
     label: str
+    ranked: bool
     kinds: tuple[str, ...]
     accesses: tuple[str, ...]
     cells: Sequence[Cell]
@@ -181,7 +194,7 @@ def _tab(id: str, section: Section, table: Table, pictures: Mapping[str, str]) -
         measured = tuple(str(one.access) for one in under if one.entry.score is not None)
         opened = drill(table, row, claimed, pictures.get(recipe, ""))
         audit = row.badge
-        lines.append(Line(_id(row), row.label, _kinds(row), measured, cells, audit, opened))
+        lines.append(Line(_id(row), row.label, row.rank is not None, _kinds(row), measured, cells, audit, opened))
     return Tab(id, table.title, section, heads, lines, accesses)
 
 

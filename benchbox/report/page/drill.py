@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchbox.analysis import references
+from benchbox.analysis.score import Entry
 from benchbox.analysis.survival import ORDER
+from benchbox.analysis.table import Column
+from benchbox.domain import Access
 from benchbox.report.remarks import noted, of_control
 
 if TYPE_CHECKING:
     from benchbox.analysis.badge import State
     from benchbox.analysis.references import Reference
-    from benchbox.analysis.score import Entry, Measurement
+    from benchbox.analysis.score import Measurement
     from benchbox.analysis.survival import Claim
-    from benchbox.analysis.table import Column, Row, Table
-    from benchbox.domain import Access
+    from benchbox.analysis.table import Row, Table
 
 #: The audit's verdicts for somebody who has never seen one.
 VERDICTS: dict[State, str] = {
@@ -136,9 +138,10 @@ def _sentences(table: Table, row: Row, claimed: Claim | None) -> Iterator[str]:
         yield f"{robust} % of {n} images are still classified correctly after {attacks}."
     if row.clean.score is not None:
         yield f"Without an attack it is {row.clean.score} %."
-    if row.set_by is not None and row.entries[row.set_by].score is not None:
-        column, lowest = row.set_by, row.entries[row.set_by].score
-        yield f"The single attack that gets furthest is {column.attack}, {column.access}: it leaves {lowest} %."
+    if row.set_by is not None:
+        lowest = row.entries.get(row.set_by, Entry()).score
+        leaves = f": it leaves {lowest} %" if lowest else ""
+        yield f"The single attack that gets furthest is {row.set_by.attack}, {row.set_by.access}{leaves}."
     if claimed is not None:
         yield f"Its paper claims {claimed.percent:.2f} % ({claimed.source}, {claimed.table}, {claimed.column})."
     if row.missing and robust is not None:
@@ -152,10 +155,9 @@ def _attacked(row: Row) -> Iterator[Attacked]:
         entry = row.entries[column]
         if entry.status == "not run":
             continue
-        if entry.status == "same":
-            yield Attacked(
-                column.access, column.attack, "the same model as white-box", entry.figure, **_numbers(entry)
-            )
+        if entry.status == "same" and Column(Access.WHITE_BOX, column.attack) in row.entries:
+            same = "the same model as white-box"
+            yield Attacked(column.access, column.attack, same, entry.figure, **_numbers(entry))
             continue
         if len(entry.measurements) > 1:
             together = f"all {len(entry.measurements)} together, worst for each image"

@@ -27,7 +27,7 @@
         layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
         language: { zeroRecords: "No defence fits. Clear the search or the filters." },
         columns: heads.map((th) => ({
-          searchable: "words" in th.dataset,
+          searchable: "searched" in th.dataset,
           orderSequence: "words" in th.dataset || th.dataset.key === "rank" ? ["asc", "desc"] : ["desc", "asc"],
           visible: !("attack" in th.dataset),
         })),
