@@ -1,0 +1,100 @@
+"""Writes what README.md and these pages quote, from the evidence that is committed: `python docs/generate.py`.
+
+Three kinds of comment mark what is written; everything up to the next `<!-- end -->` is replaced:
+
+    <!-- output: benchbox report … -->   what the command prints, 100 columns wide
+    <!-- published -->                   a section for each file of results/published
+    <!-- file: docs/examples/… -->       the file
+
+It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+from benchbox.cli import build, main
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = Path("results/published")
+BLOCK = re.compile(r"<!-- (output|published|file)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
+WIDTH = "100"
+#: What fences a file of each kind.
+LANGUAGES = {".py": "python", ".toml": "toml"}
+
+
+def pages() -> list[Path]:
+    """README and every page that is committed."""
+    return [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "command-line.md")]
+
+
+def rewritten(text: str) -> str:
+    """A page with everything that is marked written anew."""
+    return BLOCK.sub(lambda block: f"{_head(block)}\n{_body(block[1], block[2])}<!-- end -->", text)
+
+
+def output(command: str) -> str:
+    """What a `benchbox` command prints, run in the root of the repository.
+
+    Raises:
+        SystemExit: It fails.
+    """
+    words = shlex.split(command)
+    assert words.pop(0) == "benchbox", command
+    said = io.StringIO()
+    with chdir(ROOT), redirect_stdout(said), mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
+        if status := main(words):
+            raise SystemExit(f"{command} ends with status {status}")
+    return "\n".join(line.rstrip() for line in said.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def command_line() -> str:
+    """The reference of every command, from its own help."""
+    import typer
+    from typer.cli import get_docs_for_click
+
+    command = typer.main.get_command(build())
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="benchbox", title="The command line")
+    # Examples stand two columns in: a paragraph to Markdown, and a listing once they stand four.
+    return re.sub(r"(?m)^  (?=\S)", "    ", text)
+
+
+def _head(block: re.Match[str]) -> str:
+    return block[0].partition("\n")[0]
+
+
+def _body(kind: str, words: str | None) -> str:
+    if kind == "published":
+        return "\n".join(_sections()) or "Nothing is published yet.\n"
+    assert words is not None, f"<!-- {kind} --> needs to say what"
+    if kind == "file":
+        return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
+    text = output(words)
+    return f"\n{text}\n" if "--format markdown" in words else _fenced(text, "text")
+
+
+def _sections() -> Iterator[str]:
+    for path in sorted((ROOT / PUBLISHED).glob("*.json")):
+        here = PUBLISHED / path.name
+        yield f"\n{output(f'benchbox report --store {here} --format markdown')}\nFrom `{here}`.\n"
+
+
+def _fenced(text: str, language: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```\n"
+
+
+if __name__ == "__main__":
+    for page in pages():
+        before = page.read_text("utf-8")
+        if (after := rewritten(before)) != before:
+            page.write_text(after, "utf-8")
+            print(page.relative_to(ROOT), file=sys.stderr)
+    (ROOT / "docs" / "command-line.md").write_text(command_line(), "utf-8")
