@@ -10,6 +10,7 @@ DECLARED = {
     "cw": "cw:CW",
     "aa": "aa:AA",
     "square": "square:Square",
+    "rays": "rays:RayS",
     "apgd-ce": "apgd:APGDCE",
     "apgd-dlr": "apgd:APGDDLR",
     "apgd-t": "apgd:APGDT",
