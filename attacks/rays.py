@@ -24,9 +24,9 @@ TOLERANCE = 1e-4
 class RayS(Attack):
     """Flips the signs of ever smaller parts of a direction, and keeps what brings the first error nearer.
 
-    All it reads of the model is whether the class is wrong, so nothing that hides gradients or flattens scores stops
-    it. Directions are corners of the L∞ ball; in L2 they are the same, of unit length. Of a randomised view, an
-    image is wrong if most of `eot` draws are.
+    All it reads of the model is whether the class is wrong, so nothing that hides gradients or flattens scores
+    stops it. Directions are corners of the L∞ ball; in L2 they are the same, of unit length. Of a randomised view,
+    an image is wrong if most of `eot` draws are.
 
     Attributes:
         queries: Queries a sample.
@@ -107,8 +107,8 @@ class _Rays(NamedTuple):
 
 
 def _queries(model: View, rays: _Rays, x: Tensor, y: Tensor, threat: ThreatModel, count: int) -> _Rays:
-    """Ask `count` times about every sample: first whether a direction is better at all, then how much by halving."""
-    box = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
+    """Ask `count` times about every sample: first whether a direction is better at all, then how much by
+    halving.""" box = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
     for _ in range(count):
         direction, last = rays.tried()
         new = rays.low < 0

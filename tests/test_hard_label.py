@@ -15,7 +15,8 @@ SHAPES = [(1, 8, 8), (3, 6, 5), (1, 1, 1)]
 
 
 def brighter(by: float, classes: int = 2) -> View | object:
-    """Wrong where an image is brighter than the grey it was by more than `by`: one label, no scores, no gradient."""
+    """Wrong where an image is brighter than the grey it was by more than `by`: one label, no scores, no
+    gradient."""
 
     def forward(x: Tensor, _: Draws) -> Tensor:
         wrong = x.flatten(1).mean(1) > 0.5 + by
