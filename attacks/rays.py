@@ -107,8 +107,8 @@ class _Rays(NamedTuple):
 
 
 def _queries(model: View, rays: _Rays, x: Tensor, y: Tensor, threat: ThreatModel, count: int) -> _Rays:
-    """Ask `count` times about every sample: first whether a direction is better at all, then how much by
-    halving.""" box = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
+    """Ask `count` times about every sample: first whether it is better at all, then by how much."""
+    box = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
     for _ in range(count):
         direction, last = rays.tried()
         new = rays.low < 0
