@@ -1,10 +1,11 @@
 """Writes what README.md and these pages quote, from the evidence that is committed: `python docs/generate.py`.
 
-Three kinds of comment mark what is written; everything up to the next `<!-- end -->` is replaced:
+Comments mark what is written; everything up to the next `<!-- end -->` is replaced:
 
-    <!-- output: benchbox report … -->   what the command prints, 100 columns wide
+    <!-- output: benchbox report … -->   what the command prints, 100 columns wide; `| head -n 9` cuts it
     <!-- published -->                   a section for each file of results/published
     <!-- file: docs/examples/… -->       the file
+    <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
 """
@@ -25,7 +26,7 @@ from benchbox.cli import build, main
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
-BLOCK = re.compile(r"<!-- (output|published|file)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (output|published|file|figure)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
 WIDTH = "100"
 #: What fences a file of each kind.
 LANGUAGES = {".py": "python", ".toml": "toml"}
@@ -47,13 +48,15 @@ def output(command: str) -> str:
     Raises:
         SystemExit: It fails.
     """
+    command, _, cut = command.partition(" | head -n ")
     words = shlex.split(command)
     assert words.pop(0) == "benchbox", command
     said = io.StringIO()
     with chdir(ROOT), redirect_stdout(said), mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
         if status := main(words):
             raise SystemExit(f"{command} ends with status {status}")
-    return "\n".join(line.rstrip() for line in said.getvalue().splitlines()).strip("\n") + "\n"
+    lines = [line.rstrip() for line in said.getvalue().strip("\n").splitlines()]
+    return "\n".join(lines[: int(cut) if cut else None]) + "\n"
 
 
 def command_line() -> str:
@@ -77,8 +80,16 @@ def _body(kind: str, words: str | None) -> str:
     assert words is not None, f"<!-- {kind} --> needs to say what"
     if kind == "file":
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
+    if kind == "figure":
+        return _picture(words)
     text = output(words)
     return f"\n{text}\n" if "--format markdown" in words else _fenced(text, "text")
+
+
+def _picture(pattern: str) -> str:
+    found = sorted(ROOT.glob(pattern))
+    alt = "What the claim survives: accuracy by access and attack, beside what the paper prints"
+    return f"\n![{alt}]({found[0].relative_to(ROOT)})\n\n" if found else ""
 
 
 def _sections() -> Iterator[str]:
