@@ -137,7 +137,7 @@ def test_an_error_inside_names_the_line_of_the_defence() -> None:
             raise ValueError("no such thing")
 
     x, _, indices = held_out(2)
-    with pytest.raises(DefenseError, match="watching.*test_booth.py.*no such thing"):
+    with pytest.raises(DefenseError, match=r"watching.*test_booth.py.*no such thing"):
         Judge(Failing(), Layout()).ask(x, Draws(indices))
 
 

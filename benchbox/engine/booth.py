@@ -1,9 +1,9 @@
 """The booth a defence is asked in: whoever asks, and whatever for, it is handed the same things in the same way.
 
 A defence that could tell an attack from its scoring could answer the one and hide from the other. So every image
-is a copy of its own that asks for a gradient, whether anybody wants one or not; its draws are named under a secret;
-and the frames of whoever asks are out of its sight (`sys._getframe` ends at the booth). What can still be seen from
-inside a process is listed in docs/trust.md, with the check that watches it.
+is a copy of its own that asks for a gradient, whether anybody wants one or not; its draws are named under a
+secret; and the frames of whoever asks are out of its sight (`sys._getframe` ends at the booth). What can still be
+seen from inside a process is listed in docs/trust.md, with the check that watches it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from benchbox.draws import Draws
 from benchbox.engine.secret import OPEN
 from benchbox.training.layout import hand_over
 
+
 def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     """What a defence sees of some draws.
 
-    A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A randomised
-    one gets names that are another's in every call. An ablation that cannot be deployed is shown what it asks for.
+    A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A
+    randomised one gets names that are others in every call. An ablation that cannot be deployed is shown the true ones.
 
     Args:
         defense: Who will see them.
