@@ -35,6 +35,8 @@ from benchbox.audit.checks.thresholds import table
 from benchbox.audit.evidence import Panel, Rescored, Run
 from benchbox.audit.probes.probe import probe
 from benchbox.domain import Access, Evidence, Nature, SampleList, Spec, ViewSpec
+from benchbox.engine.judge import Judge
+from benchbox.training.layout import Layout
 
 DOCS = Path(__file__).parent.parent / "docs"
 EFFORT = Effort(
@@ -61,7 +63,7 @@ EXPECTED = {
 def probed(cls):
     # EOT multiplies everything; a randomised defence is probed with less.
     effort = replace(EFFORT, steps=10, restarts=1, doubled=10) if cls.randomized else EFFORT
-    return probe(cls(), *held_out(EFFORT.samples), THREAT, effort)
+    return probe(Judge(cls(), Layout()), *held_out(EFFORT.samples), THREAT, effort)
 
 
 def findings(cls):

@@ -15,6 +15,7 @@ from benchbox.audit.checks import attack as checks_attack
 from benchbox.audit.checks import completeness as checks_completeness
 from benchbox.audit.checks import integrity as checks_integrity
 from benchbox.audit.checks import masking as checks_masking
+from benchbox.audit.checks import sameness as checks_sameness
 from benchbox.audit.checks import statistics as checks_statistics
 from benchbox.audit.evidence import Case, Probes, Stored, Subject
 from benchbox.audit.probes.measurements import Effort
@@ -25,6 +26,7 @@ CHECKS: tuple[Check, ...] = tuple(
     sorted(
         (
             *checks_integrity.CHECKS,
+            *checks_sameness.CHECKS,
             *checks_masking.CHECKS,
             *checks_attack.CHECKS,
             *checks_completeness.CHECKS,

@@ -15,7 +15,7 @@ from benchbox.analysis.worst_case import finished
 from benchbox.analysis.worth import worth
 from benchbox.audit import audit, summary
 from benchbox.audit.checks.thresholds import SUSPECTS
-from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
+from benchbox.audit.evidence import WHITE_BOX, Panel, Probes, Rescored, Stored, Subject, from_store, union
 from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.probes.probe import Passes, passes, probe, pursue
 from benchbox.audit.probes.search import Target
@@ -27,7 +27,7 @@ from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
-from benchbox.engine import device
+from benchbox.engine import device, secret
 from benchbox.engine.bench import fastest
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
@@ -108,7 +108,8 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     where = device.choose(session.settings.device)
     record = provenance.collect(device.describe(where))
     defense = session.workshop(request.dataset, report, record).obtain(training)
-    judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch))
+    # A secret of its own: the audit scores in draws that no run has scored in.
+    judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
     effort = replace(effort, samples=len(samples))
     return Ready(judge, training, dataset, samples, ball(request, dataset), effort, where, session.attacks)
 
@@ -148,14 +149,27 @@ def conduct(
     indices = torch.tensor(ready.samples.indices)
     x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
     with border.crossing(type(ready.defense), DefenseError):
-        probes = probe(ready.defense, x, y, indices, ready.threat, ready.effort, report=report)
+        probes = probe(ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report)
     report("stored images")
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
-    record = {**_record(ready, findings, probes), "standing": worth(stored.finished, stored.bare)}
+    record = {
+        **_record(ready, findings, probes),
+        "standing": worth(stored.finished, stored.bare),
+        "broken": _broken(probes.panel),
+    }
     store.attach(ready.training.digest, KIND, record)
     return findings, record
+
+
+def _held(ready: Ready) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Training images, for the probes that ask about what no test set has."""
+    known = ready.dataset.train
+    if not len(known):
+        return None
+    x, y = known.batch(slice(ready.effort.doubled))
+    return x.to(ready.device), y.to(ready.device)
 
 
 def _stored(ready: Ready, store: Store) -> Stored:
@@ -202,7 +216,7 @@ def _pursue(ready: Ready, stored: Stored) -> dict[int, bool]:
         return {}
     indices = torch.from_numpy(suspects)
     x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
-    fell = pursue(Target(ready.defense, x, y, Draws(indices.to(ready.device)), ready.threat, ready.effort))
+    fell = pursue(Target(ready.judge, x, y, Draws(indices.to(ready.device)), ready.threat, ready.effort))
     return dict(zip(suspects.tolist(), fell.tolist(), strict=True))
 
 
@@ -248,6 +262,12 @@ def _rescore(
         where((~inside).cpu().numpy()),
         tuple(x_adv.shape[1:]),
     )
+
+
+def _broken(panel: Panel) -> list[int]:
+    """Positions of the samples that the probes broke: they count in the worst case like any attack's."""
+    broken = union(panel.runs, len(panel.indices)) & panel.correct
+    return [int(index) for index in panel.indices[broken]]
 
 
 def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[str, Any]:

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.analysis.worst_case import finished, is_finished
-from benchbox.audit.probes.measurements import Behaviour, Binarisation, Effort, Flags, Gradients, Randomness
+from benchbox.audit.probes.measurements import (
+    Behaviour,
+    Binarisation,
+    Effort,
+    Elsewhere,
+    Flags,
+    Gradients,
+    Randomness,
+)
 from benchbox.audit.verdict import Judgement, incomplete
 from benchbox.domain import NULL_ATTACK, Access, AttackKind, Cell, Evidence, ThreatModel
 
@@ -59,6 +67,7 @@ class Run:
         moved: (N,) L-infinity distance from the clean image.
         seen: (N,) whether the attacked view ever erred on the sample.
         through: The model that was attacked: "deployed", a stand-in, or which other.
+        reaches: Whether its steps together are as long as epsilon, as far as it is known.
     """
 
     kind: Kind
@@ -67,6 +76,7 @@ class Run:
     moved: NDArray[np.float64]
     seen: Flags
     through: str = "deployed"
+    reaches: bool = True
 
 
 @dataclass(frozen=True)
@@ -250,7 +260,15 @@ def _run(evidence: Evidence) -> Run:
         outcome.linf[order],
         outcome.first_success[order] >= 0,
         through,
+        _reaches(cell.attack.arguments),
     )
+
+
+def _reaches(settings: Mapping[str, Any]) -> bool:
+    """Whether an attack's steps, each a share of epsilon, lead from the middle of the ball to its border."""
+    steps, step = settings.get("steps"), settings.get("step")
+    known = isinstance(steps, int) and isinstance(step, int | float)
+    return not known or steps * step >= 1 - 1e-9
 
 
 def _kind(cell: Cell) -> Kind:
@@ -304,6 +322,7 @@ class Probes:
         binarisation: None when it could not be run; `no_binarisation` says why.
         no_binarisation: Why it was not run.
         labels: (N,) true classes.
+        unseen: By where they come from, images that no test set has.
         seconds: What all of it took.
     """
 
@@ -322,3 +341,4 @@ class Probes:
     no_binarisation: str
     labels: NDArray[np.int64]
     seconds: float
+    unseen: Mapping[str, Elsewhere] = field(default_factory=dict)

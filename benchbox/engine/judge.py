@@ -83,7 +83,7 @@ class Judge:
         Raises:
             DefenseError: They have another shape.
         """
-        logits = self._asked(self._forward, x, draws)
+        logits = self.asked(self._forward, x, draws)
         check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
         return logits
 
@@ -97,9 +97,10 @@ class Judge:
         if stand_in is None:
             return self.ask
         forward = border.guarded(self.defense.surrogates()[stand_in], type(self.defense), self._named)
-        return lambda x, draws: self._asked(forward, x, draws)
+        return lambda x, draws: self.asked(forward, x, draws)
 
-    def _asked(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
+    def asked(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
+        """What another forward pass says in the place of the defence: a part of it, say."""
         return booth.ask(forward, x, self._veiled(draws), channels_last=self.layout.channels_last)
 
     def _veiled(self, draws: Draws) -> Draws:

@@ -1,8 +1,8 @@
 """The secret that a randomised defence's draws are named under: drawn once a store, kept with the cells.
 
 Drawn when the first defence has been loaded, so that none can bring along what to say to whom. Who knows it, and
-gives it again (`--secret`), gets the same outcomes. A deterministic defence is shown no draws that mean anything,
-so its outcomes hang on no secret.
+gives it again (`--secret`), gets the same outcomes. A deterministic defence is shown no draws that
+mean anything, so its outcomes hang on no secret.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchbox.analysis.pairs import mcnemar
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
+from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED, NOTHING_STORED
 from benchbox.audit.evidence import WHITE_BOX, Case, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
@@ -117,8 +117,8 @@ def silent(case: Case) -> Judgement | None:
     "gradient fidelity",
     needs="finite differences of the margin along random directions",
     formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one",
-    threshold="> 0.05 where plain autograd is said to be exact: WARN; > 0.5, or NaN or infinity: FAIL",
-    sentence="the gradient that is called exact does not match finite differences",
+    threshold="> 0.05 where plain autograd is said to be exact, or one of the two is 0: WARN; > 0.5, or NaN: FAIL",
+    sentence="the gradient does not match finite differences",
     source="[P], after Carlini et al. 2019",
     masking=True,
 )
@@ -130,12 +130,19 @@ def fidelity(case: Case) -> Judgement | None:
     slopes = case.probes.gradients
     if "deployed" in slopes.refused:
         return None if not claimed else fail("autograd gives no gradient at all")
-    if "deployed" in slopes.broken and slopes.broken["deployed"].any() and claimed:
+    if "deployed" in slopes.broken and slopes.broken["deployed"].any():
         share = float(slopes.broken["deployed"].mean())
         ids = list(case.probes.panel.indices[slopes.broken["deployed"]])
         return fail(f"{100 * share:.1f} % of the gradients are NaN or infinite", ids, broken=share)
     if slopes.infidelity is None:
         return incomplete("differences and gradients are both 0 in the median; B9 judges that", difference=0.0)
+    if slopes.difference == 0 or (slopes.slope == 0 and not claimed):
+        seen = (
+            "nothing moves where the gradient promises it"
+            if slopes.difference == 0
+            else "what moves has no gradient"
+        )
+        return warn(seen, difference=slopes.difference, slope=slopes.slope)
     said = f"relative error {slopes.infidelity:.3g}"
     if not claimed:
         return passed(f"{said}; not called exact by the defence", ratio=slopes.infidelity)
@@ -256,8 +263,71 @@ def flags(case: Case) -> Judgement | None:
     return warn(", ".join(names), flags=len(names)) if names else passed("no flag", flags=0)
 
 
+@check(
+    "B21",
+    "stand-ins are what they say",
+    needs="logits of every stand-in and of the deployed defence, at the images and at random points",
+    formula="largest difference of a logit over the largest logit",
+    threshold="> 1e-3: FAIL",
+    sentence="a stand-in answers otherwise than the defence, so attacks through it attack another model",
+    source="Athalye et al. 2018: BPDA keeps the forward pass exact",
+)
+def stand_ins(case: Case) -> Judgement | None:
+    """Does not apply without a stand-in that is attacked."""
+    if not case.subject.stand_ins:
+        return None
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    gaps = case.probes.gradients.forward_gap
+    if not gaps:
+        return None
+    bad = {name: gap for name, gap in gaps.items() if not gap <= limit.FORWARD_GAP}
+    said = ", ".join(f"{name} by {gap:.2g}" for name, gap in (bad or gaps).items())
+    return fail(said, **gaps) if bad else passed(said, **gaps)
+
+
+@check(
+    "B22",
+    "the probes against the store",
+    needs="samples that the probes broke, and those that the stored attacks broke",
+    formula="samples that withstood every stored attack and fell to a probe",
+    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
+    sentence="the stored attacks were too weak: short probes break what withstood them",
+    source="[P]: the probes read 0 % where the store said 97.5 %, and nobody compared",
+)
+def against_store(case: Case) -> Judgement | None:
+    """On the samples that both know."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    if not case.stored.finished:
+        return incomplete(NOTHING_STORED)
+    stored, probed = case.panels[-1], case.probes.panel
+    fallen = union(probed.runs, len(probed.indices)) & probed.correct
+    stands = stored.correct & ~union([run for run in stored.runs if run.kind != "pursuit"], len(stored.indices))
+    both = np.intersect1d(stored.indices, probed.indices)
+    more = np.intersect1d(stored.indices[stands], probed.indices[fallen])
+    if not len(both):
+        return incomplete("the probed samples are not among the stored ones")
+    left = len(np.intersect1d(stored.indices[stands], both))
+    said = f"{left} of {len(both)} samples withstood every stored attack, {len(more)} of them fell to a probe"
+    if len(more) >= limit.FEW and len(more) / len(both) > limit.PROBES_FAIL:
+        return fail(said, list(more), more=len(more), n=len(both))
+    return warn(said, list(more), more=len(more)) if len(more) else passed(said, more=0)
+
+
 def _few_steps(case: Case) -> str:
     return case.probes.panel.lacking.get("iterative", "") if case.probes else NOT_PROBED
 
 
-CHECKS = (convergence, doubling, silent, fidelity, binarisation, enough_draws, frozen, flags)
+CHECKS = (
+    convergence,
+    doubling,
+    silent,
+    fidelity,
+    binarisation,
+    enough_draws,
+    frozen,
+    flags,
+    stand_ins,
+    against_store,
+)

@@ -249,7 +249,9 @@ def identity(case: Case) -> Judgement | None:
     source="RobustBench's reproduction test",
 )
 def clean(case: Case) -> Judgement | None:
-    """Now against what was stored with the attacks."""
+    """Now against what was stored with the attacks. Does not apply to draws, which are others now."""
+    if case.subject.randomized:
+        return None
     if not case.stored.finished:
         return incomplete(NOTHING_STORED)
     if case.probes is None:
@@ -266,7 +268,7 @@ def clean(case: Case) -> Judgement | None:
     gap = abs(float(now.mean()) - float(then.mean()))
     said = f"{100 * now.mean():.2f} % now, {100 * then.mean():.2f} % stored, on {len(rows)} samples"
     differ = [int(panel.indices[i]) for (i, _), a, b in zip(rows, now, then, strict=True) if a != b]
-    if gap > limit.CLEAN_GAP and not case.subject.randomized:
+    if gap > limit.CLEAN_GAP:
         return fail(said, differ, gap=gap)
     if differ:
         return warn(f"{said}; {len(differ)} samples changed sides", differ, gap=gap)
@@ -305,7 +307,7 @@ def batches(case: Case) -> Judgement | None:
     needs="the same images with inaudible noise (1e-6, and one grey level)",
     formula="share of samples whose logits change by more than 0.1 of their spread",
     threshold="> 5 %: WARN; > 50 %: FAIL",
-    sentence="the defence answers differently on the test images than right beside them",
+    sentence="the answers change under noise that nobody sees",
     source="[P]: a look-up of known images by a hash passes every other check",
 )
 def memory(case: Case) -> Judgement | None:
@@ -316,9 +318,15 @@ def memory(case: Case) -> Judgement | None:
         return incomplete(RESTLESS)
     jumps = case.probes.behaviour.jump > limit.JUMP
     share = float(jumps.mean())
+    beside = float((case.probes.behaviour.beside > limit.JUMP).mean())
     said = (
         f"{100 * share:.1f} % of the samples jump, by up to {case.probes.behaviour.jump.max():.2g} of their spread"
     )
+    if share > limit.JUMP_FAIL and beside > limit.JUMP_FAIL:
+        said += ", and images beside them as well: no memory, but noise drawn from a hash of the image; "
+        said += "take it from `draws`, so that an attacker can average over it"
+    elif share > limit.JUMP_FAIL:
+        said += ", and images beside them do not: it knows the test images"
     ids = list(case.probes.panel.indices[jumps])
     if share > limit.JUMP_FAIL:
         return fail(said, ids, share=share)

@@ -84,6 +84,9 @@ def _one_step(panel: Panel) -> Judgement | None:
     n = max(len(panel.indices), 1)
     said = f"FGSM breaks {int(once.sum())}, PGD {int(often.sum())}, FGSM alone {int(only.sum())} ({panel.origin})"
     numbers = {"one step": int(once.sum()), "many": int(often.sum()), "only": int(only.sum())}
+    weaker = often.sum() < once.sum() or only.sum() / n > limit.ONE_STEP_WARN
+    if (weaker or often.sum() == once.sum()) and not any(run.reaches for run in panel.of("iterative")):
+        return incomplete(f"{said}; but its steps together are shorter than ε and cannot cross the ball")
     if often.sum() < once.sum():
         return fail(said, list(panel.indices[only]), **numbers)
     if only.sum() / n > limit.ONE_STEP_WARN:

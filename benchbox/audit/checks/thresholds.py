@@ -37,6 +37,10 @@ CLEAN_GAP = Threshold(0.0005, "RobustBench's reproduction test: 0.05 percentage 
 JUMP = Threshold(0.1, "[P] of the spread of a sample's logits: a network changes by less under one grey level")
 JUMP_WARN = Threshold(0.05, "[P] hard thresholds jump on a few images, a look-up on all it knows")
 JUMP_FAIL = Threshold(0.5, "[P] more than half of the images change as if they had been recognised")
+TWO_ANSWERS = Threshold(0.01, "[P] of the samples: rounding decides one at the very border of two classes")
+UNSEEN_WARN = Threshold(0.5, "[P] images from elsewhere are harder by less")
+UNSEEN_FAIL = Threshold(0.75, "[P] no honest defence loses three quarters by a shift of one pixel")
+UNSEEN_SAMPLES = Threshold(20, "[P] of each source, to see a drop by half")
 AA_FORWARDS = Threshold(7857, "AutoAttack standard, forward passes of a sample that never breaks (K >= 10)")
 AA_BACKWARDS = Threshold(1910, "AutoAttack standard, backward passes likewise")
 
@@ -78,6 +82,9 @@ FROZEN_GAP = Threshold(0.02, "[P] two percentage points; Carlini et al. 2019 ask
 # C: completeness
 FAMILIES = Threshold(4, "[P] of seven families of attacks")
 COMPLEMENTARY = Threshold(0.01, "[P] one percentage point")
+PROBES_WARN = Threshold(0.0, "[P] every sample that the short probes break and the stored attacks do not")
+PROBES_FAIL = Threshold(0.01, "[P] of the samples, two at least: the probes are short, the stored attacks are not")
+FORWARD_GAP = Threshold(1e-3, "[P] of the largest logit: kernels differ by 1e-6, another model by far more")
 STEPS = Threshold(100, "Carlini et al. 2019: 100 to 1,000 iterations")
 RESTARTS = Threshold(10, "Carlini et al. 2019: at least 10 random starting points")
 SQUARE_QUERIES = Threshold(5000, "AutoAttack's Square")

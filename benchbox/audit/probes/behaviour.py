@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -9,17 +10,23 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchbox.audit.checks import thresholds
 from benchbox.audit.probes.measurements import Behaviour
 from benchbox.audit.probes.search import Target
+from benchbox.draws import Draws
+from benchbox.engine.judge import Judge
 
 #: Names whose call means that a forward pass computes gradients (AutoAttack, check_dynamic).
 GRADIENT_CALLS = ("grad", "backward", "_make_grads")
 #: Amplitudes of the noise a look-up of known images is found with: bytes, and one grey level.
 WHISPERS = (1e-6, 1 / 255)
+#: Random points at which logits are compared to the last bit.
+POINTS = 4
 #: A sum of probabilities is 1 up to float32 (AutoAttack, check_range_output).
 SUM_SLACK = 1e-5
 
@@ -34,7 +41,13 @@ def ask(target: Target) -> Behaviour:
     changed = _state(target.defense) != before
     first = repeats[0]
     regrouped, gap = _regrouped(target, first)
+    jump, beside = _jump(target, repeats[-1])
     return Behaviour(
+        logits=first.numpy(),
+        beside=beside.numpy(),
+        constant=_constant(target, first).numpy(),
+        mode_gap=_gap(first, _without_gradient(target)).numpy(),
+        name_gap=_renamed(target).numpy(),
         relabelled=(repeats.argmax(2) != first.argmax(1)).any(0).numpy(),
         repeat_gap=_normalised_gap(repeats).numpy(),
         first_differs=_first_differs(repeats),
@@ -42,7 +55,7 @@ def ask(target: Target) -> Behaviour:
         training=any(module.training for module in target.defense.modules()),
         batch_gap=gap.numpy(),
         batch_relabelled=regrouped.numpy(),
-        jump=_jump(target, repeats[-1]).numpy(),
+        jump=jump.numpy(),
         saturated=(first.float().softmax(1).amax(1) == 1.0).numpy(),
         probabilities=_are_probabilities(first),
         log_probabilities=bool((first.logsumexp(1).abs() < SUM_SLACK).all()),
@@ -56,7 +69,7 @@ def _logits(target: Target, x: Tensor) -> Tensor:
     parts = torch.arange(len(x), device=x.device).split(target.effort.batch)
     source = target.draws.at("audit", "ask")
     with torch.no_grad():
-        return torch.cat([target.defense(x[part], source.rows(part)).cpu() for part in parts])
+        return torch.cat([target.ask(x[part], source.rows(part)).cpu() for part in parts])
 
 
 def _normalised_gap(repeats: Tensor) -> Tensor:
@@ -83,21 +96,90 @@ def _regrouped(target: Target, whole: Tensor) -> tuple[Tensor, Tensor]:
         for rows in order.split(size):
             at = rows.to(target.y.device)
             with torch.no_grad():
-                logits = target.defense(target.x[at], source.rows(at)).cpu()
+                logits = target.ask(target.x[at], source.rows(at)).cpu()
             relabelled[rows] |= logits.argmax(1) != whole[rows].argmax(1)
             gap[rows] = torch.maximum(gap[rows], ((logits - whole[rows]).abs().amax(1) / scale).double())
     return relabelled, gap
 
 
-def _jump(target: Target, clean: Tensor) -> Tensor:
-    """(N,) largest change of a logit under inaudible noise, over the spread of the sample's logits."""
+def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) twice: largest change of a logit under inaudible noise, and between two images with such noise.
+
+    Over the spread of the sample's logits. Who knows the images answers otherwise right beside them, and there
+    alike; who hashes them answers otherwise everywhere.
+    """
     spread = (clean.amax(1) - clean.amin(1)).clamp_min(1e-12)
-    largest = torch.zeros(len(clean))
+    largest, beside = torch.zeros(len(clean)), torch.zeros(len(clean))
     for amplitude in WHISPERS:
-        noise = target.draws.at("audit", "whisper").uniform(*target.x.shape[1:], low=-amplitude, high=amplitude)
-        heard = _logits(target, (target.x + noise).clamp(0, 1))
-        largest = torch.maximum(largest, (heard - clean).abs().amax(1) / spread)
-    return largest.double()
+        heard = []
+        for i in range(2):
+            source = target.draws.at("audit", "whisper", i)
+            noise = source.uniform(*target.x.shape[1:], low=-amplitude, high=amplitude)
+            heard.append(_logits(target, (target.x + noise).clamp(0, 1)))
+        largest = torch.maximum(largest, (heard[0] - clean).abs().amax(1) / spread)
+        beside = torch.maximum(beside, (heard[0] - heard[1]).abs().amax(1) / spread)
+    return largest.double(), beside.double()
+
+
+def _constant(target: Target, clean: Tensor) -> Tensor:
+    """(N,) whether the logits are the very same at random points of the ball, to the last bit."""
+    same = torch.ones(len(clean), dtype=torch.bool)
+    for i in range(POINTS):
+        x = target.threat.random_start(target.x, target.draws.at("audit", "constant", i))
+        same &= (_logits(target, x) == clean).all(1)
+    return same
+
+
+def _gap(first: Tensor, second: Tensor) -> Tensor:
+    """(N,) largest difference of a logit, over the largest logit."""
+    gap: Tensor = ((first - second).abs().amax(1) / first.abs().amax().clamp_min(1.0)).double()
+    return gap
+
+
+def _without_gradient(target: Target) -> Tensor:
+    parts = torch.arange(len(target.y), device=target.y.device).split(target.effort.batch)
+    source = target.draws.at("audit", "ask")
+    return torch.cat([target.judge.without_gradient(target.x[p], source.rows(p)).cpu() for p in parts])
+
+
+def _renamed(target: Target) -> Tensor:
+    """(N,) what other names and another seed change in a deterministic defence, which needs neither."""
+    if target.defense.randomized or not target.defense.deployable:
+        return torch.zeros(len(target.y), dtype=torch.float64)
+    answers = []
+    for names in (Draws(target.draws.indices, 0), Draws(target.draws.indices.flip(0) + 1, 1)):
+        with torch.no_grad():
+            answers.append(target.defense(target.x.clone(), names).cpu())
+    return _gap(*answers)
+
+
+def history(target: Target) -> NDArray[np.float64] | None:
+    """(N,) how much the logits of an image hang on what was asked before it; None if it cannot be told.
+
+    One copy of the defence is asked about the images and then about the far ends of their balls, another the other
+    way round. A defence that remembers its first answer gives it again.
+    """
+    try:
+        pair = [Judge(copy.deepcopy(target.defense), target.judge.layout, target.judge.secret) for _ in range(2)]
+    except Exception:  # whatever an object of others raises when it is to be copied
+        return None
+    draws = target.draws.at("audit", "ask")
+    far = target.threat.project(
+        target.x + target.threat.epsilon * target.draws.at("audit", "far").normal(*target.x.shape[1:]).sign(),
+        target.x,
+    )
+    with torch.no_grad():
+        # The far ends first: what is remembered beyond the copy would otherwise hide in both.
+        far_first, then = pair[0].ask(far, draws).cpu(), pair[0].ask(target.x, draws).cpu()
+        here, far_then = pair[1].ask(target.x, draws).cpu(), pair[1].ask(far, draws).cpu()
+    gap: NDArray[np.float64] = torch.maximum(_gap(here, then), _gap(far_first, far_then)).numpy()
+    return gap
+
+
+def later(target: Target, answers: Behaviour) -> NDArray[np.float64]:
+    """(N,) how much the logits of the images have changed since they were asked first."""
+    gap: NDArray[np.float64] = _gap(torch.from_numpy(answers.logits), _logits(target, target.x)).numpy()
+    return gap
 
 
 def _are_probabilities(logits: Tensor) -> bool:

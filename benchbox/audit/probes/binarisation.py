@@ -97,7 +97,9 @@ class _Readouts:
 
 def _features(target: Target, through: str) -> Forward:
     """(x, draws) -> penultimate features (n, D) of the defended network, with the gradient of a model."""
-    head, forward = nets.head(target.defense.classifier), target.models()[through]
+    defense = target.defense
+    head = nets.head(defense.classifier)
+    forward: Forward = defense if through == "deployed" else defense.surrogates()[through]
 
     def features(x: Tensor, draws: Draws) -> Tensor:
         seen: list[Tensor] = []
@@ -111,7 +113,7 @@ def _features(target: Target, through: str) -> Forward:
             raise DefenseError(f"the head of {target.defense.card.name} does not see one row of features an image")
         return seen[-1]
 
-    return features
+    return lambda x, draws: target.judge.asked(features, x, draws)
 
 
 def _draws(target: Target, *purpose: str | int) -> Draws:

@@ -19,6 +19,8 @@ from benchbox.contract.view import Forward
 
 #: Half the distances of the finite differences.
 STEPS = (1e-3, 1e-4)
+#: Noise that keeps two pixels from being equal.
+LOOSE = 0.02
 #: Draws of the noise of indicator I2.
 NOISE_DRAWS = 100
 
@@ -39,8 +41,23 @@ def examine(target: Target) -> Gradients:
         zero[name] = (largest == 0).cpu().numpy()
         if name == "deployed":
             zero_pixels = share
-    infidelity, difference = (None, 0.0) if "deployed" in refused else _infidelity(target)
-    return Gradients(zero, refused, zero_pixels, _instability(target).numpy(), infidelity, difference, broken)
+    infidelity, difference, slope = (None, 0.0, 0.0) if "deployed" in refused else _infidelity(target)
+    unstable = _instability(target).numpy()
+    return Gradients(
+        zero, refused, zero_pixels, unstable, infidelity, difference, broken, slope, _forward_gaps(target)
+    )
+
+
+def _forward_gaps(target: Target) -> dict[str, float]:
+    """By stand-in, how far its logits are from the deployed defence's, at the images and at random points."""
+    start = target.threat.random_start(target.x, target.draws.at("audit", "forward"))
+    models, gaps = target.models(), {}
+    deployed = models.pop("deployed")
+    with torch.no_grad():
+        for name, forward in models.items():
+            pairs = [(deployed(x, target.draws), forward(x, target.draws)) for x in (target.x, start)]
+            gaps[name] = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-6)) for a, b in pairs)
+    return gaps
 
 
 def _largest(target: Target, forward: Forward) -> tuple[Tensor, float, Flags]:
@@ -65,20 +82,25 @@ def _of(loss: Loss, y: Tensor, logits: Tensor) -> Tensor:
     return loss(logits, y)
 
 
-def _infidelity(target: Target) -> tuple[float | None, float]:
+def _infidelity(target: Target) -> tuple[float | None, float, float]:
     """Median over directions of |FD - <g, d>| over the median of |FD|, of the margin; the lowest over `STEPS`.
 
     A correlation would be dominated by the few directions that jump. A wrong gradient is wrong at every distance;
     the kinks of a wide network, of which a longer difference crosses more, are not. At random points of the ball,
-    where attacks start: in the flat regions of an image max pooling has ties, and no gradient. They are drawn
-    into the box, so that no difference leaves it, and the draws of a randomised defence are held.
+    where attacks start: in the flat regions of an image max pooling has ties, and no gradient, and so has a median
+    where pixels were cut to 0 or 1: hence the noise. They are drawn into the box, so that no difference leaves
+    it, and the draws of a randomised defence are held.
+
+    Returns:
+        The error, None if nothing moves; the median of |FD|; the median of |<g, d>|.
     """
     start = target.threat.random_start(target.x, target.draws.at("audit", "fidelity", "point"))
-    x = start * (1 - 4 * max(STEPS)) + 2 * max(STEPS)
+    loose = target.draws.at("audit", "fidelity", "loose").uniform(*target.x.shape[1:], high=LOOSE)
+    x = start * (1 - LOOSE - 4 * max(STEPS)) + loose + 2 * max(STEPS)
     held = target.draws.at("audit", "fidelity")
 
     def loss(at: Tensor) -> Tensor:
-        return margin(target.defense(at, held), target.y)
+        return margin(target.ask(at, held), target.y)
 
     leaf = x.clone().requires_grad_()
     with torch.enable_grad():
@@ -86,7 +108,9 @@ def _infidelity(target: Target) -> tuple[float | None, float]:
     slope = slope.nan_to_num(0.0, 0.0, 0.0)  # told elsewhere; what is finite is compared
     found = [_error(target, loss, x, slope, step) for step in STEPS]
     # Where nothing moves there is nothing to compare: that says no more than any step that sees something.
-    return min(found, key=lambda one: float("inf") if one[0] is None else one[0])
+    error, size = min(found, key=lambda one: float("inf") if one[0] is None else one[0])
+    d = target.draws.at("audit", "direction", 0).uniform(*x.shape[1:]).sub(0.5).sign()
+    return error, size, float((slope * d).flatten(1).sum(1).abs().median())
 
 
 def _error(
@@ -110,11 +134,11 @@ def _instability(target: Target) -> Tensor:
     held = target.draws.at("audit", "unstable")
     total = torch.zeros(len(target.y), device=target.y.device)
     with torch.no_grad():
-        here = margin(target.defense(target.x, held), target.y)
+        here = margin(target.ask(target.x, held), target.y)
         scale = torch.where(here == 0, torch.ones_like(here), here.abs())
         for i in range(NOISE_DRAWS):
             noise = held.at("noise", i).uniform(*target.x.shape[1:], low=-radius, high=radius)
-            there = margin(target.defense(target.x + noise, held), target.y)
+            there = margin(target.ask(target.x + noise, held), target.y)
             total += (here - there).abs() / scale
     return (total / NOISE_DRAWS).clamp_max(1).double().cpu()
 
@@ -151,12 +175,12 @@ def _held(target: Target, through: str) -> float:
         for start in range(target.effort.restarts):
             found = gradient(
                 target,
-                lambda x, draws: target.defense(x, held),
+                lambda x, draws: target.ask(x, held),
                 f"frozen {loss} {start}",
                 loss,
                 through=through,
                 eot=1,
             )
             with torch.no_grad():
-                right &= target.defense(found.x, held).argmax(1) == target.y
+                right &= target.ask(found.x, held).argmax(1) == target.y
     return float(right.float().mean())

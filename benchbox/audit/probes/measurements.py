@@ -61,6 +61,13 @@ class Behaviour:
         log_probabilities: Whether the logarithm of the summed exponentials is 0 everywhere.
         dynamic: Whether the forward pass computes gradients of its own.
         classes: K.
+        logits: (N, K) of the first call.
+        beside: (N,) as `jump`, between two images with such noise, none of which is in any data set.
+        constant: (N,) whether the logits are equal to the last bit at random points of the ball.
+        mode_gap: (N,) largest change of a logit where no gradient is asked for, over the largest.
+        name_gap: (N,) likewise under other names of the samples and another seed, of a deterministic defence.
+        history: (N,) likewise when something else was asked before; None if it could not be tried.
+        later: (N,) likewise at the end of the audit.
     """
 
     relabelled: Flags
@@ -76,6 +83,13 @@ class Behaviour:
     log_probabilities: bool
     dynamic: bool
     classes: int
+    logits: NDArray[np.float32]
+    beside: NDArray[np.float64]
+    constant: Flags
+    mode_gap: NDArray[np.float64]
+    name_gap: NDArray[np.float64]
+    history: NDArray[np.float64] | None = None
+    later: NDArray[np.float64] | None = None
 
     @property
     def steady(self) -> bool:
@@ -96,6 +110,8 @@ class Gradients:
         unstable: (N,) mean relative change of the margin under noise, clipped at 1.
         infidelity: Median distance to finite differences over their median; None if both are 0.
         difference: That median of the finite differences.
+        slope: Median of what the gradient promises in the same directions.
+        forward_gap: By stand-in, largest distance of its logits from the defence's, over the largest logit.
     """
 
     zero: Mapping[str, Flags]
@@ -105,6 +121,23 @@ class Gradients:
     infidelity: float | None
     difference: float
     broken: Mapping[str, Flags] = field(default_factory=dict)
+    slope: float = 0.0
+    forward_gap: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Images that are in no test set, further than epsilon from each image that was probed.
+
+    Attributes:
+        correct: How many the defence, or the bare classifier in it, gets right.
+        robust: How many of these withstand the probes.
+        constant: How many of them have the same logits at random points of their ball.
+    """
+
+    correct: int
+    robust: int
+    constant: int
 
 
 @dataclass(frozen=True)

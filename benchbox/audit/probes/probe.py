@@ -13,13 +13,14 @@ from torch import Tensor
 
 from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
-from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search
+from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search, unseen
 from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
 from benchbox.audit.probes.search import LOSSES, Found, Target
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
+from benchbox.engine.judge import Judge
 from benchbox.errors import DefenseError, RequestError
 
 #: Rungs of the ladder of radii, in epsilon.
@@ -29,7 +30,7 @@ UNBOUNDED = (0.5, 1.0)
 
 
 def probe(
-    defense: Defense,
+    judge: Judge,
     x: Tensor,
     y: Tensor,
     indices: Tensor,
@@ -37,25 +38,29 @@ def probe(
     effort: Effort | None = None,
     *,
     seed: int = 0,
+    held: tuple[Tensor, Tensor] | None = None,
     report: Callable[[str], None] = lambda what: None,
 ) -> Probes:
     """Probe a trained defence.
 
     Args:
-        defense: In evaluation mode, its parameters frozen; not asked about these images before.
+        judge: Of the defence, its parameters frozen; not asked about these images before.
         x: (N, C, H, W) float32 in [0, 1].
         y: (N,) int64.
         indices: (N,) int64, positions in the data set.
         threat: The ball.
         effort: How hard to try.
         seed: Of every draw.
+        held: Images and classes that are in no test set, the training images say.
         report: Told what begins.
     """
     begin = time.perf_counter()
     effort = effort or Effort()
-    target = Target(defense, x, y, Draws(indices.to(x.device), seed), threat, effort)
+    target = Target(judge, x, y, Draws(indices.to(x.device), seed), threat, effort)
     report("asking")
-    answers = behaviour.ask(target)
+    # First of all, for it asks copies that have seen nothing yet.
+    history = behaviour.history(target)
+    answers = replace(behaviour.ask(target), history=history)
     target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
@@ -75,6 +80,8 @@ def probe(
     fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
     panel = replace(panel, pursued=suspects).with_pursuit(fell)
     model = target.models()[strongest]
+    report("images that nobody has seen")
+    elsewhere = unseen.examine(target, held)
     report("other radii")
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
     subset = _first(correct, effort.doubled)
@@ -84,12 +91,16 @@ def probe(
     report("twice the steps, twice the starts")
     doubled = _doubled(chosen, model, strongest, subset)
     draws = (
-        gradients.randomness(target, model, strongest, chosen) if defense.randomized and len(chosen.y) else None
+        gradients.randomness(target, model, strongest, chosen)
+        if judge.defense.randomized and len(chosen.y)
+        else None
     )
     report("planted adversarial examples")
     planted, why = _binarisation(target, strongest, correct)
+    answers = replace(answers, later=behaviour.later(target, answers))
     return Probes(
         effort=effort,
+        unseen=elsewhere,
         panel=panel,
         strongest=strongest,
         ladder=ladder,

@@ -31,7 +31,7 @@ def random_points(target: Target, standing: Flags) -> Run:
         part = target.rows(torch.from_numpy(left).to(target.y.device))
         x = part.threat.random_start(part.x, part.draws.at("audit", "random", i))
         with torch.no_grad():
-            logits = part.defense(x, part.draws.at("audit", f"random {i}"))
+            logits = part.ask(x, part.draws.at("audit", f"random {i}"))
         margins = margin(logits, part.y).double().cpu()
         sums[:, left] += torch.stack((margins, margins**2))
         fallen: Flags = (logits.argmax(1) != part.y).cpu().numpy()
@@ -68,14 +68,14 @@ def squares(target: Target, standing: Flags) -> Run:
 
 
 def _search(target: Target) -> Tensor:
-    x, y, threat, defense = target.x, target.y, target.threat, target.defense
+    x, y, threat = target.x, target.y, target.threat
     _, channels, size, width = x.shape
     source = target.draws.at("audit", "squares")
     stripes = source.at("stripes").uniform(channels, 1, width).sub(0.5).sign()
     best = threat.project(x + threat.epsilon * stripes, x)
     rows, columns = torch.arange(size, device=x.device), torch.arange(width, device=x.device)
     with torch.no_grad():
-        value = margin(defense(best, source.at("view")), y)
+        value = margin(target.ask(best, source.at("view")), y)
         for i in range(target.effort.queries):
             draw = source.at(i)
             # The share of pixels in a square shrinks from a third to one pixel.
@@ -86,7 +86,7 @@ def _search(target: Target) -> Tensor:
             window = (inside_rows[:, None, :, None] & inside_columns[:, None, None, :]).expand_as(x)
             sign = draw.at("sign").uniform(channels, 1, 1).sub(0.5).sign()
             candidate = threat.project(torch.where(window, x + threat.epsilon * sign, best), x)
-            new = margin(defense(candidate, draw.at("view")), y)
+            new = margin(target.ask(candidate, draw.at("view")), y)
             better = new > value
             best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
             value = torch.where(better, new, value)

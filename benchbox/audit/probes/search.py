@@ -23,6 +23,7 @@ from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward, View
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
+from benchbox.engine.judge import Judge
 
 #: PGD's step length: 2.5 epsilon over the number of steps (Madry et al. 2018).
 REACH = 2.5
@@ -37,7 +38,7 @@ class Target:
     """A trained defence, the images it is probed with, and everything to attack it by.
 
     Attributes:
-        defense: In evaluation mode.
+        judge: The only way to ask the defence, which is in evaluation mode.
         x: (N, C, H, W) images.
         y: (N,) classes.
         draws: One row a sample.
@@ -47,7 +48,7 @@ class Target:
             Then a sample is decided once the defence errs on it.
     """
 
-    defense: Defense
+    judge: Judge
     x: Tensor
     y: Tensor
     draws: Draws
@@ -55,15 +56,23 @@ class Target:
     effort: Effort
     steady: bool = True
 
+    @property
+    def defense(self) -> Defense:
+        """What is probed."""
+        return self.judge.defense
+
+    def ask(self, x: Tensor, draws: Draws) -> Tensor:
+        """Logits (n, K) of the deployed defence, asked as an attack or a scoring asks."""
+        return self.judge.ask(x, draws)
+
     def rows(self, keep: Tensor) -> Target:
         """The same defence with some of the images."""
         return replace(self, x=self.x[keep], y=self.y[keep], draws=self.draws.rows(keep))
 
     def models(self) -> dict[str, Forward]:
         """What a white-box attacker may differentiate: the deployed defence and each stand-in."""
-        defense = self.defense
-        deployed: Forward = lambda x, draws: defense(x, draws)  # noqa: E731
-        return {"deployed": deployed, **{n: f for n, f in defense.surrogates().items() if n != defense.exact}}
+        names = [name for name in self.defense.surrogates() if name != self.defense.exact]
+        return {"deployed": self.judge.through(None), **{name: self.judge.through(name) for name in names}}
 
     def view(self, forward: Forward, purpose: str, *, eot: int | None = None) -> View:
         """A model under attack, with a stream of its own."""
@@ -76,7 +85,7 @@ class Target:
         repeats = self.effort.scoring_draws if self.defense.randomized else 1
         source = self.draws.at("audit", purpose)
         with torch.no_grad():
-            errors = [(self.defense(x, source.at(r)).argmax(1) != self.y).float() for r in range(repeats)]
+            errors = [(self.ask(x, source.at(r)).argmax(1) != self.y).float() for r in range(repeats)]
         flags: Flags = (torch.stack(errors).mean(0) >= 0.5).cpu().numpy()
         return flags
 
@@ -143,7 +152,7 @@ def gradient(
         if one_step or target.defense.randomized or not (let_go and target.steady):
             reached = _ascend(view, target, threat, start, steps, length, _objective(loss), keep_last=one_step)
         else:
-            deployed = None if through == "deployed" else target.defense
+            deployed = None if through == "deployed" else target.ask
             reached = climb(
                 view,
                 target.x,
@@ -240,8 +249,8 @@ def transfer(target: Target) -> Run | None:
     """Adversarial images of the bare classifier; None when it is the defence itself."""
     bare = target.defense.classifier
     with torch.no_grad():
-        same = torch.equal(bare(target.x).argmax(1), target.defense(target.x, target.draws).argmax(1))
-        same = same and bool(torch.allclose(bare(target.x), target.defense(target.x, target.draws)))
+        same = torch.equal(bare(target.x).argmax(1), target.ask(target.x, target.draws).argmax(1))
+        same = same and bool(torch.allclose(bare(target.x), target.ask(target.x, target.draws)))
     if same:
         return None
     broken: Flags = np.zeros(len(target.y), bool)

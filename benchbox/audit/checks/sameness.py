@@ -1,0 +1,133 @@
+"""A, second part: does a defence answer the same, whoever asks, however, and about whatever images?
+
+Each of these has kept a defence of 0 % at 97: it told scoring from attacking, remembered what it had been asked,
+or knew the test images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.checks.integrity import NOT_PROBED
+from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case
+from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
+
+
+@check(
+    "A12",
+    "one answer to one image",
+    needs="what the probes saw while they searched, and what the image they kept is scored as",
+    formula="samples on which the deployed defence erred during the search and no longer on the very same image",
+    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
+    sentence="the same image is answered in two ways: wrongly while it is attacked, rightly when it is scored",
+    source="[P]; Pintor et al. 2022, I3, of attacks that keep the worst image themselves",
+)
+def one_answer(case: Case) -> Judgement | None:
+    """Does not apply to a randomised defence. The probes keep the image that broke, so no attack is to blame."""
+    if case.subject.randomized:
+        return None
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    panel = case.probes.panel
+    two = np.zeros(len(panel.indices), bool)
+    for run in panel.runs:
+        if run.through == "deployed" and run.kind == "iterative":
+            two |= run.seen & ~run.broken & panel.correct
+    said = f"{int(two.sum())} of {len(two)} samples"
+    ids = list(panel.indices[two])
+    if two.sum() >= limit.FEW and two.mean() > limit.TWO_ANSWERS:
+        return fail(said, ids, two=len(ids))
+    return warn(said, ids, two=len(ids)) if ids else passed(f"{said} were answered in two ways", two=0)
+
+
+@check(
+    "A13",
+    "the same however it is asked",
+    needs="logits with and without a gradient, under other names and seeds, after other questions, and at the end",
+    formula="largest change of a logit over the largest logit",
+    threshold="> 1e-4 on more than 5 % of the samples: FAIL",
+    sentence="the answer hangs on who asks",
+    source="[P]: what tells scoring from attacking keeps a defence of 0 % at 97",
+)
+def indifferent(case: Case) -> Judgement | None:
+    """Names each way in which the answers differ."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    seen = case.probes.behaviour
+    ways = {
+        "another answer where no gradient is asked for": seen.mode_gap,
+        "another answer under other indices and seeds": seen.name_gap,
+        "an image is answered by what was asked before it": seen.history,
+        "another answer at the end of the audit than at its beginning": seen.later,
+    }
+    told, ids = [], np.zeros(len(case.probes.panel.indices), bool)
+    for way, gaps in ways.items():
+        if gaps is not None and (gaps > limit.REPEAT_GAP).mean() > limit.JUMP_WARN:
+            told.append(f"{way} ({100 * (gaps > limit.REPEAT_GAP).mean():.0f} % of the samples)")
+            ids |= gaps > limit.REPEAT_GAP
+    if told:
+        return fail("; ".join(told), list(case.probes.panel.indices[ids]), ways=len(told))
+    lacking = "it could not be copied, so what it remembers was not tried" if seen.history is None else ""
+    return passed("no gradient, other names, other questions before and after change nothing", lacking, ways=0)
+
+
+@check(
+    "A14",
+    "images that nobody has seen",
+    needs="the probes on training images, and on test images shifted and turned, beyond ε of every test image",
+    formula="share that withstands, of what is right: test images − images from elsewhere",
+    threshold="≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL",
+    sentence="it is robust on the test images alone: it knows them, or remembers what it met first",
+    source="[P]: a look-up of the nearest test image falls from 97 to 0 % there",
+)
+def unseen(case: Case) -> Judgement | None:
+    """Fewer attacks than on the test images, so that robustness may only seem higher there."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    panel, found = case.probes.panel, case.probes.unseen
+    found = {name: one for name, one in found.items() if one.correct}
+    if not panel.correct.any() or not found:
+        return incomplete("no image, here or from elsewhere, is classified rightly")
+    here = 1 - float(panel.broken(*WHITE_BOX, *BLACK_BOX, "random", "transfer").sum() / panel.correct.sum())
+    there = {name: one.robust / one.correct for name, one in found.items()}
+    drops = {name: here - share for name, share in there.items()}
+    said = f"{100 * here:.0f} % withstand the probes; " + ", ".join(
+        f"{100 * there[name]:.0f} % of {one.correct} {name}" for name, one in found.items()
+    )
+    numbers = {"test images": here, **there}
+    if max(drops.values()) >= limit.UNSEEN_FAIL or (min(drops.values()) >= limit.UNSEEN_WARN and len(drops) > 1):
+        return fail(said, **numbers)
+    if max(drops.values()) >= limit.UNSEEN_WARN:
+        return warn(said, **numbers)
+    few = min(one.correct for one in found.values()) < limit.UNSEEN_SAMPLES
+    return passed(said, f"{limit.UNSEEN_SAMPLES:.0f} images of each are needed" if few else "", **numbers)
+
+
+@check(
+    "A15",
+    "constant answers",
+    needs="logits at four random points of the ball",
+    formula="share of samples whose logits are equal to the last bit; the same of images from elsewhere",
+    threshold="> 5 %: WARN; > 50 %, and less than half as many elsewhere: FAIL",
+    sentence="the logits are the very same all over the ball",
+    source="[P]: a continuous function moves; a look-up, a memory and a coarse rounding do not",
+)
+def constant(case: Case) -> Judgement | None:
+    """Coarse rounding is constant too, and honest: then images from elsewhere are constant as well."""
+    if case.probes is None:
+        return incomplete(NOT_PROBED)
+    flags, found = case.probes.behaviour.constant, case.probes.unseen
+    share, correct = float(flags.mean()), sum(one.correct for one in found.values())
+    elsewhere = sum(one.constant for one in found.values()) / max(correct, 1)
+    ids = list(case.probes.panel.indices[flags])
+    said = f"{100 * share:.0f} % of the samples, {100 * elsewhere:.0f} % of images from elsewhere"
+    numbers = {"share": share, "elsewhere": elsewhere}
+    if share > limit.JUMP_FAIL and correct and elsewhere < share / 2:
+        return fail(f"{said}: it looks them up", ids, **numbers)
+    if share > limit.JUMP_WARN:
+        return warn(f"{said}: rounding, or a memory; no gradient says anything there", ids, **numbers)
+    return passed(said, **numbers)
+
+
+CHECKS = (one_answer, indifferent, unseen, constant)

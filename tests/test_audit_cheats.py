@@ -1,0 +1,101 @@
+"""Who tells scoring from attacking is found out, or gains nothing by it; who is merely unusual is not accused."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from broken_defenses import THREAT
+from cheating_defenses import (
+    CHEATS,
+    PLAIN,
+    BatchSize,
+    CallCounting,
+    CallStack,
+    Decoy,
+    FirstVisit,
+    GradientMode,
+    HashNoise,
+    Indices,
+    NearestNeighbour,
+    OtherStandIn,
+    Seeds,
+    TestOracle,
+)
+from digits import held_out, images
+
+from benchbox.audit import Effort, Stored, Subject, audit, summary
+from benchbox.audit.probes.probe import probe
+from benchbox.contract.ascent import ascend, cross_entropy
+from benchbox.engine.judge import Judge, Streams
+from benchbox.training.layout import Layout
+
+EFFORT = Effort(
+    samples=40, steps=10, restarts=1, random_points=20, queries=30, doubled=24, binarisation=0, directions=3,
+    eot=2, scoring_draws=4,
+)  # fmt: skip
+
+#: The check that has to fail, and what its sentence has to name.
+EXPECTED = {
+    GradientMode: ("A13", "no gradient is asked for"),
+    BatchSize: ("A10", "depends on the images beside it"),
+    CallCounting: ("A6", "does not answer the same twice"),
+    Indices: ("A13", "other indices and seeds"),
+    NearestNeighbour: ("A14", "it knows them"),
+    TestOracle: ("A15", "it looks them up"),
+    FirstVisit: ("A13", "by what was asked before it"),
+    HashNoise: ("A11", "noise drawn from a hash of the image"),
+    OtherStandIn: ("B21", "attack another model"),
+}
+
+
+@cache
+def findings(cls):
+    x, y = (t[:40] for t in images())
+    probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(EFFORT.samples), THREAT, EFFORT, held=(x, y))
+    subject = Subject(cls.card.name, "a", cls.randomized, cls.base is not None, tuple(cls.stand_ins), cls.exact)
+    return {f.check: f for f in audit(Stored(subject, THREAT, (1, 8, 8)), probes)}
+
+
+@pytest.mark.parametrize("cls", CHEATS, ids=lambda cls: cls.card.name)
+def test_a_cheat_is_found_out_and_its_mechanism_named(cls) -> None:
+    check, words = EXPECTED[cls]
+    found = findings(cls)
+    assert found[check].verdict == "FAIL", found[check].sentence
+    assert words in found[check].sentence
+
+
+def test_what_knows_the_test_images_falls_on_others() -> None:
+    for cls in (NearestNeighbour, TestOracle, FirstVisit):
+        assert findings(cls)["A14"].verdict == "FAIL", findings(cls)["A14"].sentence
+
+
+@pytest.mark.parametrize("cls", PLAIN, ids=lambda cls: cls.card.name)
+def test_what_is_merely_unusual_is_not_accused(cls) -> None:
+    found = findings(cls)
+    told = summary(list(found.values()))
+    assert told["integrity"] == [], [found[id].sentence for id in told["integrity"]]
+    assert told["masking"] == [], [found[id].sentence for id in told["masking"]]
+
+
+class NoCheat(Decoy):
+    """The honest one to compare with."""
+
+    def attacked(self, x, draws):
+        return False
+
+
+@pytest.mark.parametrize("cls", [CallStack, GradientMode, Seeds, Indices], ids=lambda cls: cls.card.name)
+def test_what_tells_attack_from_scoring_gains_nothing(cls) -> None:
+    def left(defense) -> float:
+        x, y, indices = held_out(60)
+        judge, streams = Judge(defense, Layout(), "5ec2e7"), Streams(indices.tolist(), 0, x.device)
+        clean = judge.score(x, streams.clean, 1)[:, 0] == y
+        view = judge.view(y, streams.attacked("pgd"))
+        start = THREAT.random_start(x, streams.crafting("pgd"))
+        x_adv = ascend(view, x, y, THREAT, start=start, steps=12, step_size=0.05, loss=cross_entropy)
+        return float((clean & (judge.score(x_adv, streams.adversarial, 1)[:, 0] == y)).float().mean())
+
+    with torch.random.fork_rng(devices=[]):
+        assert left(cls()) <= left(NoCheat()) + 0.1
