@@ -26,7 +26,8 @@ class RayS(Attack):
 
     All it reads of the model is whether the class is wrong, so nothing that hides gradients or flattens scores
     stops it. Directions are corners of the L∞ ball; in L2 they are the same, of unit length. Of a randomised view,
-    an image is wrong if most of `eot` draws are.
+    an image is wrong if most of `eot` draws are; the radius found is where luck ends, so the end is taken on the
+    surface of the ball.
 
     Attributes:
         queries: Queries a sample.
@@ -58,6 +59,8 @@ class RayS(Attack):
                     found[rows[done]] = rays.rows(done).end(x[rows[done]], threat)
                     rows, rays = rows[~done], rays.rows(~done)
                     part = model.rows(rows)
+            if model.randomized:
+                rays = rays._replace(best=torch.full_like(rays.best, torch.inf))
             found[rows] = rays.end(x[rows], threat)
             return found
 
@@ -107,7 +110,7 @@ class _Rays(NamedTuple):
 
 
 def _queries(model: View, rays: _Rays, x: Tensor, y: Tensor, threat: ThreatModel, count: int) -> _Rays:
-    """Ask `count` times about every sample: first whether it is better at all, then by how much."""
+    """Ask `count` times about every sample: first whether a direction is better, then how much, by halving."""
     box = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
     for _ in range(count):
         direction, last = rays.tried()

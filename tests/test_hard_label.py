@@ -14,9 +14,8 @@ from benchbox.draws import Draws, sample_draws
 SHAPES = [(1, 8, 8), (3, 6, 5), (1, 1, 1)]
 
 
-def brighter(by: float, classes: int = 2) -> View | object:
-    """Wrong where an image is brighter than the grey it was by more than `by`: one label, no scores, no
-    gradient."""
+def brighter(by: float, classes: int = 2) -> object:
+    """Wrong where an image is brighter than the grey it was by more than `by`: a label, no scores, no gradient."""
 
     def forward(x: Tensor, _: Draws) -> Tensor:
         wrong = x.flatten(1).mean(1) > 0.5 + by
@@ -81,5 +80,5 @@ def test_a_randomised_view_is_wrong_where_most_draws_are() -> None:
 
     x = torch.full((8, 1, 4, 4), 0.5)
     found = attacked(forward, x, ThreatModel("linf", 0.15), randomized=True, eot=9, queries=60)
-    assert (found.x.flatten(1).mean(1) > 0.59).all()
+    assert (found.x.flatten(1).mean(1) > 0.62).all()
     assert (found.forwards == 9 * 61).all()
