@@ -267,8 +267,9 @@ def _run(evidence: Evidence) -> Run:
 def _reaches(settings: Mapping[str, Any]) -> bool:
     """Whether an attack's steps, each a share of epsilon, lead from the middle of the ball to its border."""
     steps, step = settings.get("steps"), settings.get("step")
-    known = isinstance(steps, int) and isinstance(step, int | float)
-    return not known or steps * step >= 1 - 1e-9
+    if not (isinstance(steps, int) and isinstance(step, int | float)):
+        return True  # it does not say so
+    return steps * step >= 1 - 1e-9
 
 
 def _kind(cell: Cell) -> Kind:
