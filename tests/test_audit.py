@@ -242,7 +242,7 @@ def test_an_audit_inside_another_ball_says_nothing_of_a_table():
     assert badge(0.1) == (1, "not audited")
 
 
-def test_the_command_audits_stores_and_prints(tmp_path, capsys):
+def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
     import json
 
     from benchbox.cli import main
@@ -263,3 +263,10 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys):
     assert "24 images" in found["A3"]["sentence"]
     with Store.open(store) as opened:
         assert opened.attached(record["artifact"], "audit") == record
+
+    # What takes too long is cut down, and said: nothing is refused.
+    monkeypatch.setattr("benchbox.cli.audit.LONG", 0)
+    assert main([word for word in words if word != "--yes"]) == 0
+    out = capsys.readouterr()
+    assert "it is cut down: 5 of 12 images, 1 of 2 starts, 100 of 1000 queries" in out.err
+    assert json.loads(out.out)["effort"]["samples"] == 5

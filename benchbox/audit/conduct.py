@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from benchbox.audit import audit, summary
 from benchbox.audit.checks.thresholds import SUSPECTS
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes, Rescored, Stored, Subject, from_store, union
 from benchbox.audit.probes.measurements import Effort
-from benchbox.audit.probes.probe import Passes, passes, probe, pursue
+from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target
 from benchbox.audit.verdict import Finding
 from benchbox.contract import border
@@ -26,7 +25,7 @@ from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
-from benchbox.draws import Draws, sample_draws
+from benchbox.draws import Draws
 from benchbox.engine import device, secret
 from benchbox.engine.bench import fastest
 from benchbox.engine.judge import Judge, Streams
@@ -74,21 +73,6 @@ class Ready:
         )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What the probes will take.
-
-    Attributes:
-        passes: Over one sample.
-        least: Seconds, if every attack that should break a sample does so at once, by one timed pass.
-        seconds: If every sample withstands everything inside the ball.
-    """
-
-    passes: Passes
-    least: float
-    seconds: float
-
-
 def prepare(session: Session, request: Request, effort: Effort, report: Callable[..., None]) -> Ready:
     """Obtain the defence, trained now if need be.
 
@@ -112,25 +96,6 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
     effort = replace(effort, samples=len(samples))
     return Ready(judge, training, dataset, samples, ball(request, dataset), effort, where, session.attacks)
-
-
-def cost(ready: Ready) -> Cost:
-    """Time one forward and one backward pass, on random images: the test images are met in the audit only."""
-    spec, n = ready.dataset.spec, min(len(ready.samples), ready.effort.batch)
-    x = sample_draws(n, 1, ready.device).uniform(*spec.shape)
-    draws = sample_draws(n, 2, ready.device)
-    both = forward = float("inf")
-    with border.crossing(type(ready.defense), DefenseError):
-        for _ in range(4):  # the first one warms up; others may meet a busy machine
-            forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
-            both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
-    needed, batches = passes(ready.defense, ready.effort), len(ready.samples) / n
-    alone = needed.forward * forward
-    return Cost(
-        needed,
-        batches * (needed.weak * both + alone),
-        batches * (needed.robust * both + alone + needed.standing * forward),
-    )
 
 
 def conduct(
@@ -282,20 +247,3 @@ def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[s
         "seconds": round(probes.seconds, 1),
         "provenance": provenance.collect(device.describe(ready.device)),
     }
-
-
-def _seconds(where: torch.device, work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    with torch.no_grad():
-        work()
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
-    return time.perf_counter() - start
-
-
-def _backward(defense: Defense, x: torch.Tensor, draws: Draws) -> None:
-    leaf = x.clone().requires_grad_()
-    with torch.enable_grad():
-        logits = defense(leaf, draws)
-        if logits.requires_grad:
-            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)

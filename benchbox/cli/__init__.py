@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `benchbox`; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 when the user can mend it, 1 when a plug-in crashed, 130 when interrupted.
+        The exit status: 0; 2 when the user, or the author of a plug-in, can mend it; 1 when a cell met a bug of
+        benchbox or `doctor` found something broken; 130 when interrupted.
     """
     # Read by torch when it loads. Threads that spin while they wait for one another cost nothing on idle cores,
     # and a multiple of the run on cores that are shared with anything else.

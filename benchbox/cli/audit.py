@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchbox.cli import options
 from benchbox.cli.console import errors, notice, present
-from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchbox.audit.conduct import Cost, Ready
+    from benchbox.audit.conduct import Ready
 
-#: Above this many seconds the command asks before it begins.
+#: Seconds an audit may take at most, if nobody says --yes; it leaves out what does not fit.
 LONG = 600
 EXAMPLES = options.examples(
     "benchbox audit pssr --dataset digits",
@@ -45,7 +43,7 @@ def audit(
     weights: options.Weights = None,
     format_: options.Format = "terminal",
     to: options.Output = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however long it takes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
@@ -56,8 +54,8 @@ def audit(
     """Check whether a defence's number can be trusted, and say what speaks against it.
 
     Reads what `benchbox run` has stored, probes the trained defence itself, and keeps the verdicts in the
-    store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. The exit status
-    is 0 whatever the verdicts are.
+    store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. An audit that would
+    take more than ten minutes leaves things out and says which. The exit status is 0 whatever the verdicts are.
     """
     given = {
         "defenses": [defense],
@@ -73,7 +71,7 @@ def audit(
     session = options.session(
         store, data_dir, device, download=not no_download, asked=asked, workspace=not no_workspace
     )
-    from benchbox.audit.conduct import conduct, cost, prepare
+    from benchbox.audit.conduct import conduct, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher
     from benchbox.store import Store
@@ -81,7 +79,7 @@ def audit(
     effort = Effort(steps=steps, random_points=random_points)
     with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, asked, effort, observer.training)
-    _announce(ready, cost(ready), yes)
+    ready = _affordable(ready, yes)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(store) as opened:
         _, record = conduct(ready, opened, report)
@@ -91,22 +89,28 @@ def audit(
     present(findings.document(record, {check.id: check.name for check in CHECKS}), format_, to)
 
 
-def _announce(ready: Ready, price: Cost, yes: bool) -> None:
-    """Say what it costs, and ask when that is much.
+def _affordable(ready: Ready, everything: bool) -> Ready:
+    """The audit as it can be had in `LONG` seconds; says what it costs, and what it leaves out.
 
-    Raises:
-        RequestError: It is much, and there is nobody to ask.
+    Args:
+        ready: As it was asked for.
+        everything: Whether to leave nothing out.
     """
+    from benchbox.audit import price
     from benchbox.progress import duration
 
-    needed = price.passes
+    pace = price.pace(ready)
+    ready, less = (ready, {}) if everything else price.within(ready, LONG, pace)
+    cost = pace.cost(ready)
+    needed = cost.passes
+    if less:
+        notice(
+            f"the whole audit would take more than {duration(LONG)} here, so it is cut down: {price.said(less)}; "
+            "checks that need more say INCOMPLETE; --yes does everything"
+        )
     notice(
         f"{len(ready.samples)} images, {needed.weak} to {needed.robust} gradients and {needed.forward} to "
         f"{needed.forward + needed.standing} further passes each, most for those that withstand every attack: "
-        f"{duration(price.least)} to {duration(price.seconds)}, by one timed pass"
+        f"{duration(cost.least)} to {duration(cost.seconds)}, by one timed pass"
     )
-    if yes or price.seconds <= LONG:
-        return
-    if not sys.stdin.isatty():
-        raise RequestError("that is long; add --yes, or lower --samples, --steps or --random-points")
-    typer.confirm("Begin?", abort=True, err=True)
+    return ready

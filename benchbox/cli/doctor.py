@@ -43,6 +43,7 @@ def doctor(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,
     device: options.Device = None,
+    no_workspace: options.NoWorkspace = False,
     repair: Annotated[
         bool,
         typer.Option(
@@ -55,7 +56,7 @@ def doctor(
 
     The exit status is 1 if something that benchbox needs is broken, or anything in the store is damaged.
     """
-    findings = [*_findings(data_dir, device), *_store(store, repair)]
+    findings = [*_findings(data_dir, device, not no_workspace), *_store(store, repair)]
     console = output()
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
@@ -65,14 +66,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings(data_dir: Path | None, device: str | None) -> Iterator[Finding]:
+def _findings(data_dir: Path | None, device: str | None, workspace: bool) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     for package in REQUIRED:
         yield _checked(package, partial(_version, package))
     for package in OPTIONAL:
         yield Finding(package, _installed(package) or "not installed (optional)")
     yield _checked("device", partial(_device, device))
-    yield _checked("plug-ins", _plugins)
+    yield _checked("plug-ins", partial(_plugins, workspace))
     yield Finding("data folder", str(options.data_folder(data_dir)))
     yield from _data(data_dir)
 
@@ -103,8 +104,8 @@ def _device(name: str | None) -> str:
     return f"{chosen} ({device.describe(chosen)})"
 
 
-def _plugins() -> str:
-    defenses, attacks = options.plugins()
+def _plugins(workspace: bool) -> str:
+    defenses, attacks = options.plugins(workspace=workspace)
     return f"{len(defenses.names())} defences, {len(attacks.names())} attacks"
 
 

@@ -9,6 +9,7 @@ import typer
 
 from benchbox.cli import options
 from benchbox.errors import RequestError
+from benchbox.text import check_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,7 @@ def import_adversarials(
         "weights": weights,
     }
     asked = options.request(None, given).only()
+    origin = check_words("origin of images", file.name if origin is None else origin)
     found = exchange.read(file)
     from benchbox import report
     from benchbox.cli.console import present
@@ -114,7 +116,7 @@ def import_adversarials(
 
     session = options.session(store, data_dir, device, workspace=not no_workspace)
     with Store.open(store) as opened:
-        cells = score_file(session, opened, found, asked, origin or file.name)
+        cells = score_file(session, opened, found, asked, origin)
         evidence = opened.evidence(keys=[cell.key for cell in cells])
         present(report.tabulate(evidence, known_of(evidence, opened)))
     for cell in cells:

@@ -75,6 +75,7 @@ def figures(
     published: options.IsPublished = False,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
+    no_workspace: options.NoWorkspace = False,
 ) -> None:
     """Draw figures as PDF, SVG and PNG, each with its caption and command in a text file beside it.
 
@@ -100,7 +101,9 @@ def figures(
             command = _command(name, store, chosen)
             drawn = 0
             if name in TRAINED:
-                drawings = _trained(name, evidence, opened, _session(store, data_dir, no_download), chosen)
+                drawings = _trained(
+                    name, evidence, opened, _session(store, data_dir, no_download, no_workspace), chosen
+                )
             else:
                 drawings = _stored(name, evidence, opened, chosen)
             for drawing in drawings:
@@ -137,11 +140,11 @@ def _stored(
         yield from (curve.draw(found, name) for found in curves.over_field(evidence, name, attacks, accesses))
 
 
-def _session(store: str, data_dir: Path | None, no_download: bool) -> Session:
+def _session(store: str, data_dir: Path | None, no_download: bool, no_workspace: bool) -> Session:
     """Weights lie beside a store; those of published results in the workspace's own place."""
     stored = not (store.startswith("published") or store.endswith(".json"))
     place = store if stored else options.DEFAULT_STORE
-    return options.session(place, data_dir, "cpu", download=not no_download)
+    return options.session(place, data_dir, "cpu", download=not no_download, workspace=not no_workspace)
 
 
 def _trained(

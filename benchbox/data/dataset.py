@@ -21,6 +21,7 @@ from benchbox.data.catalogue import KNOWN, Family
 from benchbox.domain import ImageSpec, SampleList
 from benchbox.draws import sample_draws
 from benchbox.errors import DataError, RequestError, unknown
+from benchbox.text import check_name
 
 EPSILON: dict[Family, float] = {"mnist": 0.3, "cifar": 8 / 255}
 
@@ -170,7 +171,7 @@ def _own(name: str, folder: Path) -> Path | None:
 
 def _read(own: Path) -> Dataset:
     """A user's own images; they are known by the name of the file or folder."""
-    name = own.resolve().stem if own.is_file() else own.resolve().name
+    name = check_name("data set", own.resolve().stem if own.is_file() else own.resolve().name)
     if own.is_dir():
         from benchbox.data import folder
 

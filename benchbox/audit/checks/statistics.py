@@ -81,23 +81,6 @@ def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
 
 
 @check(
-    "D3",
-    "how attacks are united",
-    needs="per-sample flags",
-    formula="per-sample worst case, not the lowest of the means",
-    threshold="otherwise: WARN",
-    sentence="the number is no worst case per sample",
-    source="Carlini et al. 2019",
-)
-def aggregate(case: Case) -> Judgement | None:
-    """benchbox stores flags and unites them per sample, so only their absence can fail here."""
-    cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
-    return passed(f"{len(cells)} cells united sample by sample")
-
-
-@check(
     "D4",
     "attack seeds",
     needs="the same attack with at least three seeds",
@@ -210,4 +193,4 @@ def subset(case: Case) -> Judgement | None:
     return passed(f"{samples.said}, digest {samples.digest[:12]}")
 
 
-CHECKS = (size, claim, aggregate, seeds, scoring, apart, cost, subset)
+CHECKS = (size, claim, seeds, scoring, apart, cost, subset)
