@@ -418,7 +418,7 @@ def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_ch
     assert "--set dice.py:Net.randomized=true, or Net.randomized = True in dice.py" in err
     tables = []
     for size in ("20", "3"):
-        place = ("--store", f"{size}.sqlite", "--batch-size", size, "--scoring-draws", "3", "--eot", "2")
+        place = ("--store", f"{size}.sqlite", "--batch-size", size, "--scoring-draws", "3", "--eot", "2", "--secret", "00")
         assert said(*asked, *place, "--set", "dice.py:Net.randomized=true")[0] == 0
         table = said("report", "--store", f"{size}.sqlite", "--format", "csv")[1].splitlines()
         tables.append(

@@ -65,7 +65,7 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (RUN, "--nope", [""]), (RUN, "extra", [""]), (RUN, "--dataset", DATASETS[:2]),
     (["run", "--dataset", "tiny", "-a", "fgsm", "-d"], "", NAMES),
     (["run", "-d", "none", "-a", "fgsm", "--dataset"], "", DATASETS),
-    (["run"], "-q", [""]), (["run", "-d", "none", "-q"], "", [""]),
+    (["run"], "-q", [""]),
     (["run", "-d", "model.py:net", "--dataset", "tiny", "-a", "fgsm", "-q"], "--weights",
      ["absent.pt", "data", "file.txt", "garbage.pt", "page.pt", "net.pt#nope", "wrong.pt"]),
     (["run", "-d", "model.py:net", "--dataset", "tiny", "-a", "fgsm", "-q", "--weights", "net.pt"], "--set",
