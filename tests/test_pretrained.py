@@ -408,6 +408,28 @@ def test_compare_tells_checkpoints_apart_by_their_files(said: Said, workspace: P
     assert (status, err.count("\n")) == (2, 1)
 
 
+def test_a_data_file_that_a_factory_reads_is_noticed(said: Said, workspace: Path) -> None:
+    body = MODEL.replace("return nn.Sequential(", "return nn.Sequential(Shift(),").replace("784, 10", "784, 10", 1)
+    shift = "class Shift(nn.Module):\n    def forward(self, x):\n        return x - SHIFT\n"
+    (workspace / "model.py").write_text(f"SHIFT = float(open('shift.txt').read())\n{body}\n{shift}")
+    (workspace / "shift.txt").write_text("0.0")
+    keys = {key.replace("1.", "2."): value for key, value in network().state_dict().items()}
+    save_file(keys, workspace / "net.safetensors")
+    asked = ("run", *NET, *WEIGHTS, "--attacks", "fgsm")
+    assert said(*asked)[0] == 0
+    registry.home._OPENED.clear()  # as another process
+    from_factory.cache_clear()
+    assert "1 reused" in said(*asked)[1]
+    (workspace / "shift.txt").write_text("0.5")
+    registry.home._OPENED.clear()
+    from_factory.cache_clear()
+    status, _, err = said(*asked)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "it reads another file that did change" in err
+    assert said("remove", "defenses", "model.py:net", "--yes")[0] == 0
+    assert "1 cells done, 0 reused" in said(*asked)[1]
+
+
 def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_change_nothing(
     said: Said, workspace: Path
 ) -> None:
@@ -418,7 +440,18 @@ def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_ch
     assert "--set dice.py:Net.randomized=true, or Net.randomized = True in dice.py" in err
     tables = []
     for size in ("20", "3"):
-        place = ("--store", f"{size}.sqlite", "--batch-size", size, "--scoring-draws", "3", "--eot", "2", "--secret", "00")
+        place = (
+            "--store",
+            f"{size}.sqlite",
+            "--batch-size",
+            size,
+            "--scoring-draws",
+            "3",
+            "--eot",
+            "2",
+            "--secret",
+            "00",
+        )
         assert said(*asked, *place, "--set", "dice.py:Net.randomized=true")[0] == 0
         table = said("report", "--store", f"{size}.sqlite", "--format", "csv")[1].splitlines()
         tables.append(

@@ -10,6 +10,7 @@ import typer
 from benchbox.cli import options
 from benchbox.cli.console import notice
 from benchbox.errors import RequestError
+from benchbox.text import check_name
 
 EXAMPLES = options.examples(
     "benchbox publish mnist-linf --dataset mnist",
@@ -38,6 +39,7 @@ def publish(
     from benchbox.store import open_records
     from benchbox.store.published import FOLDER
 
+    path = Path(name) if name.endswith(".json") else FOLDER / f"{check_name('published file', name)}.json"
     datasets, defenses = options.names(dataset), options.names(defense)
     with open_records(store) as opened:
         evidence = [
@@ -52,7 +54,6 @@ def publish(
             )
         audited = {subject for subject, kind in opened.attachments() if kind == "audit"}
         text = text_of(evidence, opened)
-    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

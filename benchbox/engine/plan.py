@@ -166,6 +166,11 @@ class Planner:
         self._check_overrides(request, dataset)
         wanted: dict[str, Training] = {}
         for overrides in _grid(request):
+            for attack in self._asked(request):
+                if attack.name in overrides:
+                    self._attack(
+                        attack, dataset, overrides
+                    )  # means nothing here, and has to be right all the same
             for name, seed in itertools.product(request.defenses, request.seeds):
                 wanted |= _chain(self.training(name, dataset, seed, overrides, request.norm))
         return wanted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchbox import provenance
 from benchbox.contract.pretrained import Shelf
 from benchbox.data.dataset import data_folder, load, sample_list
-from benchbox.engine import device
+from benchbox.engine import answers, device
 from benchbox.engine.bench import Bench
 from benchbox.engine.lent import Lent
 from benchbox.engine.plan import Plan, Planner, Request
@@ -137,10 +137,12 @@ class Session:
         """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
         record = provenance.collect(device.describe(where))
+        runner = self._runner(plan, store, observer, record)
+        answers.check(runner.bench.workshop, store, plan)
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
         try:
-            report = how(self._runner(plan, store, observer, record), plan, run)
+            report = how(runner, plan, run)
         except (KeyboardInterrupt, StoreError) as error:
             # A store that is full cannot be told of it either; the first error is the one to see.
             with contextlib.suppress(StoreError):

@@ -24,7 +24,7 @@ TRAIN = ["train", "-d", "none", "--dataset", "tiny", "-q"]
 AUDIT = ["audit", "none", "--dataset", "tiny", "-q", "-y"]
 IMPORT = ["import-adversarials", "adv.npz", "-d", "none", "--dataset", "tiny"]
 REPORT, COMPARE = ["report"], ["compare", "none", "pgd-at"]
-FIGURES, DOCTOR, SHOW, DIFF = ["figures"], ["doctor"], ["show", "none"], ["diff", "1", "1"]
+FIGURES, DOCTOR, DIFF = ["figures"], ["doctor"], ["diff", "1", "1"]
 
 NUMBERS = ["x", "-1", "0", "1.5", "nan", "99999999999999999999999"]
 RADII = ["x", "-0.1", "nan", "inf", "1/0", "8", "//", "1e999", "0.1,x", "0x1"]
@@ -93,15 +93,15 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (["export"], "", ["", "nope", "zzzzzzzz"]), (["export", "00"], "--store", ABSENT[:1]),
     (["import-adversarials"], "", ["", "absent.npz"]), (IMPORT, "--epsilon", RADII), (IMPORT, "--norm", NORMS),
     (IMPORT, "--samples", NUMBERS), (IMPORT, "--device", DEVICES), (IMPORT, "--set", SETTINGS[:7]),
-    (IMPORT, "--origin", ["\x1b[31m", "=cmd()", ""]), (IMPORT, "--weights", ["absent.pt"]),
+    (IMPORT, "--origin", ["\x1b[31m", ""]), (IMPORT, "--weights", ["absent.pt"]),
     (["import-adversarials", "garbage.pt", "-d", "none", "--dataset", "tiny"], "", [""]),
     (["list"], "", ["nope", "cells --store absent.sqlite"]), (["list", "runs"], "--store", ABSENT[:1]),
     (["list", "cells"], "--samples", ["x"]), (["list", "attacks"], "--nope", [""]),
     (["remove", "runs"], "", ["", "x", "99"]), (["remove", "cells"], "", ["", "nope"]),
     (["remove", "defenses"], "", ["", "nope"]), (["show"], "", ["", "nope", "none/white-box/nope"]),
-    (SHOW, "--store", STORES[1:3]), (["new", "defense"], "", ["", "1x", "a b", "none", "../x", "=x", "class"]),
+    (["new", "defense"], "", ["", "1x", "a b", "none", "../x", "=x"]),
     (["new", "attack"], "", ["", "1x", "pgd", "../x"]), (["new", "defense", "mine"], "--kind", ["nope"]),
-    (["init"], "", ["extra"]), (DOCTOR, "--device", DEVICES), (DOCTOR, "--nope", [""]), (["nope"], "", [""]),
+    (["init"], "", ["extra"]), (DOCTOR, "--nope", [""]), (["nope"], "", [""]),
     (["track"], "", ["", "nope"]), (["track", "mlflow"], "--store", ABSENT[:1]), (["--nope"], "", [""]),
 ]  # fmt: skip
 

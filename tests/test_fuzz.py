@@ -1,0 +1,19 @@
+"""A part of what `tests/fuzz` tries by the hundred."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+import wrong_words
+
+
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+def test_wrong_command_lines_are_refused_in_one_line(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHBOX_DATA", "set by the script, put back here")
+    count, faults = wrong_words.run(every)
+    assert count >= 360 // every
+    assert faults == {}
