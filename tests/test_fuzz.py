@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+import bad_plugins
 import wrong_words
 
 
@@ -16,4 +17,12 @@ def test_wrong_command_lines_are_refused_in_one_line(every: int, monkeypatch: py
     monkeypatch.setenv("BENCHBOX_DATA", "set by the script, put back here")
     count, faults = wrong_words.run(every)
     assert count >= 360 // every
+    assert faults == {}
+
+
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_bad_plug_ins_end_nothing_and_move_no_other_number(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHBOX_DATA", "set by the script, put back here")
+    count, faults = bad_plugins.run(every)
+    assert count >= 180 // every
     assert faults == {}

@@ -50,8 +50,8 @@ def check(workshop: Workshop, store: Store, plan: Plan) -> None:
             name = training.defense.name
             raise RequestError(
                 f"{name} answers otherwise than when its results were stored, on {moved} of {IMAGES} images, "
-                "though its code and weights are the same: it reads another file that did change; put that into the "
-                f"weights or the code, or drop the results with `benchbox remove defenses {name}`"
+                "though its code and weights are the same: it reads another file that did change; put that into "
+                f"the weights or the code, or drop the results with `benchbox remove defenses {name}`"
             )
 
 
