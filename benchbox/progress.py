@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -124,6 +125,8 @@ class Drawn(Silent):
     def __init__(self, console: Console, cells: int) -> None:
         narrow = console.width < 100
         self.bars = Bars(
+            # Moves while a batch is computed, which may take minutes.
+            SpinnerColumn(finished_text=" "),
             # What does not fit loses its end: a bar that breaks its line is drawn anew below itself for ever.
             TextColumn("{task.description}", markup=False, table_column=_cut(ratio=1)),
             BarColumn(bar_width=8 if narrow else 24),

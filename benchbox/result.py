@@ -43,6 +43,7 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
         audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
         gradients={key: found for key in craftings if (found := store.attached(key, "gradients"))},
         contract={artifact: found for artifact in artifacts if (found := store.attached(artifact, "contract"))},
+        papers={name: kind["bibtex"] for name, kind in noted.items() if kind.get("bibtex")},
         cards=store.artifacts(),
     )
 

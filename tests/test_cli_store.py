@@ -1,6 +1,7 @@
 """What the command line does with a store: lists, finds, shows, removes, mends, reads where it cannot write."""
 
 import os
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -185,3 +186,24 @@ def test_a_store_that_cannot_be_written_is_read(said, path, tmp_path, monkeypatc
     assert "readonly" in said("remove", "cells", CELL.key[:10], "--yes", "--store", store)[2]
     assert sorted((f.name, f.stat().st_mtime_ns) for f in folder.iterdir()) == before
     folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lists_are_whole_in_a_narrow_window(said, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (
+        ("list", "cells"),
+        ("list", "runs"),
+        ("list", "defenses"),
+        ("list", "attacks"),
+        ("list", "datasets"),
+    ):
+        _, out, _ = said(*words)
+        assert max(map(len, out.splitlines())) <= width
+    _, out, _ = said("list", "cells")
+    keys = [line.split()[0] for line in out.splitlines()[2:]]
+    assert CELL.key[:10] in keys
+    assert "…" not in out
+    _, out, _ = said("show", "pssr")
+    assert max(map(len, map(str.rstrip, out.splitlines()))) <= width
+    assert re.search(r"^ +learning_rate +0\.001", out, re.MULTILINE)

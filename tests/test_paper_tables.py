@@ -201,6 +201,18 @@ def test_every_cited_paper_is_in_the_bibliography() -> None:
     assert text.count(r"\begin{table") == 1
 
 
+def test_a_defence_of_ones_own_is_cited_by_its_card() -> None:
+    entry = "@misc{me2026,\n  author = {Me, Myself and I},\n  title = {Mine & {Best}},\n  year = {2026}\n}"
+    items = [evidence("mine", WHITE, "pgd", 5), evidence("other", WHITE, "pgd", 5)]
+    known = Background(papers={"mine": entry, "other": "Other 2026"})
+    document = report.paper_table(items, known, layout=Layout(columns=("pgd",)))
+    text = report.render(document, "latex", standalone=True)
+    assert r"mine~\cite{me2026}" in text
+    assert r"\bibitem{me2026} Me et al. (2026). Mine \& Best" in text
+    assert "other &" in text
+    assert document.bibtex == entry + "\n"
+
+
 def pages(tmp_path: Path, text: str) -> str:
     """What a reader reads on the pages of a LaTeX document, without the marks of ligatures."""
     (tmp_path / "table.tex").write_text(text, encoding="utf-8")

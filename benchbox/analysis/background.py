@@ -22,6 +22,7 @@ class Background:
         audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
         gradients: By key of a crafting, how many of its gradients were NaN or infinite, and of how many images.
         contract: By digest of the weights, what was remarked when the defence was tried before its attacks.
+        papers: BibTeX entries by name of the defence, of those whose card has one.
         cards: How weights were trained, by their digest; each table keeps those of its cells and their bases.
     """
 
@@ -31,6 +32,7 @@ class Background:
     audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     contract: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    papers: Mapping[str, str] = field(default_factory=dict)
     cards: Cards = field(default_factory=dict)
 
 

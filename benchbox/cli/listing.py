@@ -25,8 +25,8 @@ EXAMPLES = options.examples(
 )
 CELL_KEY = re.compile(r"[0-9a-f]{4,64}")
 STATUSES = ("done", "partial", "failed")
-#: Columns of the terminal from which on everything is listed.
-WIDE = 120
+#: Columns go rather than that words are cut to less than this.
+WORDS = 24
 #: Spaces between two columns.
 GAP = 2
 #: Characters of a key that are listed: enough to name a cell among millions.
@@ -59,7 +59,7 @@ def defenses(no_workspace: options.NoWorkspace = False) -> None:
             )
             for plugin in _loaded(registry)
         ),
-        wide=("paper", "randomised", "stand-ins", "origin"),
+        drops=("origin", "stand-ins", "randomised", "paper", "kind", "year"),
     )
 
 
@@ -80,7 +80,7 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
             )
             for plugin in _loaded(registry)
         ),
-        wide=("paper", "run by --attacks all under", "origin"),
+        drops=("origin", "run by --attacks all under", "paper", "needs", "year"),
     )
 
 
@@ -101,7 +101,11 @@ def datasets(data_dir: options.DataDir = None) -> None:
     ]
     own = sorted(options.data_folder(data_dir).glob("*.npz"))
     rows += [(file.stem, f"your own, {file}", "", "", "", "") for file in own]
-    _print(("name", "what it is", "images", "classes", "training", "test"), rows, wide=("training", "test"))
+    _print(
+        ("name", "what it is", "images", "classes", "training", "test"),
+        rows,
+        drops=("training", "test", "classes", "images"),
+    )
 
 
 def runs(store: options.Store = options.DEFAULT_STORE) -> None:
@@ -126,7 +130,8 @@ def runs(store: options.Store = options.DEFAULT_STORE) -> None:
             )
             for run in found
         ),
-        wide=("ended", "commit"),
+        drops=("ended", "commit", "new cells"),
+        cuts=("defences", "attacks"),
     )
 
 
@@ -172,7 +177,8 @@ def print_cells(found: Iterable[CellRecord]) -> None:
             )
             for record in found
         ),
-        wide=("run", "error"),
+        drops=("error", "run", "ε", "data set"),
+        cuts=("error", "defence"),
     )
 
 
@@ -217,23 +223,42 @@ def _loaded(registry: Registry[Any]) -> Iterator[Plugin[Any]]:
             complain(error)
 
 
-def _print(titles: Sequence[str], rows: Iterable[Sequence[str]], *, wide: Collection[str] = ()) -> None:
-    """A table of one line a row, cut where the terminal ends.
+def _print(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    drops: Sequence[str] = (),
+    cuts: Collection[str] = ("what it is",),
+) -> None:
+    """A table of one line a row, whole in any window that has room for its names and numbers.
+
+    Where there is no room for everything, columns are left out, then words lose their ends.
 
     Args:
         titles: Of the columns.
         rows: A text a column.
-        wide: Columns that are left out where there is no room for them.
+        drops: Columns that are left out, the first first.
+        cuts: Columns of words that may lose their ends; names and numbers lose theirs as a last resort.
     """
     # Not a table of rich, which takes a second for a thousand rows.
-    console = output()
-    chosen = [i for i, title in enumerate(titles) if title not in wide or console.width >= WIDE]
-    texts = [[one_line(row[i]) for i in chosen] for row in rows]
-    head = [titles[i] for i in chosen]
-    widths = [max(len(row[i]) for row in (head, *texts)) for i in range(len(head))]
-    while sum(widths) + GAP * (len(widths) - 1) > console.width:
-        widths[widths.index(max(widths))] -= 1
-    for row in (head, ["─" * width for width in widths], *texts):
-        cut = (t if len(t) <= w else f"{t[: w - 1]}…" for t, w in zip(row, widths, strict=True))
-        cells = (f"{t:<{w}}" for t, w in zip(cut, widths, strict=True))
+    room = output().width
+    texts = [[one_line(text) for text in row] for row in (titles, *rows)]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(titles))]
+    words = [i for i, title in enumerate(titles) if title in cuts]
+    chosen = list(range(len(titles)))
+    for title in drops:
+        least = sum(min(widths[i], WORDS) if i in words else widths[i] for i in chosen)
+        if least + GAP * (len(chosen) - 1) <= room:
+            break
+        chosen.remove(titles.index(title))
+    for cutable, narrowest in ((words, len("cut…")), (chosen, 1)):
+        while sum(widths[i] for i in chosen) + GAP * (len(chosen) - 1) > room:
+            widest = max((i for i in chosen if i in cutable), key=lambda i: widths[i], default=None)
+            if widest is None or widths[widest] <= narrowest:
+                break
+            widths[widest] -= 1
+    head, *body = texts
+    for row in (head, ["─" * width for width in widths], *body):
+        cut = (row[i] if len(row[i]) <= widths[i] else f"{row[i][: widths[i] - 1]}…" for i in chosen)
+        cells = (f"{text:<{widths[i]}}" for text, i in zip(cut, chosen, strict=True))
         typer.echo((" " * GAP).join(cells).rstrip())

@@ -16,12 +16,13 @@ from benchbox.cli.console import output
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from benchbox.contract.attack import Attack
     from benchbox.contract.defense import Defense
     from benchbox.contract.registry import Plugin, Registry
-    from benchbox.domain import Card, Evidence
+    from benchbox.domain import Card, Cell, Evidence
 
 EXAMPLES = options.examples(
     "benchbox show pssr",
@@ -120,11 +121,19 @@ def _show_cell(name: str, store: str) -> None:
     console.print(_facts(_outcome(found[0])))
     for title, record in (
         ("transfer", transfer),
-        ("cell", found[0].cell.as_dict()),
+        ("cell", _brief(found[0].cell)),
         ("provenance", found[0].provenance),
     ):
         if record:
             console.print(f"{title}: {json.dumps(record, indent=2, ensure_ascii=False)}", soft_wrap=True)
+
+
+def _brief(cell: Cell) -> dict[str, Any]:
+    """Its record, without a line for each image."""
+    from benchbox.report.document import listed
+
+    record = cell.as_dict()
+    return {**record, "samples": {**record["samples"], "indices": listed(cell.samples.indices)}}
 
 
 def _card(card: Card, plugin: Plugin[Any]) -> dict[str, str]:
@@ -187,19 +196,25 @@ def _facts(facts: Mapping[str, str]) -> Table:
 
 def _fields(
     title: str, defaults: Mapping[str, Any], documented: type, departures: Mapping[str, Mapping[str, Any]]
-) -> Table:
-    """One row a field: its default, what each data set or family departs to, what it means."""
+) -> Group:
+    """One row a field: its default and what each data set or family departs to; below, what it means."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"\n{title}", title_justify="left", title_style="bold")
-    for column in ("field", "default", *departures, "meaning"):
-        table.add_column(column, overflow="fold")
-    meanings = field_docs(documented)
+    values = Table(box=box.SIMPLE_HEAD, title=f"\n{title}", title_justify="left", title_style="bold")
+    for column in ("field", "default", *departures):
+        values.add_column(column, overflow="fold", no_wrap=column == "field")
     for name, default in defaults.items():
-        own = (str(departures[scope].get(name, "")) for scope in departures)
-        table.add_row(name, str(default), *own, meanings.get(name, ""))
-    return table
+        own = (_short(departures[scope].get(name, "")) for scope in departures)
+        values.add_row(name, _short(default), *own)
+    meanings = field_docs(documented)
+    # Beside the values there is no room for words in a terminal of usual width.
+    return Group(values, _facts({name: meanings.get(name, "") for name in defaults}))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def field_docs(cls: type) -> dict[str, str]:

@@ -158,11 +158,13 @@ class Session:
         for cell in {cell.defense.name: cell for cell in plan.cells}.values():
             name = cell.defense.name
             cls = self.defenses.get(name).cls
-            kind = {
+            kind: dict[str, bool | str] = {
                 "purifies": plan.trainings[cell.artifact].base is not None,
                 "deployable": cls.deployable,
                 "randomized": cls.is_randomized(cell.defense.arguments),
             }
+            if cls.card.bibtex:
+                kind["bibtex"] = cls.card.bibtex
             store.remember(f"defense {name}", kind)
 
     def _note_weights(self, plan: Plan, store: Store) -> None:

@@ -115,5 +115,6 @@ def paper_table(
     from benchbox.analysis.paper_table import arrange
     from benchbox.report import paper_tables
 
-    arranged = arrange(build(evidence, known or NOTHING), layout)
-    return paper_tables.document(arranged, paper_tables.Shown(paper, intervals))
+    known = known or NOTHING
+    arranged = arrange(build(evidence, known), layout)
+    return paper_tables.document(arranged, paper_tables.Shown(paper, intervals), known.papers)

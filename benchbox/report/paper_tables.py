@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from benchbox.analysis import paper, papers, references
 from benchbox.analysis.paper_table import BENIGN, Figure, Group, Line, PaperTable
 from benchbox.domain import Access
+from benchbox.errors import RequestError
 from benchbox.report.document import Cited, Column, Document, Number, Section, Source, Text, grid
 
 #: What stands where nothing was run.
@@ -47,10 +49,16 @@ class Shown:
     intervals: bool = False
 
 
-def document(table: PaperTable, shown: Shown = Shown()) -> Document:
-    """One section with one table."""
+def document(table: PaperTable, shown: Shown = Shown(), own: Mapping[str, str] = MappingProxyType({})) -> Document:
+    """One section with one table.
+
+    Args:
+        table: What to print.
+        shown: What to print beside its numbers.
+        own: BibTeX entries by defence, of those that bring one.
+    """
     lines = [line for group in table.groups for line in group.lines]
-    cited = _Cited(lines, once=table.layout.across)
+    cited = _Cited(lines, own, once=table.layout.across)
     made = grid(
         _columns(table, cited, shown),
         lines,
@@ -76,17 +84,18 @@ class _Cited:
 
     Args:
         lines: In the order they are printed.
+        entries: BibTeX of the defences that bring it.
         once: Whether a defence is named on the first of its lines alone.
     """
 
-    def __init__(self, lines: Sequence[Line], *, once: bool) -> None:
+    def __init__(self, lines: Sequence[Line], entries: Mapping[str, str], *, once: bool) -> None:
         above = [None, *lines]
         self._again = {
             id(line) for before, line in zip(above, lines, strict=False) if once and _same(before, line)
         }
         found: dict[str, references.Reference] = {}
         for line in lines:
-            reference = references.of(line.name)
+            reference = _reference(line.name, entries.get(line.name, ""))
             if reference and _CITABLE.fullmatch(reference.key):
                 found[line.name] = reference
         own = {reference.key: reference for reference in found.values()}
@@ -101,6 +110,14 @@ class _Cited:
         key, number = self._places.get(line.name, ("", 0))
         withdrawn = " (withdrawn)" if line.withdrawn else ""
         return Cited(said + withdrawn, line.name, key=key, number=number, exact=line.name + line.remark)
+
+
+def _reference(name: str, card: str) -> references.Reference | None:
+    """The paper of a defence; an entry that is none costs the citation, not the table."""
+    try:
+        return references.of(name, card)
+    except RequestError:
+        return None
 
 
 def _same(one: Line | None, other: Line) -> bool:
