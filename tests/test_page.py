@@ -143,7 +143,7 @@ def test_it_opens_on_the_ranking_by_worst_case(page: Page) -> None:
     assert any("the paper's claim" in text for text in heads)
     pssr = page.locator("tr[data-id]", has_text="pssr")
     assert "0.0 [0.0, 3.6]" in pssr.locator("td.robust").inner_text().replace("‡", "").replace("\n", " ")
-    assert pssr.locator("td.robust .lost").count() == 1
+    assert pssr.locator("td.robust .bar.lost").count() == 1
 
 
 def test_sorting_by_any_column(page: Page, file: Path) -> None:
