@@ -18,6 +18,7 @@ from rows import BPDA, CHROMIUM, GRAY, TRANSFER, WHITE, evidence, failed
 from benchbox import report
 from benchbox.analysis.background import Background
 from benchbox.domain import Evidence, ThreatModel
+from benchbox.figures.style import ACCESS_COLOURS
 from benchbox.figures.survival import inline
 from benchbox.report.latex import escape
 
@@ -273,6 +274,11 @@ def test_the_policy_forbids_the_network_and_other_scripts(file: Path, context: B
     assert opened.evaluate("window.ran") is None
     assert [url for url in asked if "127.0.0.1" in url] == []
     opened.close()
+
+
+def test_an_access_has_the_colour_it_has_in_figures(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert all(f"--{access}: {colour};" in text for access, colour in ACCESS_COLOURS.items())
 
 
 @pytest.mark.parametrize("width", [390, 1400])
