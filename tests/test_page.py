@@ -18,6 +18,7 @@ from rows import BPDA, CHROMIUM, GRAY, TRANSFER, WHITE, evidence, failed
 from benchbox import report
 from benchbox.analysis.background import Background
 from benchbox.domain import Evidence, ThreatModel
+from benchbox.figures.style import ACCESS_COLOURS
 from benchbox.figures.survival import inline
 from benchbox.report.latex import escape
 
@@ -143,7 +144,7 @@ def test_it_opens_on_the_ranking_by_worst_case(page: Page) -> None:
     assert any("the paper's claim" in text for text in heads)
     pssr = page.locator("tr[data-id]", has_text="pssr")
     assert "0.0 [0.0, 3.6]" in pssr.locator("td.robust").inner_text().replace("‡", "").replace("\n", " ")
-    assert pssr.locator("td.robust .lost").count() == 1
+    assert pssr.locator("td.robust .bar.lost").count() == 1
 
 
 def test_sorting_by_any_column(page: Page, file: Path) -> None:
@@ -273,6 +274,11 @@ def test_the_policy_forbids_the_network_and_other_scripts(file: Path, context: B
     assert opened.evaluate("window.ran") is None
     assert [url for url in asked if "127.0.0.1" in url] == []
     opened.close()
+
+
+def test_an_access_has_the_colour_it_has_in_figures(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert all(f"--{access}: {colour};" in text for access, colour in ACCESS_COLOURS.items())
 
 
 @pytest.mark.parametrize("width", [390, 1400])

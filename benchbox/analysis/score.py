@@ -130,7 +130,7 @@ class Measurement:
         cell = self.evidence.cell
         return cell.view.stand_in or ("exact" if cell.access is Access.BPDA else "")
 
-    @property
+    @cached_property
     def passes(self) -> tuple[float, float] | None:
         """Mean (forward, backward) passes per sample; None when nothing was scored or nobody counted."""
         outcome = self.evidence.outcome

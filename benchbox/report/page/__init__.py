@@ -1,6 +1,7 @@
 """The leaderboard as a page to click through: one HTML file with its table component, its script and its data.
 
 board.py      the table of each tab: the document's own columns, and those that only a page has room for
+bar.py        a number for the eye
 drill.py      what a click on a row opens
 templates/    the words and the markup; leaderboard.css and leaderboard.js beside them
 vendor/       DataTables (MIT): sorting and searching
@@ -15,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from benchbox.report.document import Badge, Number
+from benchbox.report.page.bar import bar
 from benchbox.report.page.board import board
 from benchbox.text import printable
 
@@ -47,6 +49,7 @@ def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mappi
     )
     kinds = {"number": Number, "badge": Badge}
     environment.tests |= {name: lambda value, of=of: isinstance(value, of) for name, of in kinds.items()}
+    environment.globals["bar"] = bar
     environment.filters["marked"] = lambda picture: Markup(picture)  # drawn by us: its names are escaped already
     scripts = [_asset(name) for name in SCRIPTS]
     return environment.get_template("page.html.j2").render(

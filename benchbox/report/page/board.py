@@ -62,7 +62,8 @@ class Head:
     def classes(self) -> str:
         """What the style sheet knows the column by."""
         named = slug(self.access or self.key)
-        return f"{named}{'' if self.narrow else ' wide'}{'' if self.words else ' figure'}"
+        kind = " attack" if self.attack else " under" if self.access else ""
+        return f"{named}{kind}{'' if self.narrow else ' wide'}{'' if self.words else ' figure'}"
 
     @property
     def tex(self) -> str:

@@ -60,7 +60,7 @@ class Attacked:
     interval: str = ""
     ends: tuple[float, float] | None = None
     passes: str = ""
-    facts: tuple[str, ...] = ()
+    facts: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def _sentences(table: Table, row: Row, claimed: Claim | None) -> Iterator[str]:
     if claimed is not None:
         yield f"Its paper claims {claimed.percent:.2f} % ({claimed.source}, {claimed.table}, {claimed.column})."
     if row.missing and robust is not None:
-        yield f"{len(row.missing)} attacks of this table are not finished for it, so the number may still fall."
+        fall = ", so the number may still fall" if robust.percent else ""
+        yield f"{len(row.missing)} attacks of this table are not finished for it{fall}."
     if row.oracle:
         yield "It is an oracle: it knows what no defence can know, and has no rank."
 
@@ -162,7 +163,8 @@ def _attacked(row: Row) -> Iterator[Attacked]:
         if len(entry.measurements) > 1:
             together = f"all {len(entry.measurements)} together, worst for each image"
             yield Attacked(column.access, column.attack, together, entry.figure, **_numbers(entry))
-        yield from (_one(column, measurement) for measurement in entry.measurements)
+        apart = sorted(entry.measurements, key=lambda m: (m.stand_in, m.evidence.cell.attack_seed))
+        yield from (_one(column, measurement) for measurement in apart)
 
 
 def _one(column: Column, measurement: Measurement) -> Attacked:
@@ -184,7 +186,7 @@ def _one(column: Column, measurement: Measurement) -> Attacked:
         measurement.stand_in,
         figure,
         passes=passes,
-        facts=tuple(facts),
+        facts=", ".join(facts),
         **_numbers(measurement),
     )
 

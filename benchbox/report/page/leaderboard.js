@@ -29,7 +29,6 @@
         columns: heads.map((th) => ({
           searchable: "searched" in th.dataset,
           orderSequence: "words" in th.dataset || th.dataset.key === "rank" ? ["asc", "desc"] : ["desc", "asc"],
-          visible: !("attack" in th.dataset),
         })),
       }) });
       const { api, keys } = made.get(panel);
@@ -80,10 +79,7 @@
       if (kind.selectedIndex < 0) kind.value = "";
       if (access.selectedIndex < 0) access.value = "";
       const { api, heads, keys } = table(panel);
-      heads.forEach((th, i) => {
-        const { access: of } = th.dataset;
-        if (of) api.column(i).visible(access.value ? of === access.value : !("attack" in th.dataset), false);
-      });
+      $("table", panel).dataset.of = access.value;
       const [, key, direction] = /^(.*)-(asc|desc)$/.exec(state.get("sort") || "") || [];
       api.order([Math.max(0, keys.indexOf(key)), keys.includes(key) ? direction : "asc"]);
       api.search(search.value).draw();
@@ -137,13 +133,16 @@
 
   // --- downloads: the rows and columns that are seen, in their order ---
 
+  const wanted = ({ classList, dataset }) =>
+    !dataset.access || (classList.contains("attack") ? dataset.access === access.value : !access.value || dataset.access === access.value);
+
   function seen() {
     const { api, heads } = table(shown());
-    const columns = api.columns(":visible").indexes().toArray();
+    const columns = [...heads.keys()].filter((i) => wanted(heads[i]));
     const rows = api.rows({ search: "applied", order: "applied" }).indexes().toArray();
     const number = (text) => (text === undefined || text === "" || isNaN(text) ? null : Number(text));
     return { heads: columns.map((i) => heads[i]), rows: rows.map((r) => columns.map((i) => {
-      const cell = api.cell(r, i).node(), text = ($(".open, .badge, .value", cell) || cell).textContent.trim();
+      const cell = api.cell(r, i).node(), text = $(".open, .badge, .value", cell).textContent.trim();
       return { text, tex: cell.dataset.tex || text, low: number(cell.dataset.low), high: number(cell.dataset.high),
         value: "low" in cell.dataset || "claim" === heads[i].dataset.key ? number(cell.dataset.order) : text };
     })) };
