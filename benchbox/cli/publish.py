@@ -12,8 +12,8 @@ from benchbox.cli.console import notice
 from benchbox.errors import RequestError
 
 EXAMPLES = options.examples(
-    "benchbox publish mnist-linf --dataset mnist",
-    "benchbox report --store results/published/mnist-linf.json",
+    "benchbox publish mnist --dataset mnist",
+    "benchbox report --store results/published/mnist.json",
 )
 
 
