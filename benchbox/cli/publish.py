@@ -13,8 +13,8 @@ from benchbox.errors import RequestError
 from benchbox.text import check_name
 
 EXAMPLES = options.examples(
-    "benchbox publish mnist-linf --dataset mnist",
-    "benchbox report --store results/published/mnist-linf.json",
+    "benchbox publish mnist --dataset mnist",
+    "benchbox report --store results/published/mnist.json",
 )
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from benchbox.engine.session import Session
 
 EXAMPLES = options.examples(
-    "benchbox reproduce results/published/mnist-linf.json --row pssr --samples 50",
-    "benchbox reproduce published:mnist-linf --row none --samples 100",
+    "benchbox reproduce results/published/mnist.json --row pssr --samples 50",
+    "benchbox reproduce published:mnist --row none --samples 100",
 )
 #: Exit status when the numbers are not those that were published.
 DIFFERENT = 1
