@@ -42,8 +42,7 @@ def fixtures() -> str:
         f"`python tests/audit_fixtures.py` writes this file. {EFFORT.samples} digits, {EFFORT.steps} steps, "
         f"{EFFORT.random_points} random points: less than the checks ask for, so that what is fine is often “?” "
         "(INCOMPLETE). The first three are honest, and so are those from “linear” to “pad”; "
-        "those after them tell scoring from attacking or know the test images. A blank means that the check does not "
-        "apply.",
+        "those after them tell scoring from attacking or know the test images. A blank means: does not apply.",
         "",
         f"| defence | {' | '.join(ids)} |",
         "| :--- " * (len(ids) + 1) + "|",
