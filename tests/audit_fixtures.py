@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from broken_defenses import BROKEN, HONEST
+from cheating_defenses import CHEATS, PLAIN
 from test_audit import DOCS, EFFORT, findings, line
+from test_audit_cheats import findings as cheating
 
 from benchbox.audit import CHECKS
 from benchbox.audit.checks.thresholds import table
@@ -30,6 +32,7 @@ BEGIN, END = "<!-- written by tests/audit_fixtures.py -->", "<!-- end -->"
 def fixtures() -> str:
     """The table broken defences × checks."""
     results = {cls: findings(cls) for cls in (*HONEST, *BROKEN)}
+    results |= {cls: cheating(cls) for cls in (*PLAIN, *CHEATS)}
     ids = [c.id for c in CHECKS if c.family in "AB" and any(c.id in found for found in results.values())]
     # Without a store some checks have nothing to read on any fixture.
     ids = [i for i in ids if any(f[i].verdict != "INCOMPLETE" for f in results.values() if i in f)]
@@ -38,7 +41,8 @@ def fixtures() -> str:
         "",
         f"`python tests/audit_fixtures.py` writes this file. {EFFORT.samples} digits, {EFFORT.steps} steps, "
         f"{EFFORT.random_points} random points: less than the checks ask for, so that what is fine is often “?” "
-        "(INCOMPLETE). The first three are honest. A blank means that the check does not apply.",
+        "(INCOMPLETE). The first three are honest, and so are those from “linear” to “pad”; "
+        "those after them tell scoring from attacking or know the test images. A blank means: does not apply.",
         "",
         f"| defence | {' | '.join(ids)} |",
         "| :--- " * (len(ids) + 1) + "|",

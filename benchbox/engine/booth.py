@@ -26,8 +26,8 @@ def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     """What a defence sees of some draws.
 
     A deterministic one needs none, so it gets the same for every image: it cannot know a sample again. A
-    randomised one gets names that are another's in every call. An ablation that cannot be deployed is shown what
-    it asks for.
+    randomised one gets names that are others in every call. An ablation that cannot be deployed is shown the
+    true ones.
 
     Args:
         defense: Who will see them.
@@ -51,7 +51,8 @@ def ask(forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool = Fals
         channels_last: The layout of its copy.
     """
     wanted = torch.is_grad_enabled() and x.requires_grad
-    leaf = x.detach().requires_grad_()
+    # A copy already here: the graph of what is handed over leads back to it, and so may a defence.
+    leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits: Tensor = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
     if not (wanted and logits.requires_grad):

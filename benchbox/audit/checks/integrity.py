@@ -289,7 +289,7 @@ def batches(case: Case) -> Judgement | None:
     if case.probes is None:
         return incomplete(NOT_PROBED)
     seen = case.probes.behaviour
-    if _restless(case):
+    if restless(case):
         return incomplete(RESTLESS)
     gap, relabelled = float(seen.batch_gap.max()), int(seen.batch_relabelled.sum())
     said = f"{relabelled} labels change, logits by {gap:.2g} of the largest"
@@ -314,7 +314,7 @@ def memory(case: Case) -> Judgement | None:
     """No classifier of images sees a change of one part in a million; a table of their hashes does."""
     if case.probes is None:
         return incomplete(NOT_PROBED)
-    if _restless(case):
+    if restless(case):
         return incomplete(RESTLESS)
     jumps = case.probes.behaviour.jump > limit.JUMP
     share = float(jumps.mean())
@@ -335,7 +335,7 @@ def memory(case: Case) -> Judgement | None:
     return passed(said, share=share)
 
 
-def _restless(case: Case) -> bool:
+def restless(case: Case) -> bool:
     """Whether answers change although nothing else does."""
     assert case.probes is not None
     seen = case.probes.behaviour

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NOT_PROBED
+from benchbox.audit.checks.integrity import NOT_PROBED, RESTLESS, restless
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 
@@ -54,6 +54,8 @@ def indifferent(case: Case) -> Judgement | None:
     """Names each way in which the answers differ."""
     if case.probes is None:
         return incomplete(NOT_PROBED)
+    if restless(case):
+        return incomplete(RESTLESS)
     seen = case.probes.behaviour
     ways = {
         "another answer where no gradient is asked for": seen.mode_gap,
