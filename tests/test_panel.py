@@ -51,8 +51,12 @@ def test_noise_alone_is_no_evaluation() -> None:
 
 @pytest.mark.parametrize(
     ("left_out", "said"),
-    [(0, "an iterated gradient attack whose steps cross the ball"), (1, "a score-based attack")]
-    + [(2, "a hard-label attack"), (3, "a transfer attack")],
+    [
+        (0, "an iterated gradient attack whose steps cross the ball"),
+        (1, "a score-based attack"),
+        (2, "a hard-label attack"),
+        (3, "a transfer attack"),
+    ],
 )
 def test_each_part_is_asked_for(left_out: int, said: str) -> None:
     items = panel()
