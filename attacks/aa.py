@@ -48,6 +48,7 @@ class AA(Attack):
         climbs=("cross-entropy", "dlr", "margin"),
         families=("gradient of the cross-entropy", "targeted", "minimum norm", "score-based"),
         steps=100,
+        step=2.0,
         targets=9,
         queries=5000,
         stands_for="AutoAttack",

@@ -30,7 +30,7 @@ class APGDCE(Attack):
     """
 
     card = Card("apgd-ce", "Auto-PGD, cross-entropy", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient")
-    nature = Nature("iterative", climbs=("cross-entropy",))
+    nature = Nature("iterative", climbs=("cross-entropy",), step=2.0)
     averaging = MEAN_GRADIENT
 
     steps: Count = 100
@@ -59,7 +59,7 @@ class APGDDLR(APGDCE):
     card = Card(
         "apgd-dlr", "Auto-PGD, ratio of logits", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient"
     )
-    nature = Nature("iterative", climbs=("dlr",))
+    nature = Nature("iterative", climbs=("dlr",), step=2.0)
 
     def _losses(self, model: View, x: Tensor, y: Tensor) -> Iterator[tuple[Loss, Tensor | None]]:
         """One forward pass to count the classes.
@@ -80,7 +80,7 @@ class APGDT(APGDCE):
     """
 
     card = Card("apgd-t", "Auto-PGD, targeted", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient")
-    nature = Nature("iterative", climbs=("dlr",), families=("targeted",))
+    nature = Nature("iterative", climbs=("dlr",), families=("targeted",), step=2.0)
 
     targets: Count = 9
 

@@ -81,6 +81,7 @@ class Nature:
         families: Families of attacks (Carlini et al. 2019) beside the one that its kind and what it climbs make:
             `targeted`, `minimum norm`. All of them for an ensemble.
         steps: Gradient steps from one start; 0 where it takes none.
+        step: Length of the first step as a share of epsilon; None where that is not said.
         restarts: Starting points.
         targets: Other classes it aims at in turn; 0 where it aims at none.
         queries: Queries of scores or labels a sample; 0 where it makes none.
@@ -91,6 +92,7 @@ class Nature:
     climbs: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     steps: int = 0
+    step: float | None = None
     restarts: int = 1
     targets: int = 0
     queries: int = 0

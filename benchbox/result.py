@@ -40,6 +40,7 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
         purifiers=[name for name, kind in noted.items() if kind.get("purifies")],
         oracles=[name for name, kind in noted.items() if not kind.get("deployable", True)],
         randomized=[name for name, kind in noted.items() if kind.get("randomized")],
+        kinds=noted,
         audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
         gradients={key: found for key in craftings if (found := store.attached(key, "gradients"))},
         contract={artifact: found for artifact in artifacts if (found := store.attached(artifact, "contract"))},

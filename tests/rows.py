@@ -13,13 +13,22 @@ from benchbox import report
 from benchbox.analysis import leaderboard
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.table import Row, Table
-from benchbox.domain import Access, Cell, Evidence, Outcome, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.domain import Access, Cell, Evidence, Nature, Outcome, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.report.leaderboard import document as leaderboard_document
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 N = 100
 SAMPLES = SampleList("mnist", "test", tuple(range(N)), "d" * 64)
 THREAT = ThreatModel("linf", 0.3)
+#: An attack of every kind that a rank needs, so that one cell can be ranked where a test is about something else.
+EVERYTHING = Nature(
+    "ensemble",
+    climbs=("cross-entropy",),
+    families=("score-based", "decision-based"),
+    steps=40,
+    step=1 / 30,
+    queries=1000,
+)
 GRAY, WHITE, BPDA, TRANSFER = Access.GRAY_BOX, Access.WHITE_BOX, Access.BPDA, Access.TRANSFER
 
 
@@ -60,10 +69,10 @@ def evidence(
     clean = np.repeat(first(clean), right.shape[1], 1) if isinstance(clean, int) else clean
     defense = Spec(name, dict(arguments or {}), "benchbox/1")
     weights = f"weights of {name} {sorted(defense.arguments.items())}"
-    source = {GRAY: "base", TRANSFER: "substitute"}.get(access, weights)
+    source = {GRAY: "base", TRANSFER: "substitute"}.get(access, cell.get("artifact", weights))
     view = ViewSpec(source, stand_in)
     made = Cell(defense, weights, Spec(attack, dict(settings or {}), "benchbox/1"), access, view, THREAT, SAMPLES)
-    made = replace(made, scoring_draws=right.shape[1], **cell)
+    made = replace(made, **{"scoring_draws": right.shape[1], "nature": EVERYTHING, **cell})
     return Evidence(
         made,
         outcome(right, clean),

@@ -28,7 +28,7 @@ from rows import (
 from benchbox.analysis import leaderboard, paper
 from benchbox.analysis.background import Background
 from benchbox.analysis.table import Column
-from benchbox.domain import Access, Evidence, Outcome, Spec, ThreatModel
+from benchbox.domain import Access, Evidence, Outcome, ThreatModel
 
 # --- numbers -------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ def test_nobody_rises_by_being_attacked_less() -> None:
         ("whole", "≈1", "30.0"),
     ]
     # What both went through counts too: there it has to be better by more than chance.
-    alike = [replace(items[0], cell=replace(items[0].cell, defense=Spec("alike", {}, "1"), artifact="alike"))]
+    alike = [evidence("alike", attack="pgd", right=80)]
     assert [(r.label, r.rank) for r in only([*alike, *items[:2]]).rows] == [("alike", 1), ("whole", 1)]
     better = [evidence("better", attack="pgd", right=95)]
     assert [(r.label, r.rank) for r in only([*better, *items[:2]]).rows] == [("better", 1), ("whole", 2)]

@@ -19,6 +19,8 @@ class Background:
         oracles: Names of defences that are never ranked.
         randomized: Names of defences known to be randomised. A defence that was scored or attacked in several
             draws is taken for one anyway.
+        kinds: What else was noted of a defence, by its name: the stand-ins it has and whether a substitute can be
+            trained. The minimum panel of a rank asks for these.
         audits: Records of `benchbox audit` by digest of the weights; one inside another ball says nothing here.
         gradients: By key of a crafting, how many of its gradients were NaN or infinite, and of how many images.
         contract: By digest of the weights, what was remarked when the defence was tried before its attacks.
@@ -29,6 +31,7 @@ class Background:
     purifiers: Collection[str] = ()
     oracles: Collection[str] = ()
     randomized: Collection[str] = ()
+    kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     contract: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

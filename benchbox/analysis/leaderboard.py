@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from benchbox.analysis import access, control, labels, paper, ranking, weights
+from benchbox.analysis import access, control, labels, panel, paper, ranking, weights
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
@@ -116,6 +116,10 @@ class _Builder:
             entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
         attacked = [] if withheld else [item for item in finished if not is_null(item)]
         arrays = correctness(attacked, with_clean=True)
+        robust = union(arrays) if arrays else None
+        lacking = panel.lacking(
+            attacked, purifies=purifier, randomized=randomized, noted=self.known.kinds.get(cell.defense.name)
+        )
         scores = {c: e.score for c, e in own.items() if e.status == "done" and e.score is not None}
         return Row(
             label=name.label,
@@ -125,7 +129,9 @@ class _Builder:
             purifier=purifier,
             oracle=cell.defense.name in self.known.oracles,
             clean=_with_paper(_clean(evidence, finished), evidence[0], name),
-            robust=union(arrays) if arrays else None,
+            robust=robust,
+            # Where nothing is left to break no further attack could change the number.
+            lacking=lacking if robust is not None and robust.shares.any() else (),
             set_by=_lowest({c: own[c] for c in scores}),
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),

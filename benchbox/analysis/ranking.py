@@ -30,7 +30,7 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
         row
         for row in rows
         if row.shares is not None
-        and not (row.oracle or row.undecided or row.invalid or row.withheld or row.uncontrolled)
+        and not (row.oracle or row.undecided or row.invalid or row.withheld or row.uncontrolled or row.lacking)
     ]
     own = np.array([row.shares for row in able])
     places = ranks(np.array([_percent(row) for row in able]), _on_common_terms(able, p_values(own)))

@@ -85,8 +85,9 @@ class Row:
         over: How many columns the worst case is over.
         missing: Columns of the table that are not finished for this row.
         entries: By column.
-        rank: From 1, shared with those that are not significantly better; None for an oracle and for a row
-            whose worst case is not known yet.
+        lacking: What of the minimum panel of attacks is missing; then the row has no rank.
+        rank: From 1, shared with those that are not significantly better; None for an oracle, for a row whose
+            worst case is not known yet, and for one that was hardly attacked.
         versus: The comparison with the row that was asked for.
         badge: What the audit of these weights inside this ball found.
         control: What the null attack says; None for a deterministic defence that it was not run on.
@@ -105,6 +106,7 @@ class Row:
     over: int
     missing: tuple[Column, ...]
     entries: Mapping[Column, Entry]
+    lacking: tuple[str, ...] = ()
     rank: int | None = None
     versus: Versus | None = None
     badge: Badge = NOT_AUDITED

@@ -115,12 +115,12 @@ class Attack(ABC):
     def declare(self) -> Nature | None:
         """What this attack is, with the effort it is set to; None if it does not say.
 
-        Fields named `steps`, `restarts`, `targets` and `queries` are taken for what they say; an attack whose
-        effort has other names, or none, says it in `nature` or here.
+        Fields named `steps`, `step` (its length as a share of epsilon), `restarts`, `targets` and `queries` are
+        taken for what they say; an attack whose effort has other names, or none, says it in `nature` or here.
         """
         if self.nature is None:
             return None
-        own = {field.name for field in fields(self)} & {"steps", "restarts", "targets", "queries"}
+        own = {field.name for field in fields(self)} & {"steps", "step", "restarts", "targets", "queries"}
         return replace(self.nature, **{name: getattr(self, name) for name in own})
 
     @abstractmethod

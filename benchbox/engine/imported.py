@@ -13,7 +13,7 @@ from benchbox.contract.attack import Crafted
 from benchbox.domain import TOLERANCE, Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine import device, exchange, secret
 from benchbox.engine.judge import Streams
-from benchbox.engine.plan import Request, ball
+from benchbox.engine.plan import Request, ball, kind
 from benchbox.engine.unit import adversarials
 from benchbox.errors import ArtifactError, DefenseError
 from benchbox.training.artifacts import Artifacts, Training
@@ -173,11 +173,7 @@ def _fill(cell: Cell, session: Session, store: Store, judge: Judge, x_adv: NDArr
 
 def _note_kind(session: Session, store: Store, training: Training) -> None:
     name = training.defense.name
-    cls = session.defenses.get(name).cls
-    purifies = training.base is not None
-    randomized = cls.is_randomized(training.defense.arguments)
-    kind = {"purifies": purifies, "deployable": cls.deployable, "randomized": randomized}
-    store.remember(f"defense {name}", kind)
+    store.remember(f"defense {name}", kind(session.defenses.get(name).cls, training))
 
 
 def _silent(training: Training, progress: Progress) -> None:

@@ -76,7 +76,7 @@ class Planner:
             attacks.sort(key=lambda pair: _turn(natures[pair[1].name]))
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
-                substitute = _substitute(training.root)
+                substitute = substitute_of(training)
                 for step in (training, training.root, *([substitute] if substitute else [])):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
@@ -277,11 +277,25 @@ def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
         yield point
 
 
-def _substitute(root: Training) -> Training | None:
-    """None where the root was not trained here: nobody can train its like."""
+def substitute_of(training: Training) -> Training | None:
+    """Another training of the target classifier; None where it was not trained here: nobody can train its like."""
+    root = training.root
     if root.source is not None:
         return None
     return Training(root.defense, root.dataset, root.images, root.seed + SUBSTITUTE_SEED, root.threat)
+
+
+def kind(cls: type[Defense], training: Training) -> dict[str, Any]:
+    """What a report has to know of a defence: reports are made without loading plug-ins."""
+    return {
+        "purifies": training.base is not None,
+        "deployable": cls.deployable,
+        "randomized": cls.is_randomized(training.defense.arguments),
+        "stand_ins": list(cls.stand_ins),
+        "exact": cls.exact,
+        "substitute": substitute_of(training) is not None,
+        **({"bibtex": cls.card.bibtex} if cls.card.bibtex else {}),
+    }
 
 
 def _chain(training: Training) -> dict[str, Training]:

@@ -16,7 +16,7 @@ from benchbox.data.dataset import data_folder, load, sample_list
 from benchbox.engine import answers, device
 from benchbox.engine.bench import Bench
 from benchbox.engine.lent import Lent
-from benchbox.engine.plan import Plan, Planner, Request
+from benchbox.engine.plan import Plan, Planner, Request, kind
 from benchbox.engine.runner import Observer, Report, Runner
 from benchbox.errors import ArtifactError, StoreError
 from benchbox.store import Store
@@ -154,18 +154,9 @@ class Session:
         return report
 
     def _note_kinds(self, plan: Plan, store: Store) -> None:
-        """Keep what a report has to know of a defence: reports are made without loading plug-ins."""
         for cell in {cell.defense.name: cell for cell in plan.cells}.values():
             name = cell.defense.name
-            cls = self.defenses.get(name).cls
-            kind: dict[str, bool | str] = {
-                "purifies": plan.trainings[cell.artifact].base is not None,
-                "deployable": cls.deployable,
-                "randomized": cls.is_randomized(cell.defense.arguments),
-            }
-            if cls.card.bibtex:
-                kind["bibtex"] = cls.card.bibtex
-            store.remember(f"defense {name}", kind)
+            store.remember(f"defense {name}", kind(self.defenses.get(name).cls, plan.trainings[cell.artifact]))
 
     def _note_weights(self, plan: Plan, store: Store) -> None:
         """Keep how the weights were trained: they lie outside the store, and numbers travel without them."""

@@ -204,6 +204,7 @@ def _row(line: Line) -> dict[str, Any]:
     return {
         "rank": row.rank,
         "rank_of_a_group": row.coarse,
+        "lacking": list(row.lacking),
         "audit": row.badge.as_dict(),
         "label": row.label,
         "defense": _spec(row.defense),

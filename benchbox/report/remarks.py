@@ -67,6 +67,7 @@ def remarks(table: Table) -> Iterator[str]:
             "†: attacks of this table are missing for this defence, so its worst case may be too high, and its "
             "place is in parentheses."
         )
+    yield from _of_panels(rows)
     if any(row.rank for row in rows):
         yield (
             "Ranks rest on the robust column: one more than the number of defences that are significantly more "
@@ -121,6 +122,17 @@ def brief(table: Table) -> Iterator[str]:
         if holds:
             yield said
     yield from _of_gradients(rows, table.gradients)
+
+
+def _of_panels(rows: Sequence[Row]) -> Iterator[str]:
+    """Who is not ranked because too little was tried."""
+    thin = [row for row in rows if row.lacking and not row.oracle]
+    if thin:
+        yield (
+            "A rank needs a minimum panel of attacks, since a number that nobody tried to lower says nothing of "
+            "the defence; `benchbox run --attacks all` runs it."
+        )
+    yield from (f"{row.label}: not ranked, for want of {', '.join(row.lacking)}." for row in thin)
 
 
 def of_control(control: Control) -> str:
