@@ -21,6 +21,7 @@ from benchbox.draws import Draws
 from benchbox.engine.secret import OPEN
 from benchbox.training.layout import hand_over
 
+
 def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     """What a defence sees of some draws.
 
