@@ -52,6 +52,7 @@ def verdict(
     no_workspace: options.NoWorkspace = False,
     device: options.Device = None,
     precision: options.Precision = None,
+    secret: options.Secret = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Say in two sentences whether a defence is broken, with the attack that broke it.
@@ -70,6 +71,7 @@ def verdict(
         data_dir,
         device,
         precision=precision,
+        secret=secret,
         download=not no_download,
         asked=request,
         workspace=not no_workspace,

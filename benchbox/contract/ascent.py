@@ -59,7 +59,7 @@ def ascend(
     Returns:
         (N, C, H, W) images inside the ball.
     """
-    x_adv = start
+    x_adv, step = start, _stepper(x, threat, step_size)
     velocity = torch.zeros_like(x)
     best = _Best(start, torch.zeros_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=x.device))
     for _ in range(steps):
@@ -70,12 +70,24 @@ def ascend(
             # A gradient of exactly zero must leave the sample movable: 0/0 would freeze it as NaN for ever.
             mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-30)
             velocity = gradient = momentum * velocity + gradient / mean.view(-1, 1, 1, 1)
-        x_adv = threat.project(x_adv + step_size * direction(gradient, threat), x)
+        x_adv = step(x_adv, gradient)
     if keep == "best":
         with torch.no_grad():
             logits = model(x_adv)
         return best.update(x_adv, logits.argmax(1) != y, loss(logits, y)).x
     return x_adv
+
+
+def _stepper(x: Tensor, threat: ThreatModel, size: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """What takes an iterate and its gradient one step on and back into the ball.
+
+    On a GPU a small network waits for the launch of every operation, so there are as few as can be.
+    """
+    if threat.norm == "linf":
+        # The ball cut with the box is a box itself, whose walls stay where they are.
+        low, high = (x - threat.epsilon).clamp_(0, 1), (x + threat.epsilon).clamp_(0, 1)
+        return lambda x_adv, gradient: x_adv.add(gradient.sign(), alpha=size).clamp_(low, high)
+    return lambda x_adv, gradient: threat.project(x_adv + size * direction(gradient, threat), x)
 
 
 def direction(gradient: Tensor, threat: ThreatModel) -> Tensor:
@@ -94,9 +106,9 @@ class _Best(NamedTuple):
     loss: Tensor
 
     def update(self, x: Tensor, wrong: Tensor, loss: Tensor) -> _Best:
-        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (loss > self.loss))
+        better = torch.where(wrong == self.wrong, loss > self.loss, wrong)
         return _Best(
             torch.where(better.view(-1, 1, 1, 1), x, self.x),
-            torch.where(better, wrong, self.wrong),
+            self.wrong | wrong,
             torch.where(better, loss, self.loss),
         )

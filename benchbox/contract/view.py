@@ -90,8 +90,10 @@ class View:
         leaf = (x if copies == 1 else x.repeat(copies, 1, 1, 1)).detach().requires_grad_()
         with torch.enable_grad():
             logits = self._ask(leaf, copies)
-            losses = torch.cat([loss(part) for part in logits.split(len(x))])
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            parts = [loss(part) for part in logits.split(len(x))] if copies > 1 else [loss(logits)]
+            # Of their sum, which need not be computed for it.
+            (gradient,) = torch.autograd.grad(parts, leaf, [torch.ones_like(part) for part in parts])
+            losses = parts[0] if copies == 1 else torch.cat(parts)
         return gradient.contiguous(), losses.detach(), logits.detach()
 
     def _ask(self, x: Tensor, copies: int) -> Tensor:
@@ -180,9 +182,12 @@ class View:
     def _usable(self, gradient: Tensor, rows: int) -> Tensor:
         """A gradient without NaN and infinity. Counted on the device, so that no step waits for it."""
         usable = gradient.nan_to_num(0.0, 0.0, 0.0)
-        some = ~gradient.isfinite().flatten(1).all(1)
-        all_ = some & ~usable.flatten(1).any(1)
-        broken = torch.stack([some, all_]).view(2, -1, rows).sum(1)
+        some = (usable != gradient).flatten(1).any(1)
+        # More than the rest, of truth values: some are broken, and there is nothing else.
+        all_ = some > usable.flatten(1).any(1)
+        broken = torch.stack([some, all_])
+        if len(gradient) > rows:
+            broken = broken.view(2, -1, rows).sum(1)
         if rows == len(self.y):
             self._broken += broken
         else:
