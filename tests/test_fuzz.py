@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 import bad_plugins
+import passwords
 import wrong_words
 
 
@@ -26,3 +27,11 @@ def test_bad_plug_ins_end_nothing_and_move_no_other_number(every: int, monkeypat
     count, faults = bad_plugins.run(every)
     assert count >= 180 // every
     assert faults == {}
+
+
+@pytest.mark.slow
+def test_no_password_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHBOX_DATA", "set by the script, put back here")
+    count, leaks = passwords.run()
+    assert count >= 50
+    assert leaks == []
