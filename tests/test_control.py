@@ -127,7 +127,7 @@ def test_the_control_is_no_attack() -> None:
 
 def printed(items: list[Evidence], format_: str) -> str:
     if format_ != "terminal":
-        return rendered(items, format_)
+        return rendered(items, format_, **({"groups": True} if format_ == "latex" else {}))
     console = Console(width=400, file=io.StringIO(), highlight=False)
     console.print(report.renderable(report.tabulate(items)))
     return console.file.getvalue()  # type: ignore[attr-defined]

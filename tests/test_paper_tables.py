@@ -257,7 +257,10 @@ def test_the_ranking_in_latex_is_one_table_with_few_words() -> None:
     assert text.count(r"\begin{table*}") == 1
     printed = [line for line in text.splitlines() if not line.startswith("%")]
     assert len(" ".join(printed[printed.index(r"\footnotesize") :])) < 900
-    assert latex.render(document, groups=True).count(r"\begin{table*}") == 3
+    whole = latex.render(document, groups=True)
+    assert whole.count(r"\begin{table*}") == 3
+    assert re.search(r"\$\^\{20\}\$ d\d+, transfer pgd: 10 of 100 images", whole)
+    assert r"\ldots{}$^{20}$" in whole
 
 
 @pytest.fixture

@@ -214,8 +214,9 @@ def _words(value: Value) -> str:
 def _aligned(number: Number) -> str:
     """With its marks hanging over, so that digits stand below digits."""
     digits = number.text.rstrip(_MARKS)
-    marks = escape(number.text[len(digits) :])
-    return _figure(replace(number, text=digits)) + (rf"\rlap{{{marks}}}" if marks else "") if digits else marks
+    if number.notes or digits in ("", number.text):
+        return _figure(number)
+    return _figure(replace(number, text=digits)) + rf"\rlap{{{escape(number.text[len(digits) :])}}}"
 
 
 def _figure(number: Number) -> str:
