@@ -2,7 +2,8 @@
 
 Comments mark what is written; everything up to the next `<!-- end -->` is replaced:
 
-    <!-- output: benchbox report … -->   what the command prints, 100 columns wide; `| head -n 9` cuts it
+    <!-- output: benchbox report … -->   what the command prints, 100 columns wide; `| head -n 9` cuts it;
+                                         nothing while the file that it reads is not there
     <!-- published -->                   a section for each file of results/published
     <!-- file: docs/examples/… -->       the file
     <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
@@ -82,6 +83,9 @@ def _body(kind: str, words: str | None) -> str:
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
     if kind == "figure":
         return _picture(words)
+    store = re.search(r"--store (\S+\.json)", words)
+    if store and not (ROOT / store[1]).exists():
+        return ""
     text = output(words)
     return f"\n{text}\n" if "--format markdown" in words else _fenced(text, "text")
 
