@@ -15,5 +15,9 @@ DECLARED = {
     "apgd-dlr": "apgd:APGDDLR",
     "apgd-t": "apgd:APGDT",
     "fab-t": "fab:FABT",
+    "cw-l2": "cw_l2:CWL2",
+    "fmn": "fmn:FMN",
+    "pgd-t": "targeted:PGDT",
+    "mt": "targeted:MultiTargeted",
     "torchattacks": "torchattacks_bridge:Torchattacks",  # a family: torchattacks:PGD, torchattacks:DIFGSM, …
 }

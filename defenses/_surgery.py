@@ -41,7 +41,13 @@ class SurgeryRecipe(Recipe):
     attack_step_size: Positive = 0.01
 
 
-def saliency(classifier: nn.Module, x: Tensor, *, signed: bool = False) -> tuple[Tensor, Tensor]:
+#: How steep the soft mask is at the threshold, for a saliency measured in mean saliencies.
+SHARPNESS = 5.0
+
+
+def saliency(
+    classifier: nn.Module, x: Tensor, *, signed: bool = False, again: bool = False
+) -> tuple[Tensor, Tensor]:
     """The two factors of S = ∂P/∂x or |∂P/∂x| (Eq. 3), P the probability of the predicted class.
 
     With o = z_ŷ - logsumexp of the other logits, P = σ(o) and ∂P/∂x = σ(o) σ(-o) ∂o/∂x exactly. Kept apart,
@@ -49,22 +55,24 @@ def saliency(classifier: nn.Module, x: Tensor, *, signed: bool = False) -> tuple
 
     Args:
         classifier: Images (N, C, H, W) -> logits (N, K).
-        x: Images; no gradient flows back into them.
+        x: Images.
         signed: Whether the sign is kept.
+        again: Whether the factors can be differentiated once more, so that a gradient flows back into x.
 
     Returns:
         max over channels of ∂o/∂x or |∂o/∂x|, as in Simonyan et al. 2013 (N, 1, H, W), and σ(o) σ(-o) (N,).
     """
     # Attack libraries call under no_grad; the saliency needs a gradient of its own.
     with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
+        again = again and x.requires_grad
+        leaf = x if again else x.detach().requires_grad_()
         logits = classifier(leaf)
         top = F.one_hot(logits.argmax(1), logits.shape[1]).bool()
         odds = logits[top] - logits.masked_fill(top, -torch.inf).logsumexp(1)
-        (gradient,) = torch.autograd.grad(odds.sum(), leaf)
-    odds = odds.detach()
-    size = gradient if signed else gradient.abs()
-    return size.amax(1, keepdim=True), odds.sigmoid() * (-odds).sigmoid()
+        (gradient,) = torch.autograd.grad(odds.sum(), leaf, create_graph=again)
+        odds = odds if again else odds.detach()
+        size = gradient if signed else gradient.abs()
+        return size.amax(1, keepdim=True), odds.sigmoid() * (-odds).sigmoid()
 
 
 def trivial_mask(gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe, constant: Tensor) -> Tensor:
@@ -77,3 +85,23 @@ def trivial_mask(gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe, consta
     else:
         salient = gradient * factor.view(-1, 1, 1, 1) >= constant
     return (~salient).float()
+
+
+def softly(mask: Tensor, gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe, constant: Tensor) -> Tensor:
+    """M_t as it is, with the backward pass of a sigmoid of the saliency instead of none.
+
+    Args:
+        mask: (N, 1, H, W), what `trivial_mask` says.
+        gradient: First factor of the saliency, differentiable.
+        factor: Second one, likewise.
+        recipe: Which threshold it is.
+        constant: The threshold where it is one for all images.
+    """
+    if recipe.threshold == "sample":
+        size = gradient
+        threshold = (recipe.alpha * gradient.mean((1, 2, 3), keepdim=True)).clamp_min(0)
+        scale = gradient.detach().abs().mean((1, 2, 3), keepdim=True)
+    else:
+        size, threshold, scale = gradient * factor.view(-1, 1, 1, 1), constant, constant
+    soft = 1 - (SHARPNESS * (size - threshold) / scale.clamp_min(1e-30)).sigmoid()
+    return mask + (soft - soft.detach())

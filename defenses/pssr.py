@@ -37,7 +37,7 @@ from benchbox import (
 )
 
 from ._pix2pix import PatchGAN, UNet, drop
-from ._surgery import SurgeryRecipe, saliency, trivial_mask
+from ._surgery import SurgeryRecipe, saliency, softly, trivial_mask
 
 KINDS = ("benign", "fgsm", "pgd")
 
@@ -127,6 +127,18 @@ class PixelSurgery(Purifier[S]):
         """In place of the identity through the whole purifier: where nothing is regenerated it is the same."""
         trivial, mask = self.remove(x.detach())
         return self.classifier(self.regenerate(straight_through(x, trivial), mask, x))  # type: ignore[no-any-return]
+
+    @stand_in(
+        "soft-mask",
+        "V3: the mask's backward pass is a sigmoid's, through the saliency, which is differentiated once more",
+    )
+    def soft(self, x: Tensor, draws: Draws) -> Tensor:
+        """Sees how pixels come to be removed. Between two classes of a ReLU network there is nothing to see."""
+        signed = self.recipe.saliency == "signed"
+        factors = saliency(self.classifier, x, signed=signed, again=True)
+        hard = trivial_mask(*(factor.detach() for factor in factors), self.recipe, self.threshold)
+        mask = softly(hard, *factors, self.recipe, self.threshold)
+        return self.classifier(self.regenerate(x * mask, mask, x))  # type: ignore[no-any-return]
 
     def cost(self) -> tuple[int, int]:
         """A forward and a backward pass for the saliency, a forward pass for the prediction."""
@@ -336,6 +348,10 @@ class Regeneration(WithoutARD[RegenerationRecipe]):
     def identity_purifier(self, x: Tensor, draws: Draws) -> Tensor:
         """No stand-in of its own: it is `identity`."""
         return self.identity(x, draws)
+
+    def soft(self, x: Tensor, draws: Draws) -> Tensor:
+        """No stand-in either: there is no mask."""
+        return self.forward(x, draws)
 
     def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
         """There is no surgery to show."""

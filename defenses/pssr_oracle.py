@@ -71,6 +71,10 @@ class Oracle(PixelSurgery[SurgeryRecipe]):
         """V1 of the surgery."""
         return Purifier.identity(self, x, draws)
 
+    def soft(self, x: Tensor, draws: Draws) -> Tensor:
+        """No stand-in: what is taken back is none of the attacker's pixels."""
+        return self.forward(x, draws)
+
     def _clean(self, x: Tensor, draws: Draws) -> Tensor:
         match = draws.indices[:, None] == self._indices
         if len(draws) != len(x) or not bool(match.any(1).all()):

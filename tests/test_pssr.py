@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchbox.plugins.defenses._surgery import SurgeryRecipe, softly
 from benchbox.plugins.defenses.pssr import PSSR, PSSRRecipe, adversarial_r_drop, saliency, trivial_mask
 from torch import nn
 
@@ -127,6 +128,45 @@ def test_identity_through_removal_reaches_the_removed_pixels(pssr):
     assert gradients["mask-constant"][removed].abs().max() == 0
     assert gradients["identity-removal"][removed].abs().max() > 0
     assert gradients["identity-purifier"][removed].abs().max() > 0
+
+
+def test_the_soft_mask_differentiates_the_saliency_once_more(pssr):
+    x = sample_draws(20).uniform(1, 8, 8)
+    removed = pssr.remove(x)[0] == 0
+    leaf = x.clone().requires_grad_()
+    logits = pssr.soft(leaf, sample_draws(20))
+    assert torch.equal(logits, pssr(x))
+    (gradient,) = torch.autograd.grad(logits.square().sum(), leaf)
+    assert gradient.isfinite().all()
+    # With the mask held constant these are exactly zero: all of it comes through the second derivative.
+    assert (gradient[removed].abs() > 0).float().mean() > 0.5
+
+
+def test_the_soft_mask_is_the_derivative_of_a_sigmoid_of_the_saliency():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    x = torch.rand(3, 3, 2, 2, dtype=torch.float64)
+    direction = torch.randn_like(x)
+    for recipe in (SurgeryRecipe(alpha=1.0), SurgeryRecipe(threshold="dataset")):
+        constant = torch.tensor(0.05, dtype=torch.float64)
+        scale = saliency(net, x)[0].mean((1, 2, 3), keepdim=True)
+
+        def mask(x, recipe=recipe, constant=constant):
+            factors = saliency(net, x, again=True)
+            return softly(torch.zeros(3, 1, 2, 2, dtype=torch.float64), *factors, recipe, constant)
+
+        def sigmoid(x, recipe=recipe, constant=constant, scale=scale):
+            size, factor = saliency(net, x)
+            if recipe.threshold == "dataset":
+                return 1 - (5 * (size * factor.view(-1, 1, 1, 1) - constant) / constant).sigmoid()
+            return 1 - (5 * (size - size.mean((1, 2, 3), keepdim=True)) / scale).sigmoid()
+
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(mask(leaf).sum(), leaf)
+        h = 1e-5
+        difference = (sigmoid(x + h * direction) - sigmoid(x - h * direction)).sum() / (2 * h)
+        assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=1e-4)
+        assert gradient.abs().max() > 1e-3
 
 
 def test_it_works_where_gradients_are_switched_off(pssr):
