@@ -135,9 +135,9 @@ class PixelSurgery(Purifier[S]):
     def soft(self, x: Tensor, draws: Draws) -> Tensor:
         """Sees how pixels come to be removed. Between two classes of a ReLU network there is nothing to see."""
         signed = self.recipe.saliency == "signed"
-        factors = saliency(self.classifier, x, signed=signed, again=True)
-        hard = trivial_mask(*(factor.detach() for factor in factors), self.recipe, self.threshold)
-        mask = softly(hard, *factors, self.recipe, self.threshold)
+        gradient, factor = saliency(self.classifier, x, signed=signed, again=True)
+        hard = trivial_mask(gradient.detach(), factor.detach(), self.recipe, self.threshold)
+        mask = softly(hard, gradient, factor, self.recipe, self.threshold)
         return self.classifier(self.regenerate(x * mask, mask, x))  # type: ignore[no-any-return]
 
     def cost(self) -> tuple[int, int]:
