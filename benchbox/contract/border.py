@@ -64,7 +64,8 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
 def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P, Tensor]:
     """A forward pass of a defence that names it when it fails or returns no tensor. Costs nothing to speak of.
 
-    Globals are those of the `crossing` around it.
+    Torch's default type and device and its gradient mode are put back at once, all other globals by the `crossing`
+    around it.
 
     Args:
         call: Images and draws -> logits.
@@ -72,11 +73,16 @@ def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P,
         what: It in words, for the message: "defence jpeg".
     """
 
+    from benchbox.contract.process import modes
+
     def ask(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        undo = modes()
         try:
             found = call(*args, **kwargs)
         except BaseException as error:
             reraise(error, plugin, DefenseError)
+        finally:
+            undo()
         return tensor(found, what)
 
     return ask

@@ -24,7 +24,7 @@ Undo = Callable[[], object]
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Put back everything below. Costs a fraction of a millisecond: once a unit of work, not a call."""
-    undone = [keep() for keep in (_interpreter, _warnings, _signals, _randomness, _defaults, _flags)]
+    undone = [keep() for keep in (_interpreter, _warnings, _signals, _randomness, modes, _threads, _flags)]
     try:
         yield
     finally:
@@ -106,18 +106,27 @@ def _randomness() -> Undo:
     return undo
 
 
-def _defaults() -> Undo:
-    """Default type and device, threads, gradient mode."""
+def modes() -> Undo:
+    """Default type and device, gradient mode: whoever computes after a single call would compute otherwise."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    gradients = torch.is_grad_enabled()
 
     def undo() -> None:
-        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
+
+    return undo
+
+
+def _threads() -> Undo:
+    threads = torch.get_num_threads()
+
+    def undo() -> None:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        torch.set_grad_enabled(gradients)
 
     return undo
 

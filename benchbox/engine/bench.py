@@ -14,7 +14,7 @@ from benchbox.data.dataset import Dataset
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device
 from benchbox.engine import secret as secrets
-from benchbox.engine.judge import Judge
+from benchbox.engine.judge import Judge, check_shape
 from benchbox.engine.vetting import vet
 from benchbox.errors import DefenseError
 from benchbox.store import Store
@@ -107,8 +107,15 @@ def fastest(
 
 
 def _named(defense: Defense) -> Callable[[Tensor, Draws], Tensor]:
-    """The forward pass of a defence that is named when it fails."""
-    return border.guarded(defense, type(defense), f"defence {defense.card.name}")
+    """The forward pass of a defence that is named when it fails, or returns something else than logits."""
+    forward = border.guarded(defense, type(defense), f"defence {defense.card.name}")
+
+    def ask(x: Tensor, draws: Draws) -> Tensor:
+        logits = forward(x, draws)
+        check_shape(logits, len(x), defense.images.classes, defense.card.name)
+        return logits
+
+    return ask
 
 
 def _few(defense: Defense, dataset: Dataset, where: torch.device) -> tuple[Tensor, Draws]:

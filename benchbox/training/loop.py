@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from benchbox.contract import border
 from benchbox.contract.defense import Batch, Defense, Recipe
+from benchbox.contract.process import modes
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.errors import DefenseError
@@ -179,8 +180,10 @@ def _lay_out(defense: Defense, course: _Course) -> None:
     """
     few = course.plain_batch(torch.arange(min(layout.TRIED, len(course.images))), {}, "layout")
     defense.eval()
+    undo = modes()
     with torch.random.fork_rng(devices=[course.device] if course.device.type == "cuda" else []):
         layout.answer_channels_last(defense, defense, few.x, few.draws)
+    undo()
 
 
 def _epoch(
@@ -238,7 +241,9 @@ def _step(
     optimizers: Mapping[str, Optimizer],
 ) -> dict[str, Tensor]:
     with reduced(course.device, course.precision), float32_outputs(defense):
+        undo = modes()
         losses = defense.losses(batch)
+        undo()
     _check_losses(losses, players, defense.card.name)
     names = list(players)
     for i, name in enumerate(names):
