@@ -170,3 +170,9 @@ def test_the_audit_fails_what_is_not_finite() -> None:
     probes: Any = SimpleNamespace(gradients=found, panel=SimpleNamespace(indices=np.arange(5)))
     case = Case(Stored(Subject("x", "a"), BALLS[0], (1, 8, 8)), probes)
     assert [str(check(id)(case).verdict) for id in ("B9", "B11")] == ["FAIL", "FAIL"]
+
+
+def test_a_network_without_a_gradient_is_named_in_one_line(said: Said, workspace: Path) -> None:
+    status, told = run(said, workspace, "x.detach()")
+    assert status == 2
+    assert "model.py:Net gives pgd no gradient: its logits do not depend on the image" in told

@@ -127,12 +127,26 @@ def work(unit: Unit, models: Models) -> Done:
         attacked.reveal(x, streams)
         with border.crossing(type(attacked.defense), DefenseError):
             view = attacked.view(y, streams.attacked(name), stand_in=cell.view.stand_in, eot=cell.eot)
-            crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
+            try:
+                crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+                raise without_gradient(attacked, cell, name) from error
         images = adversarials(cell, unit.positions, crafted)
     end = time.perf_counter()
     outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
     broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
+
+
+def without_gradient(attacked: Judge, cell: Cell, attack: str) -> DefenseError:
+    """The error for a network that autograd does not see through."""
+    through = f" through its stand-in {cell.view.stand_in}" if cell.view.stand_in else ""
+    return DefenseError(
+        f"{attacked.defense.card.name}{through} gives {attack} no gradient: its logits do not depend on the image "
+        "for autograd (no_grad, detach, numpy); compute them with torch, give it a @benchbox.stand_in, or use square"
+    )
 
 
 def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> Adversarials:
