@@ -145,7 +145,7 @@ def without_gradient(attacked: Judge, cell: Cell, attack: str) -> DefenseError:
     through = f" through its stand-in {cell.view.stand_in}" if cell.view.stand_in else ""
     return DefenseError(
         f"{attacked.defense.card.name}{through} gives {attack} no gradient: its logits do not depend on the image "
-        "for autograd (no_grad, detach, numpy); compute them with torch, give it a @benchbox.stand_in, or use square"
+        "for autograd (no_grad, detach, numpy); compute them with torch, mark a @benchbox.stand_in, or use square"
     )
 
 
