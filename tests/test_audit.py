@@ -32,7 +32,7 @@ from evidence import CELL, outcome
 from benchbox.audit import CHECKS, Case, Effort, Stored, Subject, Verdict, audit, summary
 from benchbox.audit import check as by_id
 from benchbox.audit.checks.thresholds import table
-from benchbox.audit.evidence import Panel, Rescored, Run
+from benchbox.audit.evidence import Panel, Rescored, Run, _reaches
 from benchbox.audit.probes.probe import probe
 from benchbox.domain import Access, Evidence, Nature, SampleList, Spec, ViewSpec
 from benchbox.engine.judge import Judge
@@ -154,6 +154,26 @@ def test_per_sample_flags_decide(check, runs, verdict):
     probes = replace(probed(Wrapped), panel=_panel(**runs))
     finding = by_id(check)(Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), probes))
     assert finding.verdict == verdict, finding.sentence
+
+
+def test_a_search_too_short_to_cross_the_ball_is_incomplete_and_no_masking():
+    panel = _panel(fgsm=[0, 1, 2], pgd=[0, 1])
+    short = replace(panel, runs=tuple(replace(run, reaches=False) for run in panel.runs))
+    for given, verdict in ((panel, "FAIL"), (short, "INCOMPLETE")):
+        probes = replace(probed(Wrapped), panel=given)
+        assert by_id("B4")(Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), probes)).verdict == verdict
+    assert _reaches({"steps": 40, "step": 1 / 30})
+    assert not _reaches({"steps": 10, "step": 1 / 30})
+
+
+@pytest.mark.parametrize(("fell", "verdict"), [([], "PASS"), ([3], "WARN"), ([3, 4], "FAIL")])
+def test_probes_that_break_more_than_the_store_fail_the_evaluation(fell, verdict):
+    still = np.zeros((10, 1), np.int64)
+    stored = _stored(label=np.zeros(10, np.int64), clean=still, adversarial=still)
+    stored = replace(stored, cells=stored.cells[:1])
+    finding = by_id("B22")(Case(stored, replace(probed(Wrapped), panel=_panel(pgd=fell))))
+    assert finding.verdict == verdict, finding.sentence
+    assert finding.samples == tuple(fell)
 
 
 def _stored(**changes) -> Stored:
