@@ -26,7 +26,12 @@ VIEWS = frozenset(
 )
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
 #: Attacks, the field that says how many steps, and a smaller and a larger number of them.
-ATTACKS = (("pgd", "steps", 4, 8), ("cw", "steps", 4, 8), ("apgd-ce", "steps", 10, 20), ("square", "queries", 100, 200))
+ATTACKS = (
+    ("pgd", "steps", 4, 8),
+    ("cw", "steps", 4, 8),
+    ("apgd-ce", "steps", 10, 20),
+    ("square", "queries", 100, 200),
+)
 
 
 class Launches(TorchDispatchMode):
