@@ -1,9 +1,9 @@
-"""How many operations an attack launches a step, beside those of the network: what a small network on a GPU waits for.
+"""How many operations an attack launches a step: what a small network on a GPU waits for.
 
     python benchmarks/launches.py
 
-Counted on the CPU by torch's dispatcher, views left out, so that no load of the machine and no device changes it: LeNet-5,
-one step more of each attack. `waits` are operations that make the host wait for the device.
+Counted on the CPU by torch's dispatcher, views left out, so that no load of the machine changes it: LeNet-5, one step
+more of each attack, its passes included. `waits` are operations that make the host wait for the device.
 """
 
 from __future__ import annotations
@@ -21,8 +21,27 @@ from benchbox.nets.lenet import LeNet5
 
 #: Operations that launch nothing.
 VIEWS = frozenset(
-    "view detach expand slice select unsqueeze squeeze transpose t _unsafe_view alias split split_with_sizes "
-    "as_strided permute empty empty_like empty_strided lift_fresh".split()
+    [
+        "view",
+        "detach",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "transpose",
+        "t",
+        "_unsafe_view",
+        "alias",
+        "split",
+        "split_with_sizes",
+        "as_strided",
+        "permute",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "lift_fresh",
+    ]
 )
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
 #: Attacks, the field that says how many steps, and a smaller and a larger number of them.
