@@ -14,6 +14,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec
@@ -143,6 +144,7 @@ def is_foreign(error: BaseException, place: Place | None, plugin: type[Any] | No
     return not place.ours
 
 
+@lru_cache(maxsize=16384)
 def is_library(file: str) -> bool:
     """Whether a file belongs to Python or to an installed package."""
     real = os.path.realpath(file)

@@ -141,10 +141,7 @@ def _flags() -> Undo:
         (torch.backends.cuda.matmul, "allow_tf32"),
     )
     found = [(place, name, getattr(place, name)) for place, name in places]
-    deterministic, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    deterministic = _deterministic()
     autocast, anomaly = torch.is_autocast_enabled("cpu"), torch.is_anomaly_enabled()
     denormals = _denormals()
 
@@ -152,13 +149,20 @@ def _flags() -> Undo:
         for place, name, value in found:
             if getattr(place, name) != value:
                 setattr(place, name, value)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn)
+        if _deterministic() != deterministic:
+            # Not for nothing: setting it loads torch's compiler, which takes seconds.
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.set_autocast_enabled("cpu", autocast)
         torch.autograd.set_detect_anomaly(anomaly)
         if _denormals() != denormals:
             torch.set_flush_denormal(not denormals)
 
     return undo
+
+
+def _deterministic() -> tuple[bool, bool]:
+    """Whether kernels have to be deterministic, and whether that is a warning only."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def _denormals() -> bool:
