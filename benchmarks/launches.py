@@ -2,8 +2,8 @@
 
     python benchmarks/launches.py
 
-Counted on the CPU by torch's dispatcher, views left out, so that no load of the machine changes it: LeNet-5, one step
-more of each attack, its passes included. `waits` are operations that make the host wait for the device.
+Counted on the CPU by torch's dispatcher, views left out, so that no load of the machine changes it: LeNet-5, one
+step more of each attack, its passes included. `waits` are operations that make the host wait for the device.
 """
 
 from __future__ import annotations
