@@ -64,8 +64,8 @@ def test_every_attack_of_the_library_is_told() -> None:
 
 
 def test_settings_of_an_attack_are_its_effort() -> None:
-    assert attack("pgd", steps=7, restarts=3).declare() == Nature(
-        "iterative", climbs=("cross-entropy",), steps=7, restarts=3
+    assert attack("pgd", steps=7, step=0.5, restarts=3).declare() == Nature(
+        "iterative", climbs=("cross-entropy",), steps=7, step=0.5, restarts=3
     )
     assert attack("square", queries=11).declare().queries == 11
 
