@@ -199,7 +199,7 @@ def _globals() -> object:
         Path.cwd(), dict(os.environ),
         list(sys.path), list(sys.argv), torch.is_grad_enabled(), sys.getrecursionlimit(), np.geterr(),
         torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled(), sys.excepthook,
-        torch.get_float32_matmul_precision(), torch.get_rng_state().tolist(),
+        torch.get_rng_state().tolist(),
     )  # fmt: skip
 
 
