@@ -21,28 +21,12 @@ from benchbox.nets.lenet import LeNet5
 
 #: Operations that launch nothing.
 VIEWS = frozenset(
-    [
-        "view",
-        "detach",
-        "expand",
-        "slice",
-        "select",
-        "unsqueeze",
-        "squeeze",
-        "transpose",
-        "t",
-        "_unsafe_view",
-        "alias",
-        "split",
-        "split_with_sizes",
-        "as_strided",
-        "permute",
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "lift_fresh",
-    ]
-)
+    (
+        "view", "detach", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose", "t",
+        "_unsafe_view", "alias", "split", "split_with_sizes", "as_strided", "permute", "empty", "empty_like",
+        "empty_strided", "lift_fresh",
+    )
+)  # fmt: skip
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
 #: Attacks, the field that says how many steps, and a smaller and a larger number of them.
 ATTACKS = (
