@@ -103,7 +103,7 @@ def test_no_words_are_a_cry_for_help(said: Said) -> None:
         ("benchbox run --defense psr", set()),
         ("benchbox run --defense trad", {"trades"}),
         ("benchbox run --defense none,trad", {"none,trades"}),
-        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd"}),
+        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd", "fgsm,pgd-t"}),
         ("benchbox run --dataset cifar1", {"cifar10", "cifar100"}),
         ("benchbox report --access gray", {"gray-box"}),
     ],

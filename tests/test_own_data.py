@@ -223,7 +223,7 @@ def test_a_network_of_ours_takes_square_images(said: Said, workspace: Path) -> N
     x = np.zeros((12, 8, 12, 3), np.uint8)
     own(workspace / "data", shape=(8, 12, 3), x_train=x, y_train=CLASS)
     error = refusal(said("run", "--defense", "none", "--attacks", "fgsm", "--dataset", "own", "--quiet"))
-    assert "none is built for square images and own has 8×12 pixels; crop or pad them" in error
+    assert "none is built for square images, own has 8×12 pixels; crop or pad them, or bring a network" in error
 
 
 def test_dataset_is_whole(tmp_path: Path) -> None:
