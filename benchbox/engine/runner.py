@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -25,7 +25,19 @@ from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse
 from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Trained
 from benchbox.engine.bench import CONTRACT, layout_key
-from benchbox.engine.executors import Ended, Executor, Failure, Liken, Lost, Make, Prepare, Prepared, Task, Told, Work
+from benchbox.engine.executors import (
+    Ended,
+    Executor,
+    Failure,
+    Liken,
+    Lost,
+    Make,
+    Prepare,
+    Prepared,
+    Task,
+    Told,
+    Work,
+)
 from benchbox.engine.plan import Plan
 from benchbox.engine.unit import Done, Unit
 from benchbox.store import Store
@@ -99,6 +111,7 @@ class Runner:
         dataset: The images.
         observer: Hears of progress.
         batch_size: Images a call, where it was asked for.
+        clock: Seconds that pass; a simulation has its own.
     """
 
     def __init__(
@@ -110,7 +123,9 @@ class Runner:
         dataset: Dataset,
         observer: Observer,
         batch_size: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.store = store
         self.executor = executor
         self.artifacts = artifacts
@@ -209,9 +224,11 @@ class Runner:
         """Cut what is still to do of a cell into blocks."""
         cell, todo = job.cell, self._todo(job.cell)
         batch = self._layouts[job.attacked.digest].batch
-        # An attack that pools splits what it is given itself; what is not committed is lost when it is killed.
-        pooled = self.attacks.get(cell.attack.name).cls.pooled
-        size = max(POOL, batch) if pooled else batch
+        size = batch
+        if self.attacks.get(cell.attack.name).cls.pooled:
+            # It splits what it is given itself. What is not committed is lost when it is killed, and of many
+            # workers each should have some.
+            size = max(2 * batch, min(POOL, len(cell.samples) // self.executor.workers))
         job.stored = len(cell.samples) - len(todo)
         if job.stored < len(cell.samples):
             self._observe(job)
@@ -250,7 +267,7 @@ class Runner:
             # Somebody may have done some of it between the last look and the claim.
             task = self._task(item)
             if task is not None:
-                self._submit(_Flight(item, task, claim.pop_all(), time.monotonic()))
+                self._submit(_Flight(item, task, claim.pop_all(), self.clock()))
                 return
         self._settle(item)
 
@@ -280,7 +297,7 @@ class Runner:
 
     def _copy(self) -> None:
         """Start once more what takes far longer than the like did: its host may be slow, or gone without a word."""
-        now = time.monotonic()
+        now = self.clock()
         for flight in list(self._held.values()):
             usual = self._pace.get(_like(flight.item)) if isinstance(flight.item, Block) else None
             if usual and flight.copies == 1 and isinstance(flight.item, Block):
@@ -359,7 +376,7 @@ class Runner:
             self._made.add(digest)
 
     def _commit(self, block: Block, results: Iterable[Done]) -> None:
-        job, cell = block.job, block.job.cell
+        cell = block.job.cell
         for result in results:
             gradients.note(self.store, cell, result)
             seconds = result.crafting + result.scoring

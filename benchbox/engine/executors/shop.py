@@ -64,9 +64,7 @@ class Shop:
             self.provenance,
             report,
         )
-        return Worker(
-            Bench(workshop, None, dataset, where, self.settings.batch_size), attacks, dataset, where
-        )
+        return Worker(Bench(workshop, None, dataset, where, self.settings.batch_size), attacks, dataset, where)
 
 
 def elsewhere(shop: Shop, images: Callable[[str], Dataset]) -> Executor:
