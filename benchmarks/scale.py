@@ -3,9 +3,9 @@
     python benchmarks/scale.py                  # 256 workers, Tables 1 to 4 of three data sets, 10,000 images each
     python benchmarks/scale.py --driver         # what the runner itself costs a unit, with a real store
 
-Planned by the real planner, shared by the real runner; nothing but the work is simulated. A pass of each network is
-timed here and now, and a unit takes the passes that its attack declares, times a lognormal factor that the runner
-does not know. Some workers are slow for the whole run, some die and come back.
+Planned by the real planner, shared by the real runner; only the work is simulated. A pass of each network is
+timed here and now (in seconds of a core), and a unit takes the passes that its attack declares, times a lognormal
+factor that the runner does not know. Some workers are slow for the whole run, some die and come back.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ class Workers:
     def next(self, timeout: float) -> object:
         if not self.busy:
             return None
-        if self.busy[0][0] > self.now + max(timeout, 1.0) and self.idle:
-            self.now += max(timeout, 1.0)  # the runner looks whether something straggles
+        if self.busy[0][0] > self.now + 10 and self.idle:
+            self.now += 10  # the runner looks whether something straggles
             return None
-        at, number, worker, (event, task) = heapq.heappop(self.busy)
+        at, _, worker, (event, task) = heapq.heappop(self.busy)
         self.now = max(self.now, at)
         self.idle.append(worker)
         if isinstance(event, Lost):
@@ -185,7 +185,7 @@ class Memory:
 
 
 def timed(session: Session, dataset: Dataset) -> float:
-    """Seconds of a pass over an image of the undefended classifier, the best of three."""
+    """Seconds of a core for a pass over an image of the undefended classifier, the best of three."""
     asked = request.validated({"defense": "none", "dataset": dataset.name, "attacks": ["fgsm"], "samples": 10})
     (training,) = [t for t in session.trainings(asked.only()).values() if t.base is None]
     plugin = session.defenses.get("none")
@@ -193,9 +193,9 @@ def timed(session: Session, dataset: Dataset) -> float:
     x = torch.rand(32, *dataset.spec.shape, requires_grad=True)
     spent = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         torch.autograd.grad(net(x).logsumexp(1).sum(), x)
-        spent.append(time.perf_counter() - start)
+        spent.append(time.process_time() - start)
     return min(spent) / len(x) / 2
 
 
@@ -217,9 +217,7 @@ def simulate(options: argparse.Namespace) -> None:
             plan = type(plan)(plan.request, tuple(cells.values()), trainings)
             workers = Workers(options.workers, seconds, random.Random(0), options.trained)
             artifacts = Artifacts(Path(folder))
-            runner = Runner(
-                Memory(), workers, artifacts, session.attacks, dataset, Silent(), clock=workers.clock
-            )
+            runner = Runner(Memory(), workers, artifacts, session.attacks, dataset, Silent(), clock=workers.clock)
             before = time.perf_counter()
             report = runner.run(plan, 1)
             spent = time.perf_counter() - before
@@ -255,11 +253,7 @@ def driver(options: argparse.Namespace) -> None:
             outcome = Outcome(unit.positions, whole, whole[:, None], whole[:, None], whole, real, real, real, real)
             x = (rng.integers(0, 256, (n, 1, 28, 28)) / 255 + rng.choice([-0.3, 0.3], (n, 1, 28, 28))).clip(0, 1)
             images = Adversarials(unit.cell.craft_key, unit.positions, x.astype(np.float32), whole, real, real)
-            made = packed(images)
-            self.ready = getattr(self, "ready", 0.0)
-            return [SimpleNamespace(outcome=outcome, images=made, broken=np.zeros(n), crafting=1.0, scoring=1.0)]
-
-    from benchbox.store.packing import packed
+            return [SimpleNamespace(outcome=outcome, images=images, broken=np.zeros(n), crafting=1.0, scoring=1.0)]
 
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
         workers = Ready(2, {name: 1e-4}, random.Random(0), True)

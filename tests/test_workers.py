@@ -14,92 +14,112 @@ import pytest
 from torch import nn
 
 from benchbox import RequestError, evaluate
+from benchbox.contract import registry
+from benchbox.domain import Cell
+from benchbox.engine import request
+from benchbox.engine.session import Session, Settings
+from benchbox.progress import Silent
 from benchbox.store import Store
 
-COMMAND = [
-    *("run", "--defense", "none", "--dataset", "digits", "--samples", "60", "--batch-size", "10", "--quiet"),
-    *("--attacks", "pgd,noise", "--set", "none.epochs=1", "--set", "pgd.steps=10", "--set", "noise.draws=20"),
+#: Blocks of five images, so that a kill falls between two of them; a transfer, so that two networks are trained.
+ASKED = {"defense": "none", "dataset": "tiny", "attacks": ["pgd", "noise"]}
+SET = {"none": {"epochs": 1}, "pgd": {"steps": 60}, "noise": {"draws": 20}}
+WORDS = [
+    *("--defense", "none", "--dataset", "tiny", "--attacks", "pgd,noise", "--batch-size", "5", "--quiet"),
+    *("--set", "none.epochs=1", "--set", "pgd.steps=60", "--set", "noise.draws=20", "--device", "cpu"),
 ]
 
 
-def benchbox(folder: Path, *words: str, command: list[str] = COMMAND) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchbox", *command, *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
-    )
+class Killing(Silent):
+    """Kills a worker that is at work as soon as a cell has begun."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.killed: list[int] = []
+
+    def cell(self, cell: Cell, done: int, total: int) -> None:
+        hands = self.session._elsewhere._hands  # type: ignore[union-attr]
+        busy = [hand.process.pid for hand in hands if hand.number is not None]
+        if not self.killed and 0 < done < total and busy:
+            os.kill(busy[0], signal.SIGKILL)
+            self.killed.append(busy[0])
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, said
-    return said
+def filled(folder: Path, workers: int | None = None, ray: str | None = None, **rest):
+    """Everything decided about each image, by cell, after a run with this many workers; and who saw it."""
+    asked = request.validated({**ASKED, "set": SET, **rest}).only()
+    settings = Settings(artifacts=folder / "artifacts", device="cpu", batch_size=5, workers=workers, ray=ray)
+    session = Session(registry.defenses(), registry.attacks(), settings)
+    observer = Killing(session) if workers else Silent()
+    with Store.open(folder / "benchbox.sqlite") as store:
+        try:
+            report = session.run(session.plan(asked), store, observer)
+        finally:
+            session.close()
+        return decided(store), report, observer
 
 
-def found(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Everything decided about each image, by cell; distances are subject to rounding."""
-    with Store.open(folder / "results" / "benchbox.sqlite") as store:
-        evidence = store.evidence()
-    assert {e.status for e in evidence} == {"done"}
+def decided(store: Store) -> dict[str, dict[str, np.ndarray]]:
     names = ("position", "label", "clean", "adversarial", "first_success", "forwards", "backwards")
+    evidence = [e for e in store.evidence() if e.status == "done"]
     return {e.cell.key: {name: getattr(e.outcome, name) for name in names} for e in evidence}
 
 
-def assert_equal(first: Path, second: Path) -> None:
-    ours, theirs = found(first), found(second)
+def assert_equal(ours, theirs) -> None:
+    assert len(ours) == 3  # pgd by transfer and under white-box access, noise
     assert ours.keys() == theirs.keys()
     for key, arrays in ours.items():
         for name, values in arrays.items():
             assert np.array_equal(values, theirs[key][name]), name
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
-    """Workers of a process: what it has spawned, but for the keeper of shared memory."""
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    pids = [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
-    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+@pytest.mark.timeout(900)
+def test_a_killed_worker_changes_no_sample(workspace):
+    alone, *_ = filled(workspace / "alone")
+    shared, report, observer = filled(workspace / "shared", workers=2)
+    assert observer.killed
+    assert report.failed == {}
+    assert_equal(alone, shared)
+    with Store.open(workspace / "shared" / "benchbox.sqlite") as store:
+        assert [run.status for run in store.runs()] == ["done"]
 
 
-def stored(folder: Path) -> int:
+@pytest.mark.timeout(900)
+def test_a_killed_driver_leaves_no_worker_and_the_same_request_goes_on(workspace):
+    alone, *_ = filled(workspace / "alone")
+    command = [sys.executable, "-m", "benchbox", "run", *WORDS, "--workers", "2"]
+    place = workspace / "shared" / "benchbox.sqlite"
+    process = subprocess.Popen([*command, "--store", str(place)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline, workers = time.monotonic() + 600, []
+    while process.poll() is None and not stored(place) and time.monotonic() < deadline:
+        workers = children(process.pid)
+        time.sleep(0.02)
+    process.kill()
+    said = process.communicate()[0].decode()
+    assert len(workers) == 2, said
+    shared, report, _ = filled(workspace / "shared")
+    assert report.failed == {}
+    assert_equal(alone, shared)
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_running, workers)), "workers outlive their driver"
+
+
+def stored(file: Path) -> int:
     """How many outcomes are there."""
-    if not (file := folder / "results" / "benchbox.sqlite").exists():
+    if not file.exists():
         return 0
     with Store.open(file) as store:
         return sum(len(e.outcome) for e in store.evidence())
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workers") / "undisturbed"
-    finish(benchbox(folder))
-    return folder
-
-
-@pytest.mark.timeout(600)
-def test_a_killed_worker_and_a_killed_driver_change_no_sample(undisturbed, tmp_path):
-    folder = tmp_path / "killed"
-    process = benchbox(folder, "--workers", "2")
-    deadline = time.monotonic() + 240
-    while len(workers := children(process)) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    assert len(workers) == 2, process.communicate()
-    os.kill(workers[0], signal.SIGKILL)
-    while not stored(folder) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.poll() is None, process.communicate()
-    if alive := children(process):
-        os.kill(alive[-1], signal.SIGKILL)
-    time.sleep(0.3)
-    left = children(process)
-    process.kill()
-    process.communicate()
-    finish(benchbox(folder, "--workers", "2"))
-    assert_equal(undisturbed, folder)
-    assert not [pid for pid in left if is_running(pid)], "workers outlive their driver"
+def children(pid: int) -> list[int]:
+    """The workers of a process: what it has spawned, but for the keeper of shared memory."""
+    try:
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(p) for p in pids if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    except OSError:
+        return []
 
 
 def is_running(pid: int) -> bool:
@@ -109,23 +129,33 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.timeout(600)
-def test_a_worker_that_dies_again_and_again_fails_its_cell_in_one_line(tmp_path):
-    (tmp_path / "attacks").mkdir()
-    (tmp_path / "attacks" / "deadly.py").write_text(
-        "import os\nfrom benchbox import Access, Attack, Card\n"
+@pytest.mark.timeout(900)
+def test_an_attack_that_ends_its_process_fails_its_cell_in_one_line(workspace):
+    (workspace / "attacks").mkdir()
+    (workspace / "attacks" / "deadly.py").write_text(
+        "import os\nfrom benchbox import Attack, Card\n"
         "class Deadly(Attack):\n    card = Card('deadly', 'ends the process')\n    needs = 'nothing'\n"
         "    def search(self, model, x, y, threat, draws):\n        os._exit(9)\n"
     )
-    words = ("--attacks", "null,deadly", "--access", "white-box", "--set", "none.epochs=1", "--workers", "2")
-    process = benchbox(tmp_path, *words, command=COMMAND[:10])
-    said, _ = process.communicate(timeout=280)
-    assert process.returncode == 2, said
-    assert "its worker process was killed 3 times" in said
-    assert "1 cells done" in said
+    settings = {"none": {"epochs": 1}}
+    _, report, _ = filled(workspace, workers=2, attacks=["deadly"], accesses=["white-box"], set=settings)
+    (error,) = report.failed.values()
+    assert error.startswith("its worker process was killed 3 times")
 
 
 def test_a_module_of_this_process_has_no_other_workers(workspace):
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(RequestError, match="exists in this process alone"):
         evaluate(net, dataset="tiny", attacks=["fgsm"], workers=2)
+
+
+@pytest.mark.timeout(900)
+def test_a_ray_cluster_finds_the_same(workspace):
+    pytest.importorskip("ray", reason="benchbox[ray] is not installed")
+    alone, *_ = filled(workspace / "alone")
+    shared, report, _ = filled(workspace / "shared", workers=None, ray="local")
+    assert report.failed == {}
+    assert_equal(alone, shared)
+    # What was trained on the cluster lies where it would lie otherwise.
+    ours, theirs = (sorted(p.name for p in (workspace / n / "artifacts").iterdir()) for n in ("alone", "shared"))
+    assert ours == theirs

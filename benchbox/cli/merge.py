@@ -47,7 +47,7 @@ def merge(
         copied = gather(source, target) if source.absolute() != target.absolute() else 0
         found = join(store, into)
         output().print(
-            f"{store}: {found.cells} new cells, {found.images} new outcomes, {found.same} that were there already, "
-            f"{copied} new weights",
+            f"{store}: {found.cells} new cells, {found.images} new outcomes, {found.same} that were there "
+            f"already, {copied} new weights",
             soft_wrap=True,
         )

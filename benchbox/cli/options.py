@@ -158,7 +158,7 @@ Ray = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Share the work with a Ray cluster, as in auto or ray://HOST:10001; local starts one on this machine.",
+        help="Share the work with a Ray cluster: auto, HOST:PORT; local starts one on this machine.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

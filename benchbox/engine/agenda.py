@@ -105,9 +105,9 @@ Item = Trained | Known | Block | Likeness
 class Agenda:
     """Items in the order they are to be started.
 
-    One worker takes one cell after the other, as they are planned. Several begin with what others wait for (trainings),
-    go on with the first images of every cell, so that a mistake shows early, and then take the longest first, so
-    that they end together.
+    One worker takes one cell after the other, as they are planned. Several begin with what others wait for
+    (trainings), go on with the first images of every cell, so that a mistake shows early, and then take the
+    longest first, so that they end together.
 
     Attributes:
         workers: How many there are.

@@ -1,8 +1,8 @@
 """Runs a plan: craft, check, score, commit; block by block, so that it can be killed at any time.
 
 An executor does the work, here or elsewhere; the runner alone claims, commits and tells. What is attacked is a
-view, what is scored is the deployed defence, and their random streams never meet. A cell that fails is a row with its
-error; the grid goes on.
+view, what is scored is the deployed defence, and their random streams never meet. A cell that fails is a row with
+its error; the grid goes on.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ class Runner:
         self._again: list[_Flight] = []  # those whose worker was lost
         self._pace: dict[tuple[str, str], list[float]] = {}  # seconds and images, by defence and crafting
         self._images = 0
+        self._looked = 0.0  # when stragglers were looked for
         self._device: str | None = None
 
     def run(self, plan: Plan, run: int) -> Report:
@@ -296,8 +297,11 @@ class Runner:
         self.executor.submit(number, flight.task)
 
     def _copy(self) -> None:
-        """Start once more what takes far longer than the like did: its host may be slow, or gone without a word."""
+        """Start once more what takes far longer than the like did: its host may be slow, or gone."""
         now = self.clock()
+        if now - self._looked < 1.0:
+            return
+        self._looked = now
         for flight in list(self._held.values()):
             usual = self._pace.get(_like(flight.item)) if isinstance(flight.item, Block) else None
             if usual and flight.copies == 1 and isinstance(flight.item, Block):

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Training:
     base: Training | None = None
     source: Path | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Name of the artifact."""
         return digest(self.as_dict())

@@ -1,24 +1,27 @@
 """Tasks done by processes of this machine, each with its share of the threads or a GPU of its own.
 
-Images are handed over once, in shared memory; weights are read from their files. A process that dies is replaced,
-and its task is lost: whoever submitted it submits it again.
+Images are handed over once, in files that all of them map; weights are read from theirs. A process that dies is
+replaced, and its task is lost: whoever submitted it submits it again.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.multiprocessing as torch_multiprocessing
 
 from benchbox.engine import device
+from benchbox.engine.executors.images import Filed, filed
 from benchbox.engine.executors.shop import Shop
 from benchbox.engine.executors.task import Ended, Event, Lost, Task, Told
 from benchbox.errors import RequestError
@@ -63,6 +66,8 @@ class Processes:
         self._said: list[Event] = []
         self._ended = 0
         self._died = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files: dict[str, Filed] = {}
 
     @property
     def free(self) -> int:
@@ -82,7 +87,7 @@ class Processes:
         name, hand.number = dataset_of(task), number
         try:
             if name not in hand.known:
-                hand.pipe.send(self.images(name))
+                hand.pipe.send(self._filed(name))
                 hand.known |= {name}
             hand.pipe.send((number, task))
         except OSError:
@@ -108,6 +113,16 @@ class Processes:
             hand.pipe.close()
         self._hands.clear()
         self._said.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._folder, self._files = None, {}
+
+    def _filed(self, name: str) -> Filed:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="benchbox-images-")
+        if name not in self._files:
+            self._files[name] = filed(self.images(name), Path(self._folder.name))
+        return self._files[name]
 
     def _hear(self, hand: _Hand) -> None:
         try:
@@ -146,7 +161,7 @@ class Processes:
         return [f"cuda:{i % torch.cuda.device_count()}" for i in range(self.workers)]
 
     def _start(self, place: str) -> _Hand:
-        context = torch_multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_serve, args=(theirs, self.shop, place, self._threads), name="benchbox worker", daemon=True
@@ -174,8 +189,8 @@ def _serve(pipe: Connection, shop: Shop, place: str, threads: int) -> None:
     while True:
         try:
             said = pipe.recv()
-            if not isinstance(said, tuple):
-                workers[said.name] = shop.worker(said, place, report)
+            if isinstance(said, Filed):
+                workers[said.name] = shop.worker(said.read(), place, report)
                 continue
             number, task = said
             pipe.send(workers[dataset_of(task)].end(number, task))
@@ -185,7 +200,7 @@ def _serve(pipe: Connection, shop: Shop, place: str, threads: int) -> None:
 
 def _follow() -> None:
     """End with the parent, however it ends: its next run may want what we are at work on."""
-    parent = torch_multiprocessing.parent_process()
+    parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)

@@ -81,7 +81,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Liken(Work):
-    """Say what a transfer is worth: how good the substitute is, and how like the target; the unit is the whole cell."""
+    """Say what a transfer is worth: how good the substitute is, and how like the target, on the whole cell."""
 
 
 Task = Make | Prepare | Work
@@ -149,7 +149,7 @@ class Executor(Protocol):
         """How many tasks may be submitted now."""
 
     def describe(self) -> str:
-        """What the tasks are done on, as `benchbox.engine.device.describe` says it; starts what has to be started."""
+        """What the tasks are done on, as `benchbox.engine.device.describe` says it."""
 
     def submit(self, number: int, task: Task) -> None:
         """Have a task done; only where one is free."""
