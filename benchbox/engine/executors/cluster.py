@@ -1,8 +1,9 @@
 """Tasks done by the machines of a Ray cluster, one actor a GPU or a share of the CPU cores.
 
 Images and weights travel through Ray's object store, once to each actor. One that is lost is replaced by whatever
-Ray finds, and its task is lost: whoever submitted it submits it again. What is trained there comes back as a file. Plug-ins are imported where they
-run: every machine needs the same packages, and the files of the workspace at the same path.
+Ray finds, and its task is lost: whoever submitted it submits it again. What is trained there comes back as a file.
+Plug-ins are imported where they run: every machine needs the same packages, and the files of the workspace at the
+same path.
 """
 
 from __future__ import annotations
