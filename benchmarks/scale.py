@@ -217,7 +217,16 @@ def simulate(options: argparse.Namespace) -> None:
             plan = type(plan)(plan.request, tuple(cells.values()), trainings)
             workers = Workers(options.workers, seconds, random.Random(0), options.trained)
             artifacts = Artifacts(Path(folder))
-            runner = Runner(Memory(), workers, artifacts, session.attacks, dataset, Silent(), clock=workers.clock)
+            runner = Runner(
+                Memory(),
+                workers,
+                artifacts,
+                session.attacks,
+                dataset,
+                Silent(),
+                session.defenses,
+                clock=workers.clock,
+            )
             before = time.perf_counter()
             report = runner.run(plan, 1)
             spent = time.perf_counter() - before
@@ -267,7 +276,14 @@ def driver(options: argparse.Namespace) -> None:
 
         workers.result = result
         runner = Runner(
-            store, workers, Artifacts(Path(folder)), session.attacks, dataset, Silent(), clock=workers.clock
+            store,
+            workers,
+            Artifacts(Path(folder)),
+            session.attacks,
+            dataset,
+            Silent(),
+            session.defenses,
+            clock=workers.clock,
         )
         run = store.begin_run({}, {})
         start = time.process_time()

@@ -27,6 +27,7 @@ class Job:
         stored: Images whose outcomes are in the store.
         left: Blocks that are not finished; -1 before they are known.
         over: Whether it is finished, or failed.
+        wanted: (n,) places on the sample list that are asked for; None for all.
     """
 
     cell: Cell
@@ -36,15 +37,17 @@ class Job:
     stored: int = 0
     left: int = -1
     over: bool = False
+    wanted: NDArray[np.int64] | None = None
 
     @property
     def chains(self) -> tuple[tuple[Training, ...], ...]:
         """What has to be trained for it, the lowest first."""
-        return tuple(_chain(training) for training in (self.deployed, self.attacked))
+        return tuple(chain(training) for training in (self.deployed, self.attacked))
 
 
-def _chain(training: Training) -> tuple[Training, ...]:
-    return (*(_chain(training.base) if training.base else ()), training)
+def chain(training: Training) -> tuple[Training, ...]:
+    """A training and those below it, the lowest first."""
+    return (*(chain(training.base) if training.base else ()), training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +82,13 @@ class Block:
         job: The cell.
         name: What is claimed. Cells that share their images share it: each image is crafted once.
         positions: (n,) places on the sample list.
+        first: Whether nothing of the cell is known before it.
     """
 
     job: Job
     name: str
     positions: NDArray[np.int64]
+    first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +170,27 @@ class Agenda:
             return (order,)
         if not isinstance(item, Block):
             return (0, order)
-        return (1, order) if item.positions[0] == 0 else (2, -passes(item.job.cell) * len(item.positions), order)
+        return (1, order) if item.first else (2, -passes(item.job.cell) * len(item.positions), order)
+
+
+class Pace:
+    """How long blocks take, by what those have in common that take equally long an image."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def note(self, block: Block, seconds: float, images: int) -> None:
+        """So many images of a block took so long."""
+        spent, count = self._known.get(self._like(block), (0.0, 0))
+        self._known[self._like(block)] = spent + seconds, count + images
+
+    def expects(self, item: Item) -> float | None:
+        """Seconds that an item should take; None if nobody can say."""
+        known = self._known.get(self._like(item)) if isinstance(item, Block) else None
+        return known[0] / known[1] * len(item.positions) if known and isinstance(item, Block) else None
+
+    def _like(self, block: Block) -> tuple[str, str]:
+        return block.job.cell.artifact, block.job.cell.craft_key
 
 
 def passes(cell: Cell) -> float:

@@ -11,20 +11,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.contract.attack import Attack
+from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse
-from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Trained
-from benchbox.engine.bench import CONTRACT, layout_key
+from benchbox.engine import secret as secrets
+from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Pace, Trained, chain
 from benchbox.engine.executors import (
     Ended,
     Executor,
@@ -33,17 +33,18 @@ from benchbox.engine.executors import (
     Lost,
     Make,
     Prepare,
-    Prepared,
     Task,
     Told,
     Work,
 )
+from benchbox.engine.observer import Observer as Observer
+from benchbox.engine.observer import Report as Report
 from benchbox.engine.plan import Plan
+from benchbox.engine.readiness import Readiness
 from benchbox.engine.unit import Done, Unit
+from benchbox.errors import DefenseError, RequestError
 from benchbox.store import Store
 from benchbox.training.artifacts import Artifacts, Training
-from benchbox.training.layout import Layout
-from benchbox.training.loop import Progress
 
 #: Images that a pooled attack is given at once.
 POOL = 1000
@@ -55,37 +56,6 @@ LOSSES = 3
 STRAGGLES = 2.0
 #: Of every task of this process, whichever run it belongs to: a result that comes late is nobody else's.
 _NUMBERS = count()
-
-
-class Observer(Protocol):
-    """Hears of everything that happens; the command line draws it."""
-
-    def training(self, wanted: Training, progress: Progress) -> None:
-        """A training moved on."""
-
-    def cell(self, cell: Cell, done: int, total: int) -> None:
-        """`done` of `total` samples of a cell are in the store."""
-
-    def failed(self, cell: Cell, error: str) -> None:
-        """A cell ended with an error."""
-
-
-@dataclass
-class Report:
-    """What a run did. Seconds are spent in crafting, in scoring, and in training, by all workers together.
-
-    `crashed` of the `failed` cells ended with something other than a `BenchboxError`: a bug in a plug-in.
-    """
-
-    done: int = 0
-    batches: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    crashed: int = 0
-    crafting: float = 0.0
-    scoring: float = 0.0
-    training: float = 0.0
-    total: float = 0.0
 
 
 @dataclass(eq=False)
@@ -110,7 +80,9 @@ class Runner:
         attacks: The plug-ins.
         dataset: The images.
         observer: Hears of progress.
+        defenses: The plug-ins.
         batch_size: Images a call, where it was asked for.
+        secret: What the draws of randomised defences are named under; None for the store's own.
         clock: Seconds that pass; a simulation has its own.
     """
 
@@ -122,32 +94,29 @@ class Runner:
         attacks: Registry[Attack],
         dataset: Dataset,
         observer: Observer,
+        defenses: Registry[Defense],
         batch_size: int | None = None,
+        secret: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
         self.store = store
         self.executor = executor
-        self.artifacts = artifacts
         self.attacks = attacks
         self.dataset = dataset
         self.observer = observer
-        self.batch_size = batch_size
         self.report = Report()
         self._agenda = Agenda(executor.workers)
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
         self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
-        self._made: set[str] = set()
-        self._layouts: dict[str, Layout] = {}
-        self._spoiled: dict[str, Failure] = {}
         self._flights: dict[int, _Flight] = {}  # by the number of the task; copies share one
         self._held: dict[str, _Flight] = {}  # by the name of the item
         self._again: list[_Flight] = []  # those whose worker was lost
-        self._pace: dict[tuple[str, str], list[float]] = {}  # seconds and images, by defence and crafting
+        self._pace = Pace()
         self._images = 0
         self._looked = 0.0  # when stragglers were looked for
-        self._device: str | None = None
+        self._ready = Readiness(store, executor, artifacts, defenses, batch_size, secret)
 
     def run(self, plan: Plan, run: int) -> Report:
         """Run every cell that is not in the store yet.
@@ -160,8 +129,7 @@ class Runner:
         models = len({cell.view.artifact for cell in plan.cells}) or 1
         self._images = sum(len(cell.samples) for cell in plan.cells) // models
         for order, cell in enumerate(plan.cells):
-            self.store.add_cell(cell, run)
-            reuse.take_over(self.store, cell, self.dataset)
+            self.add(cell, run)
             todo = self._todo(cell)
             if len(todo) == 0 and self._described(cell):
                 self.report.reused += 1
@@ -170,15 +138,53 @@ class Runner:
             job.stored = len(cell.samples) - len(todo)
             self._open.add(job)
             self._advance(job)
-        try:
-            while self._open:
-                self._start()
-                self._hear()
-        finally:
-            for flight in {*self._flights.values(), *self._again}:
-                flight.claim.close()
+        self._drain()
         self.report.total = time.perf_counter() - start
         return self.report
+
+    def add(self, cell: Cell, run: int) -> None:
+        """Make a cell known, with what is known of its images from other lists."""
+        self.store.add_cell(cell, run)
+        reuse.take_over(self.store, cell, self.dataset)
+
+    def some(
+        self, cell: Cell, positions: NDArray[np.int64], trainings: Mapping[str, Training], report: Report
+    ) -> None:
+        """Have some images of a cell in the store; a cell that fails is in the report, and is not tried again."""
+        self.report = report
+        if cell.key in report.failed or len(np.intersect1d(positions, self._todo(cell))) == 0:
+            return
+        self._images = self._images or len(cell.samples)
+        job = Job(cell, 0, trainings[cell.artifact], trainings[cell.view.artifact], wanted=positions)
+        self._open.add(job)
+        self._advance(job)
+        self._drain()
+
+    def require(self, training: Training, images: int) -> None:
+        """Have a defence trained and tried, which will be attacked on so many images.
+
+        Raises:
+            DefenseError: It cannot be obtained, or breaks its contract.
+        """
+        self._images = images
+        trained = [Trained(step) for step in chain(training) if not self._ready.is_made(step)]
+        for item in (*trained, Known(training)):
+            self._asked.add(item.name)
+            self._agenda.add(item, 0)
+            self._drain(lambda: bool(self._held) or self._agenda.left or len(self._agenda) > 0)
+            if (failure := self._ready.spoiled.get(item.training.digest)) is not None:
+                raise DefenseError(failure.message)
+
+    def _drain(self, busy: Callable[[], bool] | None = None) -> None:
+        """Work until no cell is open, or nothing is busy."""
+        try:
+            while busy() if busy else self._open:
+                self._start()
+                self._hear()
+        except BaseException:
+            for flight in {*self._flights.values(), *self._again}:
+                flight.claim.close()
+            raise
 
     # --- what a cell still needs ---
 
@@ -186,15 +192,15 @@ class Runner:
         """Put on the agenda what comes next for a cell: a training, a layout, its blocks."""
         if job.over:
             return
-        for chain in job.chains:
-            for training in chain:
-                if (spoiled := self._spoiled.get(training.digest)) is not None:
+        for steps in job.chains:
+            for training in steps:
+                if (spoiled := self._ready.spoiled.get(training.digest)) is not None:
                     self._fail(job, spoiled)
                     return
-        needed = [next((t for t in chain if not self._is_made(t)), None) for chain in job.chains]
+        needed = [next((t for t in steps if not self._ready.is_made(t)), None) for steps in job.chains]
         missing: list[Item] = [Trained(training) for training in needed if training]
         if not missing:
-            missing = [Known(t) for t in (job.deployed, job.attacked) if self._layout(t) is None]
+            missing = [Known(t) for t in (job.deployed, job.attacked) if self._ready.layout(t) is None]
         for item in missing:
             assert isinstance(item, Trained | Known)
             if job not in (waiting := self._waiting[item.training.digest]):
@@ -205,26 +211,17 @@ class Runner:
         if not missing:
             self._divide(job)
 
-    def _is_made(self, training: Training) -> bool:
-        digest = training.digest
-        if digest not in self._made and (training.source is not None or digest in self.artifacts):
-            self._made.add(digest)
-        return digest in self._made
-
-    def _layout(self, training: Training) -> Layout | None:
-        """How a defence is run, if that is known: from this run, or remembered."""
-        digest = training.digest
-        if digest not in self._layouts:
-            self._device = self._device or self.executor.describe()
-            found = Layout.from_dict(self.store.recall(layout_key(digest, self._device)))
-            if found is not None:
-                self._layouts[digest] = replace(found, batch=self.batch_size or found.batch)
-        return self._layouts.get(digest)
-
     def _divide(self, job: Job) -> None:
         """Cut what is still to do of a cell into blocks."""
         cell, todo = job.cell, self._todo(job.cell)
-        batch = self._layouts[job.attacked.digest].batch
+        if self._ready.is_randomized(job):
+            # Not before the defence was loaded, which may have brought along what to say to whom.
+            try:
+                secrets.note(self.store, cell, self._ready.secret())
+            except RequestError as error:
+                self._fail(job, Failure(str(error)))
+                return
+        batch = self._ready.layouts[job.attacked.digest].batch
         size = batch
         if self.attacks.get(cell.attack.name).cls.pooled:
             # It splits what it is given itself. What is not committed is lost when it is killed, and of many
@@ -233,11 +230,13 @@ class Runner:
         job.stored = len(cell.samples) - len(todo)
         if job.stored < len(cell.samples):
             self._observe(job)
+        if job.wanted is not None:
+            todo = np.intersect1d(todo, job.wanted)
         blocks = [(int(start), todo[todo // size == start]) for start in np.unique(todo // size)]
         job.left = len(blocks)
-        for number, positions in blocks:
+        for i, (number, positions) in enumerate(blocks):
             name = f"craft/{cell.craft_key}/{size}/{number * size}"
-            self._agenda.add(Block(job, name, positions), job.order)
+            self._agenda.add(Block(job, name, positions, i == 0 and job.stored == 0), job.order)
         if not blocks:
             self._close(job)
 
@@ -276,20 +275,24 @@ class Runner:
         """What is to be done for an item; None if it is done."""
         match item:
             case Trained(training):
-                return None if self._is_made(training) else Make(training)
+                return None if self._ready.is_made(training) else Make(training)
             case Known(training):
-                return Prepare(training, None, self._images)
+                return Prepare(training, self._ready.layout(training), self._images)
             case Block():
-                return self._work(item.job, np.intersect1d(item.positions, self._todo(item.job.cell)), Work)
+                todo = np.intersect1d(item.positions, self._todo(item.job.cell))
+                return self._work(item.job, todo, Work, first=item.first)
             case Likeness(job):
                 return self._work(job, np.arange(len(job.cell.samples)), Liken)
 
-    def _work(self, job: Job, positions: NDArray[np.int64], kind: type[Work]) -> Work | None:
+    def _work(
+        self, job: Job, positions: NDArray[np.int64], kind: type[Work], *, first: bool = False
+    ) -> Work | None:
         if len(positions) == 0:
             return None
         stored = self.store.crafted(job.cell.craft_key, positions)
-        layouts = {t.digest: self._layouts[t.digest] for t in (job.deployed, job.attacked)}
-        return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts)
+        layouts = {t.digest: self._ready.layouts[t.digest] for t in (job.deployed, job.attacked)}
+        secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN
+        return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts, secret, first)
 
     def _submit(self, flight: _Flight) -> None:
         number = next(_NUMBERS)
@@ -303,12 +306,10 @@ class Runner:
             return
         self._looked = now
         for flight in list(self._held.values()):
-            usual = self._pace.get(_like(flight.item)) if isinstance(flight.item, Block) else None
-            if usual and flight.copies == 1 and isinstance(flight.item, Block):
-                expected = usual[0] / usual[1] * len(flight.item.positions)
-                if now - flight.since > max(1.0, STRAGGLES * expected) and self.executor.free:
-                    flight.copies += 1
-                    self._submit(flight)
+            expected = self._pace.expects(flight.item) if flight.copies == 1 and self.executor.free else None
+            if expected is not None and now - flight.since > max(1.0, STRAGGLES * expected):
+                flight.copies += 1
+                self._submit(flight)
 
     # --- hearing ---
 
@@ -320,7 +321,7 @@ class Runner:
             self._agenda.look_again()
         if not self._held:
             # A cell that waits for nothing would wait for ever.
-            assert not self._open or self._agenda or self._agenda.left, "cells are open and nothing is to be done"
+            assert not self._open or len(self._agenda) or self._agenda.left, "cells wait for nothing"
             return
         match self.executor.next(PAUSE):
             case Told(training, progress):
@@ -351,7 +352,7 @@ class Runner:
         try:
             if isinstance(item, Trained | Known):
                 self.report.training += seconds
-                self._keep(item, value)
+                self._ready.keep(item, value)
             elif not item.job.over and isinstance(value, Failure):
                 self._fail(item.job, value)
             elif not item.job.over and isinstance(item, Likeness):
@@ -366,19 +367,6 @@ class Runner:
             self._agenda.free(item.name)
         self._settle(item)
 
-    def _keep(self, item: Trained | Known, value: object) -> None:
-        digest = item.training.digest
-        if isinstance(value, Failure):
-            self._spoiled[digest] = value
-        elif isinstance(value, Prepared):
-            assert self._device is not None
-            self._layouts[digest] = value.layout
-            self.store.remember(layout_key(digest, self._device), value.layout.as_dict())
-            if value.remarks:
-                self.store.attach(digest, CONTRACT, value.remarks)
-        else:
-            self._made.add(digest)
-
     def _commit(self, block: Block, results: Iterable[Done]) -> None:
         cell = block.job.cell
         for result in results:
@@ -388,9 +376,7 @@ class Runner:
             self.report.batches += 1
             self.report.scoring += result.scoring
             self.report.crafting += result.crafting
-            pace = self._pace.setdefault(_like(block), [0.0, 0.0])
-            pace[0] += seconds
-            pace[1] += len(result.outcome)
+            self._pace.note(block, seconds, len(result.outcome))
 
     def _settle(self, item: Item) -> None:
         """An item is done: go on with what waited for it."""
@@ -408,8 +394,8 @@ class Runner:
                 self._finish(job)
 
     def _close(self, job: Job) -> None:
-        """All images of a cell are stored; a transfer is described yet."""
-        if self._described(job.cell):
+        """All images of a cell are stored, or all that were wanted; a transfer is described yet."""
+        if self._described(job.cell) or job.stored < len(job.cell.samples):
             self._finish(job)
         else:
             self._agenda.add(Likeness(job), job.order)
@@ -417,7 +403,7 @@ class Runner:
     def _finish(self, job: Job) -> None:
         job.over = True
         self._open.discard(job)
-        self.report.done += 1
+        self.report.done += job.wanted is None
 
     def _fail(self, job: Job, failure: Failure) -> None:
         job.over = True
@@ -429,8 +415,3 @@ class Runner:
 
     def _observe(self, job: Job) -> None:
         self.observer.cell(job.cell, job.stored, len(job.cell.samples))
-
-
-def _like(item: Block) -> tuple[str, str]:
-    """What blocks have in common that take equally long an image."""
-    return item.job.cell.artifact, item.job.cell.craft_key

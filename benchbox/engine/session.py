@@ -242,7 +242,9 @@ class Session:
             self.attacks,
             dataset,
             observer,
+            self.defenses,
             self.settings.batch_size,
+            self.settings.secret,
         )
 
     def _executor(self, dataset: Dataset, observer: Observer, record: dict[str, object]) -> Executor:

@@ -114,7 +114,7 @@ class Search:
                 runner.add(cell, run)
                 self._learn(side, rung)
         for cell in (self._defence.cells[0], *self._bare.cells[:1]):
-            runner.bench.judge(plan.trainings[cell.artifact])
+            runner.require(plan.trainings[cell.artifact], len(cell.samples))
         self._start = time.perf_counter()
         self.answer = self._search()
         self._report.total = time.perf_counter() - self._start

@@ -20,6 +20,7 @@ from benchbox.engine import device
 from benchbox.engine.executors.processes import STILLBORN, dataset_of
 from benchbox.engine.executors.shop import Shop
 from benchbox.engine.executors.task import Ended, Event, Failure, Lost, Make, Task, Told
+from benchbox.engine.executors.worker import packed
 from benchbox.errors import RequestError
 from benchbox.training.artifacts import Artifacts, Training
 
@@ -197,7 +198,7 @@ class Actor:
         """Do a task; also gives the weights that it made, and how the training ended."""
         self._told.clear()
         name = dataset_of(task)
-        ended = self._workers[name].end(number, self._here(task))
+        ended = packed(self._workers[name].end(number, self._here(task)))
         made = {}
         if isinstance(task, Make) and not isinstance(ended.value, Failure):
             made[task.training.digest] = self.artifacts.path(task.training.digest).read_bytes()

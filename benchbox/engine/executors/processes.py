@@ -24,6 +24,7 @@ from benchbox.engine import device
 from benchbox.engine.executors.images import Filed, filed
 from benchbox.engine.executors.shop import Shop
 from benchbox.engine.executors.task import Ended, Event, Lost, Task, Told
+from benchbox.engine.executors.worker import packed
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _serve(pipe: Connection, shop: Shop, place: str, threads: int) -> None:
                 workers[said.name] = shop.worker(said.read(), place, report)
                 continue
             number, task = said
-            pipe.send(workers[dataset_of(task)].end(number, task))
+            pipe.send(packed(workers[dataset_of(task)].end(number, task)))
         except (EOFError, OSError):
             return
 

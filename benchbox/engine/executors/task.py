@@ -66,12 +66,16 @@ class Work:
         attacked: The model whose view the attack is given.
         deployed: The defence that is scored.
         layouts: How both are run, by digest.
+        secret: What the draws of a randomised defence are named under.
+        first: Whether nothing of the cell is known before it: then one finite gradient is asked for.
     """
 
     unit: Unit
     attacked: Training
     deployed: Training
     layouts: Mapping[str, Layout]
+    secret: str
+    first: bool = False
 
     @property
     def trainings(self) -> tuple[Training, ...]:

@@ -68,7 +68,7 @@ class Worker:
             case Liken():
                 return self._liken(task)
             case Work():
-                return perform(task.unit, self._models(task))
+                return perform(task.unit, self._models(task), first=task.first)
 
     def _prepare(self, task: Prepare) -> Prepared:
         self.bench.images = task.images
@@ -83,7 +83,9 @@ class Worker:
 
     def _judge(self, training: Training, task: Work) -> Judge:
         self.bench.know(training.digest, task.layouts[training.digest])
-        return self.bench.judge(training)
+        judge = self.bench.judge(training)
+        judge.secret = task.secret
+        return judge
 
     def _attack(self, cell: Cell) -> Attack:
         return self.attacks.get(cell.attack.name).cls(**cell.attack.arguments)
@@ -97,12 +99,26 @@ class Worker:
         return transfer.describe(models.attacked, models.deployed, x, x_adv, y)
 
 
-def perform(whole: Unit, models: Models) -> list[Done]:
+def packed(ended: Ended) -> Ended:
+    """The same, its images packed for the store here and not by the one who commits for everybody."""
+    if isinstance(ended.value, list):
+        for done in ended.value:
+            if done.images is not None:
+                assert done.images.packed
+    return ended
+
+
+def perform(whole: Unit, models: Models, *, first: bool = False) -> list[Done]:
     """Do the work of a unit, in smaller parts where memory does not suffice.
+
+    Args:
+        whole: The images.
+        models: What is asked.
+        first: Whether a defence that gives none of them a finite gradient is refused.
 
     Raises:
         AttackError: The attack broke its contract.
-        DefenseError: The defence did, or gives the first images of the cell no finite gradient.
+        DefenseError: The defence did, or gives none of the first images a finite gradient.
     """
     finished: list[Done] = []
     parts = [whole.positions] if len(whole.positions) else []
@@ -116,7 +132,7 @@ def perform(whole: Unit, models: Models) -> list[Done]:
             smaller = models.halve(len(positions))
             parts = [*(positions[at] for at in slices(len(positions), smaller)), *parts]
             continue
-        if positions[0] == 0:
+        if first and not finished:
             gradients.require_some(result, models.attacked, whole.cell)
         finished.append(result)
     return finished
