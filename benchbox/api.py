@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from benchbox.contract.attack import Attack
     from benchbox.contract.defense import Defense
     from benchbox.domain import Evidence
+    from benchbox.engine.observer import Report
     from benchbox.engine.plan import Plan
-    from benchbox.engine.runner import Report
     from benchbox.engine.session import Session
     from benchbox.store import Store
 

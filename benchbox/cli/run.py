@@ -14,8 +14,8 @@ from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
+    from benchbox.engine.observer import Report
     from benchbox.engine.plan import Plan
-    from benchbox.engine.runner import Report
     from benchbox.engine.session import Session
     from benchbox.store import Store
 

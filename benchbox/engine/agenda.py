@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.domain import Cell
+from benchbox.engine.executors.task import Task
 from benchbox.training.artifacts import Training
 
 
@@ -104,6 +106,18 @@ class Likeness:
 
 
 Item = Trained | Known | Block | Likeness
+
+
+@dataclass(eq=False)
+class Flight:
+    """An item that is being worked on: its task, the claim that is held meanwhile, and by how many."""
+
+    item: Item
+    task: Task
+    claim: ExitStack
+    since: float
+    copies: int = 1
+    losses: int = 0
 
 
 @dataclass

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -24,7 +23,7 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse
 from benchbox.engine import secret as secrets
-from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Pace, Trained, chain
+from benchbox.engine.agenda import Agenda, Block, Flight, Item, Job, Known, Likeness, Pace, Trained, chain
 from benchbox.engine.executors import (
     Ended,
     Executor,
@@ -37,8 +36,7 @@ from benchbox.engine.executors import (
     Told,
     Work,
 )
-from benchbox.engine.observer import Observer as Observer
-from benchbox.engine.observer import Report as Report
+from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan
 from benchbox.engine.readiness import Readiness
 from benchbox.engine.unit import Done, Unit
@@ -56,18 +54,6 @@ LOSSES = 3
 STRAGGLES = 2.0
 #: Of every task of this process, whichever run it belongs to: a result that comes late is nobody else's.
 _NUMBERS = count()
-
-
-@dataclass(eq=False)
-class _Flight:
-    """An item that is being worked on: its task, the claim that is held meanwhile, and by how many."""
-
-    item: Item
-    task: Task
-    claim: ExitStack
-    since: float
-    copies: int = 1
-    losses: int = 0
 
 
 class Runner:
@@ -110,9 +96,9 @@ class Runner:
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
         self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
-        self._flights: dict[int, _Flight] = {}  # by the number of the task; copies share one
-        self._held: dict[str, _Flight] = {}  # by the name of the item
-        self._again: list[_Flight] = []  # those whose worker was lost
+        self._flights: dict[int, Flight] = {}  # by the number of the task; copies share one
+        self._held: dict[str, Flight] = {}  # by the name of the item
+        self._again: list[Flight] = []  # those whose worker was lost
         self._pace = Pace()
         self._images = 0
         self._looked = 0.0  # when stragglers were looked for
@@ -186,8 +172,6 @@ class Runner:
                 flight.claim.close()
             raise
 
-    # --- what a cell still needs ---
-
     def _advance(self, job: Job) -> None:
         """Put on the agenda what comes next for a cell: a training, a layout, its blocks."""
         if job.over:
@@ -246,8 +230,6 @@ class Runner:
     def _described(self, cell: Cell) -> bool:
         return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
 
-    # --- starting ---
-
     def _start(self) -> None:
         """Give the executor as much as it has room for."""
         while self.executor.free and self._again:
@@ -267,7 +249,7 @@ class Runner:
             # Somebody may have done some of it between the last look and the claim.
             task = self._task(item)
             if task is not None:
-                self._submit(_Flight(item, task, claim.pop_all(), self.clock()))
+                self._submit(Flight(item, task, claim.pop_all(), self.clock()))
                 return
         self._settle(item)
 
@@ -294,7 +276,7 @@ class Runner:
         secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN
         return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts, secret, first)
 
-    def _submit(self, flight: _Flight) -> None:
+    def _submit(self, flight: Flight) -> None:
         number = next(_NUMBERS)
         self._flights[number] = self._held[flight.item.name] = flight
         self.executor.submit(number, flight.task)
@@ -310,8 +292,6 @@ class Runner:
             if expected is not None and now - flight.since > max(1.0, STRAGGLES * expected):
                 flight.copies += 1
                 self._submit(flight)
-
-    # --- hearing ---
 
     def _hear(self) -> None:
         """Wait for the next event and deal with it."""
@@ -333,7 +313,7 @@ class Runner:
                 if flight is not None and self._held.get(flight.item.name) is flight:
                     self._end(flight, value, seconds)
 
-    def _lose(self, flight: _Flight | None) -> None:
+    def _lose(self, flight: Flight | None) -> None:
         if flight is None or self._held.get(flight.item.name) is not flight:
             return
         flight.losses += 1
@@ -346,7 +326,7 @@ class Runner:
         error = f"its worker process was killed {LOSSES} times, perhaps for want of memory; try fewer --workers"
         self._end(flight, Failure(error), 0.0)
 
-    def _end(self, flight: _Flight, value: object, seconds: float) -> None:
+    def _end(self, flight: Flight, value: object, seconds: float) -> None:
         """Keep what came of an item, and let go of it."""
         item = flight.item
         try:

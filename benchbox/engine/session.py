@@ -19,8 +19,9 @@ from benchbox.engine.executors import Executor
 from benchbox.engine.executors.inside import Inside
 from benchbox.engine.executors.worker import Worker
 from benchbox.engine.lent import Lent
+from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan, Planner, Request, kind
-from benchbox.engine.runner import Observer, Report, Runner
+from benchbox.engine.runner import Runner
 from benchbox.errors import ArtifactError, RequestError, StoreError
 from benchbox.store import Store
 from benchbox.training import precision

@@ -22,8 +22,9 @@ from benchbox.domain import Access, Cell
 from benchbox.engine import ladder
 from benchbox.engine.budget import Budget
 from benchbox.engine.ladder import Ladder
+from benchbox.engine.observer import Report
 from benchbox.engine.plan import Plan
-from benchbox.engine.runner import Report, Runner
+from benchbox.engine.runner import Runner
 from benchbox.errors import RequestError
 
 #: A defence that leaves less than this share standing is broken.
