@@ -6,7 +6,6 @@ image, up to the rounding of distances.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ def _craftings(there: Connection, here: Connection) -> None:
 def _records(there: Connection, here: Connection, table: Table) -> None:
     """What is known of weights, layouts and cells; of two records the one that is here stays."""
     for row in there.execute(select(table)).all():
-        values: Mapping[str, Any] = row._mapping
+        values: dict[str, Any] = dict(row._mapping)
         seals.check(table, row, f"{table.name} {' '.join(str(values[c.name])[:80] for c in table.primary_key)!r}")
         content = {name: value for name, value in values.items() if name != "seal"}
         here.execute(insert_missing(here, table).values(seals.sealed(table, content)))
