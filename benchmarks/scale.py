@@ -204,7 +204,8 @@ def simulate(options: argparse.Namespace) -> None:
     session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
     busy = total = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for name, tables in TABLES.items():
+        for name in options.datasets:
+            tables = TABLES[name]
             session._datasets[name] = dataset = blank(name, options.images)
             seconds = {name: timed(session, dataset)}
             cells, trainings = {}, {}
@@ -227,9 +228,9 @@ def simulate(options: argparse.Namespace) -> None:
                 session.defenses,
                 clock=workers.clock,
             )
-            before = time.perf_counter()
+            before = time.process_time()
             report = runner.run(plan, 1)
-            spent = time.perf_counter() - before
+            spent = time.process_time() - before
             assert report.done == len(cells)
             share = workers.useful / (sum(workers.speed) * workers.now)
             busy, total = busy + workers.useful, total + sum(workers.speed) * workers.now
@@ -237,7 +238,7 @@ def simulate(options: argparse.Namespace) -> None:
                 f"{name}: {len(cells)} cells, {len(trainings)} trainings, {workers.units} units, a pass "
                 f"{1e6 * seconds[name]:.0f} µs: {duration(workers.now)} on {options.workers} workers, "
                 f"{workers.speed.count(1 / 3)} of them slow, {workers.lost:.0f} deaths; efficiency {share:.3f} "
-                f"(scheduling {1e3 * spent / workers.units:.2f} ms a unit)"
+                f"(scheduling {1e3 * spent / workers.units:.2f} ms of CPU a unit)"
             )
     print(f"all: efficiency {busy / total:.3f}; simulated in {time.perf_counter() - started:.0f} s")
 
@@ -296,6 +297,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--datasets", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--trained", action="store_true", help="the weights are there already")
     parser.add_argument("--driver", action="store_true", help="measure the runner's own cost")
     chosen = parser.parse_args()
