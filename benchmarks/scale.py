@@ -263,6 +263,7 @@ def driver(options: argparse.Namespace) -> None:
             outcome = Outcome(unit.positions, whole, whole[:, None], whole[:, None], whole, real, real, real, real)
             x = (rng.integers(0, 256, (n, 1, 28, 28)) / 255 + rng.choice([-0.3, 0.3], (n, 1, 28, 28))).clip(0, 1)
             images = Adversarials(unit.cell.craft_key, unit.positions, x.astype(np.float32), whole, real, real)
+            assert images.packed  # as workers do it
             return [SimpleNamespace(outcome=outcome, images=images, broken=np.zeros(n), crafting=1.0, scoring=1.0)]
 
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
