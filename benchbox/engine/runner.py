@@ -208,9 +208,10 @@ class Runner:
         batch = self._ready.layouts[job.attacked.digest].batch
         size = batch
         if self.attacks.get(cell.attack.name).cls.pooled:
-            # It splits what it is given itself. What is not committed is lost when it is killed, and of many
-            # workers each should have some.
-            size = max(2 * batch, min(POOL, len(cell.samples) // self.executor.workers))
+            # It splits what it is given itself. What is not committed is lost when it is killed; and of many
+            # workers each should get several, so that none is waited for long.
+            share = len(cell.samples) // (4 * self.executor.workers)
+            size = max(POOL, batch) if self.executor.workers == 1 else max(batch // 2, min(POOL, share), 1)
         job.stored = len(cell.samples) - len(todo)
         if job.stored < len(cell.samples):
             self._observe(job)

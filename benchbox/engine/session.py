@@ -152,8 +152,10 @@ class Session:
         """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
         record = provenance.collect(device.describe(where))
-        runner = self._runner(plan, store, observer, record)
-        answers.check(runner.bench.workshop, store, plan)
+        # Without a claim: the runner holds it.
+        workshop = self.workshop(plan.request.dataset, observer.training, record)
+        runner = self._runner(plan, store, observer, workshop)
+        answers.check(workshop, store, plan)
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
         try:
@@ -234,11 +236,11 @@ class Session:
             self.settings.secret,
         )
 
-    def _runner(self, plan: Plan, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
+    def _runner(self, plan: Plan, store: Store, observer: Observer, workshop: Workshop) -> Runner:
         dataset = self.dataset(plan.request.dataset)
         return Runner(
             store,
-            self._executor(dataset, observer, record),
+            self._executor(workshop),
             Artifacts(self.settings.artifacts),
             self.attacks,
             dataset,
@@ -248,16 +250,14 @@ class Session:
             self.settings.secret,
         )
 
-    def _executor(self, dataset: Dataset, observer: Observer, record: dict[str, object]) -> Executor:
+    def _executor(self, workshop: Workshop) -> Executor:
         """Where work is done; workers elsewhere are kept from one plan to the next.
 
         Raises:
             RequestError: A defence exists in this process alone.
         """
         if (self.settings.workers or 1) == 1 and self.settings.ray is None:
-            where = device.choose(self.settings.device)
-            # Without a claim: the runner holds it.
-            workshop = self.workshop(dataset.name, observer.training, record)
+            dataset, where = workshop.dataset, workshop.device
             bench = Bench(workshop, None, dataset, where, self.settings.batch_size)
             return Inside(Worker(bench, self.attacks, dataset, where))
         if self._lent:
@@ -268,6 +268,6 @@ class Session:
         if self._elsewhere is None:
             from benchbox.engine.executors.shop import Shop, elsewhere
 
-            shop = Shop(self.defenses.workspace, self.defenses.local, self.settings, record)
+            shop = Shop(self.defenses.workspace, self.defenses.local, self.settings, workshop.provenance)
             self._elsewhere = elsewhere(shop, self.dataset)
         return self._elsewhere
