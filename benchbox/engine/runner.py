@@ -153,8 +153,8 @@ class Runner:
             DefenseError: It cannot be obtained, or breaks its contract.
         """
         self._images = images
-        trained = [Trained(step) for step in chain(training) if not self._ready.is_made(step)]
-        for item in (*trained, Known(training)):
+        items: list[Trained | Known] = [Trained(t) for t in chain(training) if not self._ready.is_made(t)]
+        for item in (*items, Known(training)):
             self._asked.add(item.name)
             self._agenda.add(item, 0)
             self._drain(lambda: bool(self._held) or self._agenda.left or len(self._agenda) > 0)

@@ -234,7 +234,7 @@ def _ray(address: str) -> Any:
         import ray
     except ImportError:
         raise RequestError("--ray needs Ray; pip install 'benchbox[ray]'") from None
-    words = {"include_dashboard": False} if address == "local" else {}
+    words: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **words)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -157,7 +157,7 @@ class Processes:
     def _places(self) -> list[str]:
         """Where each process runs its models: GPUs are dealt out in turn."""
         where = device.choose(self.shop.settings.device)
-        if where.type != "cuda" or where.index is not None:
+        if where != torch.device("cuda"):  # one card was named, or there is none
             return [str(where)] * self.workers
         return [f"cuda:{i % torch.cuda.device_count()}" for i in range(self.workers)]
 
