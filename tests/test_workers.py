@@ -149,6 +149,7 @@ def test_a_module_of_this_process_has_no_other_workers(workspace):
         evaluate(net, dataset="tiny", attacks=["fgsm"], workers=2)
 
 
+@pytest.mark.slow  # a cluster is started
 @pytest.mark.timeout(900)
 def test_a_ray_cluster_finds_the_same(workspace):
     pytest.importorskip("ray", reason="benchbox[ray] is not installed")
