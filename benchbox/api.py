@@ -17,7 +17,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from benchbox.contract.attack import Attack
     from benchbox.contract.defense import Defense
     from benchbox.domain import Evidence
+    from benchbox.engine.observer import Report
     from benchbox.engine.plan import Plan
-    from benchbox.engine.runner import Report
     from benchbox.engine.session import Session
     from benchbox.store import Store
 
@@ -52,6 +52,8 @@ def evaluate(
     precision: str | None = None,
     secret: str | None = None,
     download: bool = True,
+    workers: int | None = None,
+    ray: str | None = None,
     progress: bool | None = None,
     name: str | None = None,
     randomized: bool = False,
@@ -73,6 +75,8 @@ def evaluate(
         precision: Of training.
         secret: What the draws of randomised defences are named under, hexadecimal, to repeat a run.
         download: Whether data sets and weights may be fetched.
+        workers: Processes that share the work; this one alone by default.
+        ray: Address of a Ray cluster whose machines share it; "local" for one of this machine.
         progress: Draw bars; None for "in a notebook".
         name: Of a module, in tables; the name of its class by default.
         randomized: Of a module: two calls on one image may differ.
@@ -92,7 +96,8 @@ def evaluate(
     place, folder = str(store), Path(data_dir).expanduser() if data_dir else None
     if secret is not None:
         secrets.check(secret)
-    settings = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download, secret)
+    where = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download, secret)
+    settings = replace(where, workers=workers, ray=ray)
     session = Session(*_registries(), settings, announce=_LOG.info)
     with ExitStack() as loans:
         for item in defenses:
@@ -157,7 +162,10 @@ def carry_out(
     with Store.open(session.settings.store) as store:
         before = standing(planned, store)
         with watcher(console, before.cells - before.done) as observer:
-            reports = [session.run(plan, store, observer) for plan in planned]
+            try:
+                reports = [session.run(plan, store, observer) for plan in planned]
+            finally:
+                session.close()
         finished(reports)
         evidence = store.evidence(keys=[cell.key for plan in planned for cell in plan.cells])
         known = known_of(evidence, store)

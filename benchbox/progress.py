@@ -144,6 +144,7 @@ class Drawn(Silent):
         )
         self._whole = self.bars.add_task("all cells", total=cells, unit="cells", detail="", visible=cells > 0)
         self._current: tuple[str, TaskID] | None = None
+        self._begun: dict[str, tuple[int, int]] = {}  # images of each cell that were there first, and that are
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -161,15 +162,25 @@ class Drawn(Silent):
         self._show(f"{verb} {describe_training(wanted)}", progress.done, progress.total, "steps", detail)
 
     def cell(self, cell: Cell, done: int, total: int) -> None:
-        """Moves the whole on at the last sample."""
+        """Moves the whole on."""
         self._show(describe_cell(cell), done, total, "images")
-        if done == total:
-            self.bars.advance(self._whole)
+        self._move(cell, done, total)
 
     def failed(self, cell: Cell, error: str) -> None:
         """Says so at once: a long run may be stopped and mended."""
         self.bars.console.print(f"failed: {describe_cell(cell)}", soft_wrap=True)
-        self.bars.advance(self._whole)
+        self._move(cell, 1, 1)
+
+    def _move(self, cell: Cell, done: int, total: int) -> None:
+        """Move the whole on by a part of a cell: several workers are at work on many cells at once."""
+        first, before = self._begun.get(cell.key, (done, done))
+        if done == total:
+            share = 1.0 - (before - first) / max(total - first, 1)
+            self._begun.pop(cell.key, None)
+        else:
+            share = (done - before) / max(total - first, 1)
+            self._begun[cell.key] = first, done
+        self.bars.advance(self._whole, share)
 
     def _show(self, name: str, done: int, total: int, unit: str, detail: str = "") -> None:
         if self._current is None or self._current[0] != name:

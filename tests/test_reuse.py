@@ -10,7 +10,7 @@ from evidence import CELL, assert_same, images, outcome
 from benchbox.contract import registry
 from benchbox.data.dataset import load, sample_list
 from benchbox.domain import Access
-from benchbox.engine import runner
+from benchbox.engine import unit
 from benchbox.engine.request import Request
 from benchbox.engine.reuse import take_over
 from benchbox.engine.session import Session, Settings
@@ -115,9 +115,9 @@ def test_a_run_of_more_images_computes_the_new_ones_only_and_finds_the_same(tmp_
             return found[sizes[-1]]
 
     attacked = []
-    real = runner.work
+    real = unit.work
     monkeypatch.setattr(
-        runner, "work", lambda unit, models: attacked.append(len(unit.positions)) or real(unit, models)
+        unit, "work", lambda unit, models: attacked.append(len(unit.positions)) or real(unit, models)
     )
     grown, at_once = evidence("a.sqlite", 10, 25), evidence("b.sqlite", 25)
     assert_same(grown.outcome, at_once.outcome)

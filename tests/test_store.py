@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evidence import CELL, RANDOM, assert_filled, assert_same, begin, fill, first, images, outcome
+from postgres import server, url  # noqa: F401
 
 from benchbox.domain import Outcome, SampleList
 from benchbox.errors import StoreError
@@ -23,8 +24,15 @@ def path(tmp_path):
     return tmp_path / "results" / "benchbox.sqlite"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request):
+    place = request.getfixturevalue("path" if request.param == "sqlite" else "url")
+    with Store.open(place) as store:
+        yield store
+
+
 @pytest.fixture
-def store(path):
+def file(path):
     with Store.open(path) as store:
         yield store
 
@@ -56,8 +64,8 @@ def test_evidence_joins_batches_and_sorts_them_by_position(store, cell):
     np.testing.assert_array_equal(store.positions(cell), np.arange(6))
 
 
-def test_cells_are_readable_with_any_sqlite_tool(store, path):
-    begin(store, RANDOM)
+def test_cells_are_readable_with_any_sqlite_tool(file, path):
+    begin(file, RANDOM)
     with sqlite3.connect(path) as plain:
         query = "SELECT defense, access, status, json_extract(record, '$.threat.epsilon') FROM cell"
         assert plain.execute(query).fetchone() == ("carso", "gray-box", "partial", 0.3)
@@ -100,11 +108,11 @@ def test_a_failed_cell_is_evidence_and_can_be_retried(store):
     assert store.evidence()[0].status == "done"
 
 
-def test_a_cell_belongs_to_its_first_run_and_a_batch_to_its_own(store, path):
-    first, second = begin(store, CELL), begin(store, CELL)
-    store.commit_batch(CELL, outcome(CELL, [0]), seconds=0)
-    assert [run.cells for run in store.runs()] == [1, 0]
-    assert store.evidence()[0].run == first
+def test_a_cell_belongs_to_its_first_run_and_a_batch_to_its_own(file, path):
+    first, second = begin(file, CELL), begin(file, CELL)
+    file.commit_batch(CELL, outcome(CELL, [0]), seconds=0)
+    assert [run.cells for run in file.runs()] == [1, 0]
+    assert file.evidence()[0].run == first
     with sqlite3.connect(path) as plain:
         assert plain.execute("SELECT run_id FROM batch").fetchall() == [(second,)]
 
@@ -280,16 +288,16 @@ def test_adversarial_images_come_back_for_any_positions_across_batches_in_the_or
     assert store.crafted(key, np.arange(6)).x.flags.writeable  # torch.from_numpy warns of one that is not
 
 
-def test_an_image_is_stored_once_for_all_cells_that_share_it(store, path):
+def test_an_image_is_stored_once_for_all_cells_that_share_it(file, path):
     other = replace(CELL, artifact="z")
     assert other.craft_key == CELL.craft_key
-    begin(store, CELL, other)
+    begin(file, CELL, other)
     first, second = images(CELL.craft_key, [0, 1]), images(CELL.craft_key, [1, 2], seed=1)
-    store.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=first)
-    store.commit_batch(other, outcome(other, [1, 2]), seconds=0, crafted=second)
+    file.commit_batch(CELL, outcome(CELL, [0, 1]), seconds=0, crafted=first)
+    file.commit_batch(other, outcome(other, [1, 2]), seconds=0, crafted=second)
     with sqlite3.connect(path) as plain:
         assert plain.execute("SELECT samples FROM crafted").fetchall() == [(2,), (1,)]
-    kept = store.crafted(CELL.craft_key, np.array([0, 1, 2]))
+    kept = file.crafted(CELL.craft_key, np.array([0, 1, 2]))
     np.testing.assert_array_equal(kept.x, np.stack([first.x[0], first.x[1], second.x[1]]))
 
 

@@ -145,6 +145,22 @@ Precision = Annotated[
 NoWorkspace = Annotated[
     bool, typer.Option("--no-workspace", help="Leave out the plug-ins in ./defenses and ./attacks.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes that share the work, each with its share of the threads; with GPUs, one or more a card.  "
+        "(default: this process alone)",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Share the work with a Ray cluster: auto, HOST:PORT; local starts one on this machine.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -281,6 +297,8 @@ def session(
     download: bool = True,
     workspace: bool = True,
     asked: Grid | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> Session:
     """The engine with the settings of the command line.
 
@@ -300,7 +318,9 @@ def session(
     precisions.choose(precision, devices.choose(device))
     if secret is not None:
         secrets.check(secret)
-    chosen = Settings(store, artifacts_folder(store), data_dir, device, batch_size, precision, download, secret)
+    chosen = Settings(
+        store, artifacts_folder(store), data_dir, device, batch_size, precision, download, secret, workers, ray
+    )
     return Session(*found, chosen, announce=notice)
 
 

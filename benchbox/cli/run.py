@@ -9,12 +9,13 @@ import typer
 from benchbox import api
 from benchbox.cli import options
 from benchbox.cli.console import complain, errors, notice, output
+from benchbox.engine import sharing
 from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
+    from benchbox.engine.observer import Report
     from benchbox.engine.plan import Plan
-    from benchbox.engine.runner import Report
     from benchbox.engine.session import Session
     from benchbox.store import Store
 
@@ -26,6 +27,8 @@ EXAMPLES = options.examples(
     "benchbox run --defense model.py:net --weights net.safetensors --dataset cifar10 --attacks aa",
     "benchbox run --defense robustbench:Carmon2019Unlabeled --dataset cifar10 --attacks aa",
     "benchbox run --grid ablation.toml --dry-run",
+    "benchbox run --grid table1.toml --workers 8",
+    "benchbox run --grid table1.toml --shard 3/16 --store results/part-3.sqlite",
 )
 
 
@@ -58,6 +61,15 @@ def run(
     ] = None,
     precision: options.Precision = None,
     secret: options.Secret = None,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Run the I-th of N parts of the request; `benchbox merge` joins the stores.  (default: all)",
+        ),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Attack defences, store what happened to each image, and print the table.
@@ -66,6 +78,7 @@ def run(
     command continues a run that was stopped, and prints the table of one that is complete.
     """
     fetch = not (no_download or dry_run)
+    part = sharing.part(shard) if shard else None
     session = options.session(
         store,
         data_dir,
@@ -76,8 +89,10 @@ def run(
         download=fetch,
         asked=asked,
         workspace=not no_workspace,
+        workers=workers,
+        ray=ray,
     )
-    plans = api.plans(session, asked)
+    plans = [part.of(plan) if part else plan for plan in api.plans(session, asked)]
     if dry_run:
         _preview(session, plans)
         return
@@ -115,7 +130,7 @@ def _states(plans: list[Plan], store: Store) -> list[State]:
 def _run(session: Session, plans: list[Plan], quiet: bool) -> int:
     """Run, print the table, and return the exit status."""
     if not any(plan.cells for plan in plans):
-        notice("nothing to run: no attack of the request runs under the accesses it names")
+        notice("nothing to run: no attack of the request runs under the accesses it names, or none in this shard")
         return 0
     reports: list[Report] = []
     try:

@@ -31,18 +31,21 @@ class Bench:
 
     Args:
         workshop: Where trained defences come from.
-        store: Where a layout is remembered.
+        store: Where a layout is remembered; None where somebody else does it.
         dataset: Its training images are what a defence is tried on.
         device: Where models run.
         batch_size: Images a call, where it was asked for; measured otherwise.
         images: How many images will be attacked, for how long measuring may take.
         secret: What draws are named under, where it was given; the store's otherwise.
+
+    Attributes:
+        remarks: What vetting said that is no breach of a contract, by artifact.
     """
 
     def __init__(
         self,
         workshop: Workshop,
-        store: Store,
+        store: Store | None,
         dataset: Dataset,
         device: torch.device,
         batch_size: int | None = None,
@@ -56,6 +59,8 @@ class Bench:
         self.batch_size = batch_size
         self.images = images
         self.secret = secret
+        self.remarks: dict[str, dict[str, str]] = {}
+        self._layouts: dict[str, Layout] = {}
         self._judges: dict[str, Judge] = {}
         self._spoiled: dict[str, Exception] = {}
 
@@ -76,6 +81,16 @@ class Bench:
                 raise
         return self._judges[wanted.digest]
 
+    def _secret(self) -> str:
+        """The one that was given, else the store's; without a store one that whoever scores replaces."""
+        if self.secret is not None:
+            return self.secret
+        return secrets.of(self.store) if self.store else secrets.new()
+
+    def know(self, digest: str, layout: Layout) -> None:
+        """Take it from somebody else how an artifact is run."""
+        self._layouts.setdefault(digest, layout)
+
     def _made(self, wanted: Training) -> Judge:
         defense = self.workshop.obtain(wanted)
         with border.crossing(type(defense), DefenseError):
@@ -83,18 +98,28 @@ class Bench:
 
     def _ready(self, wanted: Training, defense: Defense) -> Judge:
         x, draws = _few(defense, self.dataset, self.device)
-        key = f"layout {wanted.digest}, {device.describe(self.device)}, torch {torch.__version__}"
-        layout = Layout.from_dict(self.store.recall(key))
+        key = layout_key(wanted.digest, device.describe(self.device))
+        layout = self._layouts.get(wanted.digest)
+        if layout is None and self.store:
+            layout = Layout.from_dict(self.store.recall(key))
         if layout is None:
             layout = measure(defense, _named(defense), x, draws, self.images, self.batch_size)
-            self.store.remember(key, layout.as_dict())
+            if self.store:
+                self.store.remember(key, layout.as_dict())
         elif self.batch_size:
             layout = replace(layout, batch=self.batch_size)
         lay(defense, layout.channels_last)
-        judge = Judge(defense, layout, secrets.of(self.store) if self.secret is None else self.secret)
+        judge = Judge(defense, layout, self._secret())
         if remarks := vet(judge, x, draws):
-            self.store.attach(wanted.digest, CONTRACT, remarks)
+            self.remarks[wanted.digest] = remarks
+            if self.store:
+                self.store.attach(wanted.digest, CONTRACT, remarks)
         return judge
+
+
+def layout_key(digest: str, described: str) -> str:
+    """What the layout of an artifact on a device is remembered as."""
+    return f"layout {digest}, {described}, torch {torch.__version__}"
 
 
 def fastest(

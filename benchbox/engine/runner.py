@@ -1,71 +1,59 @@
-"""Runs a plan: craft, check, score, commit; batch by batch, so that it can be killed at any time.
+"""Runs a plan: craft, check, score, commit; block by block, so that it can be killed at any time.
 
-What is attacked is a view, what is scored is the deployed defence, and their random streams never meet.
-A cell that fails is a row with its error; the grid goes on.
+An executor does the work, here or elsewhere; the runner alone claims, commits and tells. What is attacked is a
+view, what is scored is the deployed defence, and their random streams never meet. A cell that fails is a row with
+its error; the grid goes on.
 """
 
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from itertools import count
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchbox.contract.attack import Attack
+from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
-from benchbox.engine import gradients, reuse, secret, transfer
-from benchbox.engine.bench import Bench
-from benchbox.engine.judge import Judge, slices
+from benchbox.engine import gradients, reuse
+from benchbox.engine import secret as secrets
+from benchbox.engine.agenda import Agenda, Block, Flight, Item, Job, Known, Likeness, Pace, Trained, chain
+from benchbox.engine.executors import (
+    Ended,
+    Executor,
+    Failure,
+    Liken,
+    Lost,
+    Make,
+    Prepare,
+    Task,
+    Told,
+    Work,
+)
+from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan
-from benchbox.engine.unit import Models, Unit, attempt
-from benchbox.errors import BenchboxError, StoreError
+from benchbox.engine.readiness import Readiness
+from benchbox.engine.unit import Done, Unit
+from benchbox.errors import DefenseError, RequestError
 from benchbox.store import Store
-from benchbox.training.artifacts import Training
-from benchbox.training.loop import Progress
+from benchbox.training.artifacts import Artifacts, Training
 
 #: Images that a pooled attack is given at once.
 POOL = 1000
 #: Seconds between two looks at what other processes are still at work on.
 PAUSE = 0.2
-
-
-class Observer(Protocol):
-    """Hears of everything that happens; the command line draws it."""
-
-    def training(self, wanted: Training, progress: Progress) -> None:
-        """A training moved on."""
-
-    def cell(self, cell: Cell, done: int, total: int) -> None:
-        """`done` of `total` samples of a cell are in the store."""
-
-    def failed(self, cell: Cell, error: str) -> None:
-        """A cell ended with an error."""
-
-
-@dataclass
-class Report:
-    """What a run did. Seconds are spent in crafting, in scoring, and in everything else.
-
-    `crashed` of the `failed` cells ended with something other than a `BenchboxError`: a bug in a plug-in.
-    """
-
-    done: int = 0
-    batches: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    crashed: int = 0
-    crafting: float = 0.0
-    scoring: float = 0.0
-    training: float = 0.0
-    total: float = 0.0
+#: How often a task may lose its worker before its cell fails.
+LOSSES = 3
+#: A block that takes so many times as long as the like did is started once more where a worker is idle.
+STRAGGLES = 2.0
+#: Of every task of this process, whichever run it belongs to: a result that comes late is nobody else's.
+_NUMBERS = count()
 
 
 class Runner:
@@ -73,28 +61,48 @@ class Runner:
 
     Args:
         store: Where outcomes go.
-        bench: Where defences come from.
+        executor: Where work is done.
+        artifacts: Where trained weights lie.
         attacks: The plug-ins.
         dataset: The images.
-        device: Where models run.
         observer: Hears of progress.
+        defenses: The plug-ins.
+        batch_size: Images a call, where it was asked for.
+        secret: What the draws of randomised defences are named under; None for the store's own.
+        clock: Seconds that pass; a simulation has its own.
     """
 
     def __init__(
         self,
         store: Store,
-        bench: Bench,
+        executor: Executor,
+        artifacts: Artifacts,
         attacks: Registry[Attack],
         dataset: Dataset,
-        device: torch.device,
         observer: Observer,
+        defenses: Registry[Defense],
+        batch_size: int | None = None,
+        secret: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.store = store
-        self.bench = bench
+        self.executor = executor
         self.attacks = attacks
         self.dataset = dataset
-        self.device = device
         self.observer = observer
+        self.report = Report()
+        self._agenda = Agenda(executor.workers)
+        self._open: set[Job] = set()
+        self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
+        self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
+        self._flights: dict[int, Flight] = {}  # by the number of the task; copies share one
+        self._held: dict[str, Flight] = {}  # by the name of the item
+        self._again: list[Flight] = []  # those whose worker was lost
+        self._pace = Pace()
+        self._images = 0
+        self._looked = 0.0  # when stragglers were looked for
+        self._ready = Readiness(store, executor, artifacts, defenses, batch_size, secret)
 
     def run(self, plan: Plan, run: int) -> Report:
         """Run every cell that is not in the store yet.
@@ -103,22 +111,22 @@ class Runner:
             plan: What to run.
             run: The run's number in the store, for provenance.
         """
-        report = Report()
         start = time.perf_counter()
-        waiting = []
-        for cell in plan.cells:
+        models = len({cell.view.artifact for cell in plan.cells}) or 1
+        self._images = sum(len(cell.samples) for cell in plan.cells) // models
+        for order, cell in enumerate(plan.cells):
             self.add(cell, run)
-            if self._is_finished(cell):
-                report.reused += 1
-            else:
-                waiting.append(cell)
-        while waiting:
-            before = report.batches
-            waiting = [cell for cell in waiting if not self._settled(cell, plan.trainings, report)]
-            if waiting and report.batches == before:
-                time.sleep(PAUSE)  # all that is left is in the hands of other processes
-        report.total = time.perf_counter() - start
-        return report
+            todo = self._todo(cell)
+            if len(todo) == 0 and self._described(cell):
+                self.report.reused += 1
+                continue
+            job = Job(cell, order, plan.trainings[cell.artifact], plan.trainings[cell.view.artifact])
+            job.stored = len(cell.samples) - len(todo)
+            self._open.add(job)
+            self._advance(job)
+        self._drain()
+        self.report.total = time.perf_counter() - start
+        return self.report
 
     def add(self, cell: Cell, run: int) -> None:
         """Make a cell known, with what is known of its images from other lists."""
@@ -129,120 +137,262 @@ class Runner:
         self, cell: Cell, positions: NDArray[np.int64], trainings: Mapping[str, Training], report: Report
     ) -> None:
         """Have some images of a cell in the store; a cell that fails is in the report, and is not tried again."""
-        while cell.key not in report.failed and len(np.intersect1d(positions, self._todo(cell))):
-            before = report.batches
-            with self._containing(cell, report):
-                self._fill(cell, trainings, report, positions)
-            if cell.key not in report.failed and report.batches == before:
-                time.sleep(PAUSE)  # another process has them in hand
+        self.report = report
+        if cell.key in report.failed or len(np.intersect1d(positions, self._todo(cell))) == 0:
+            return
+        self._images = self._images or len(cell.samples)
+        job = Job(cell, 0, trainings[cell.artifact], trainings[cell.view.artifact], wanted=positions)
+        self._open.add(job)
+        self._advance(job)
+        self._drain()
 
-    def _settled(self, cell: Cell, trainings: Mapping[str, Training], report: Report) -> bool:
-        """Do what nobody else has claimed of a cell; whether the cell is finished, or failed."""
-        with self._containing(cell, report):
-            if not self._is_finished(cell):
-                self._fill(cell, trainings, report)
-                if not self._is_finished(cell):
-                    return False
-            report.done += 1
-        return True
+    def require(self, training: Training, images: int) -> None:
+        """Have a defence trained and tried, which will be attacked on so many images.
 
-    @contextmanager
-    def _containing(self, cell: Cell, report: Report) -> Iterator[None]:
-        """Make a row with its error of a cell that fails."""
+        Raises:
+            DefenseError: It cannot be obtained, or breaks its contract.
+        """
+        self._images = images
+        items: list[Trained | Known] = [Trained(t) for t in chain(training) if not self._ready.is_made(t)]
+        for item in (*items, Known(training)):
+            self._asked.add(item.name)
+            self._agenda.add(item, 0)
+            self._drain(lambda: bool(self._held) or self._agenda.left or len(self._agenda) > 0)
+            if (failure := self._ready.spoiled.get(item.training.digest)) is not None:
+                raise DefenseError(failure.message)
+
+    def _drain(self, busy: Callable[[], bool] | None = None) -> None:
+        """Work until no cell is open, or nothing is busy."""
         try:
-            yield
-        except StoreError:
+            while busy() if busy else self._open:
+                self._start()
+                self._hear()
+        except BaseException:
+            for flight in {*self._flights.values(), *self._again}:
+                flight.claim.close()
             raise
-        except BenchboxError as error:
-            self._fail(cell, str(error), report)
-        except Exception as error:  # a bug in one plug-in must not cost the two hundred other cells
-            report.crashed += 1
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            self._fail(cell, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", report)
 
-    def _is_finished(self, cell: Cell) -> bool:
-        """Whether every sample is stored, and what describes them; a run may have ended between the two."""
-        return len(self._todo(cell)) == 0 and self._described(cell)
+    def _advance(self, job: Job) -> None:
+        """Put on the agenda what comes next for a cell: a training, a layout, its blocks."""
+        if job.over:
+            return
+        for steps in job.chains:
+            for training in steps:
+                if (spoiled := self._ready.spoiled.get(training.digest)) is not None:
+                    self._fail(job, spoiled)
+                    return
+        needed = [next((t for t in steps if not self._ready.is_made(t)), None) for steps in job.chains]
+        missing: list[Item] = [Trained(training) for training in needed if training]
+        if not missing:
+            missing = [Known(t) for t in (job.deployed, job.attacked) if self._ready.layout(t) is None]
+        for item in missing:
+            assert isinstance(item, Trained | Known)
+            if job not in (waiting := self._waiting[item.training.digest]):
+                waiting.append(job)
+            if item.name not in self._asked:
+                self._asked.add(item.name)
+                self._agenda.add(item, job.order)
+        if not missing:
+            self._divide(job)
+
+    def _divide(self, job: Job) -> None:
+        """Cut what is still to do of a cell into blocks."""
+        cell, todo = job.cell, self._todo(job.cell)
+        if self._ready.is_randomized(job):
+            # Not before the defence was loaded, which may have brought along what to say to whom.
+            try:
+                secrets.note(self.store, cell, self._ready.secret())
+            except RequestError as error:
+                self._fail(job, Failure(str(error)))
+                return
+        batch = self._ready.layouts[job.attacked.digest].batch
+        size = batch
+        if self.attacks.get(cell.attack.name).cls.pooled:
+            # It splits what it is given itself. What is not committed is lost when it is killed; and of many
+            # workers each should get several, so that none is waited for long.
+            share = len(cell.samples) // (4 * self.executor.workers)
+            size = max(POOL, batch) if self.executor.workers == 1 else max(batch // 2, min(POOL, share), 1)
+        job.stored = len(cell.samples) - len(todo)
+        if job.stored < len(cell.samples):
+            self._observe(job)
+        if job.wanted is not None:
+            todo = np.intersect1d(todo, job.wanted)
+        blocks = [(int(start), todo[todo // size == start]) for start in np.unique(todo // size)]
+        job.left = len(blocks)
+        for i, (number, positions) in enumerate(blocks):
+            name = f"craft/{cell.craft_key}/{size}/{number * size}"
+            self._agenda.add(Block(job, name, positions, i == 0 and job.stored == 0), job.order)
+        if not blocks:
+            self._close(job)
 
     def _todo(self, cell: Cell) -> NDArray[np.int64]:
-        return np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
+        return np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell), assume_unique=True)
 
     def _described(self, cell: Cell) -> bool:
         return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
 
-    def _fail(self, cell: Cell, error: str, report: Report) -> None:
-        self.store.fail(cell, error)
-        self.observer.failed(cell, error)
-        report.failed[cell.key] = error
+    def _start(self) -> None:
+        """Give the executor as much as it has room for."""
+        while self.executor.free and self._again:
+            self._submit(self._again.pop())
+        while self.executor.free and (item := self._agenda.pop(self._held)) is not None:
+            self._begin(item)
+        if self.executor.free and self.executor.workers > 1:
+            self._copy()
 
-    def _fill(
-        self,
-        cell: Cell,
-        trainings: Mapping[str, Training],
-        report: Report,
-        wanted: NDArray[np.int64] | None = None,
-    ) -> None:
-        """Craft and score what is missing of a cell, or those of it that are wanted."""
-        start = time.perf_counter()
-        deployed = self.bench.judge(trainings[cell.artifact])
-        attacked = self.bench.judge(trainings[cell.view.artifact])
-        models = Models(attacked, deployed, self._attack(cell), self.dataset, self.device)
-        report.training += time.perf_counter() - start
-        if attacked.defense.randomized or deployed.defense.randomized:
-            secret.note(self.store, cell, deployed.secret)
-        self._observe(cell)
-        for name, block in self._blocks(cell, models, wanted):
-            with self.store.claim(name) as mine:
-                if mine:
-                    # Somebody may have stored some of it between the last look and the claim.
-                    self._perform(Unit(cell, np.intersect1d(block, self._todo(cell))), models, report)
-        if cell.access is Access.TRANSFER and len(self._todo(cell)) == 0:
-            self.store.attach(cell.key, "transfer", self._transfer(cell, attacked, deployed))
+    def _begin(self, item: Item) -> None:
+        """Claim an item and have it done, unless somebody else does or did."""
+        with ExitStack() as claim:
+            is_claimed = isinstance(item, Block | Trained)
+            if is_claimed and not claim.enter_context(self.store.claim(item.name)):
+                self._agenda.leave(item)
+                return
+            # Somebody may have done some of it between the last look and the claim.
+            task = self._task(item)
+            if task is not None:
+                self._submit(Flight(item, task, claim.pop_all(), self.clock()))
+                return
+        self._settle(item)
 
-    def _blocks(
-        self, cell: Cell, models: Models, wanted: NDArray[np.int64] | None
-    ) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """What is claimed at once. Cells that share their images share the claim: each image is crafted once."""
-        batch = models.attacked.layout.batch
-        # An attack that pools splits what it is given itself; what is not committed is lost when it is killed.
-        size = max(POOL, batch) if models.attack.pooled else batch
-        for start in range(0, len(cell.samples), size):
-            block = np.arange(start, min(start + size, len(cell.samples)))
-            if wanted is not None:
-                block = np.intersect1d(block, wanted)
-            if len(np.intersect1d(block, self._todo(cell))):
-                yield f"craft/{cell.craft_key}/{size}/{start}", block
+    def _task(self, item: Item) -> Task | None:
+        """What is to be done for an item; None if it is done."""
+        match item:
+            case Trained(training):
+                return None if self._ready.is_made(training) else Make(training)
+            case Known(training):
+                return Prepare(training, self._ready.layout(training), self._images)
+            case Block():
+                todo = np.intersect1d(item.positions, self._todo(item.job.cell))
+                return self._work(item.job, todo, Work, first=item.first)
+            case Likeness(job):
+                return self._work(job, np.arange(len(job.cell.samples)), Liken)
 
-    def _perform(self, whole: Unit, models: Models, report: Report) -> None:
-        """Work, commit and tell; with half of the batch where memory does not suffice."""
-        cell, parts = whole.cell, [whole.positions] if len(whole.positions) else []
-        while parts:
-            positions = parts.pop(0)
-            stored = self.store.crafted(cell.craft_key, positions)
-            result = attempt(Unit(cell, positions, stored), models)
-            if result is None:
-                smaller = models.halve(len(positions))
-                parts = [*(positions[at] for at in slices(len(positions), smaller)), *parts]
-                continue
-            if len(self.store.positions(cell)) == 0:
-                gradients.require_some(result, models.attacked, cell)
+    def _work(
+        self, job: Job, positions: NDArray[np.int64], kind: type[Work], *, first: bool = False
+    ) -> Work | None:
+        if len(positions) == 0:
+            return None
+        stored = self.store.crafted(job.cell.craft_key, positions)
+        layouts = {t.digest: self._ready.layouts[t.digest] for t in (job.deployed, job.attacked)}
+        secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN
+        return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts, secret, first)
+
+    def _submit(self, flight: Flight) -> None:
+        number = next(_NUMBERS)
+        self._flights[number] = self._held[flight.item.name] = flight
+        self.executor.submit(number, flight.task)
+
+    def _copy(self) -> None:
+        """Start once more what takes far longer than the like did: its host may be slow, or gone."""
+        now = self.clock()
+        if now - self._looked < 1.0:
+            return
+        self._looked = now
+        for flight in list(self._held.values()):
+            expected = self._pace.expects(flight.item) if flight.copies == 1 and self.executor.free else None
+            if expected is not None and now - flight.since > max(1.0, STRAGGLES * expected):
+                flight.copies += 1
+                self._submit(flight)
+
+    def _hear(self) -> None:
+        """Wait for the next event and deal with it."""
+        if not self._held and self._agenda.left:
+            time.sleep(PAUSE)  # all that is left is in the hands of other processes
+        if self._agenda.left and not len(self._agenda):
+            self._agenda.look_again()
+        if not self._held:
+            # A cell that waits for nothing would wait for ever.
+            assert not self._open or len(self._agenda) or self._agenda.left, "cells wait for nothing"
+            return
+        match self.executor.next(PAUSE):
+            case Told(training, progress):
+                self.observer.training(training, progress)
+            case Lost(number):
+                self._lose(self._flights.pop(number, None))
+            case Ended(number, value, seconds):
+                flight = self._flights.pop(number, None)
+                if flight is not None and self._held.get(flight.item.name) is flight:
+                    self._end(flight, value, seconds)
+
+    def _lose(self, flight: Flight | None) -> None:
+        if flight is None or self._held.get(flight.item.name) is not flight:
+            return
+        flight.losses += 1
+        flight.copies -= 1
+        if flight.losses < LOSSES:
+            if flight.copies <= 0:
+                flight.copies = 1
+                self._again.append(flight)
+            return
+        error = f"its worker process was killed {LOSSES} times, perhaps for want of memory; try fewer --workers"
+        self._end(flight, Failure(error), 0.0)
+
+    def _end(self, flight: Flight, value: object, seconds: float) -> None:
+        """Keep what came of an item, and let go of it."""
+        item = flight.item
+        try:
+            if isinstance(item, Trained | Known):
+                self.report.training += seconds
+                self._ready.keep(item, value)
+            elif not item.job.over and isinstance(value, Failure):
+                self._fail(item.job, value)
+            elif not item.job.over and isinstance(item, Likeness):
+                assert isinstance(value, Mapping)
+                self.store.attach(item.job.cell.key, "transfer", value)
+            elif not item.job.over and isinstance(item, Block):
+                assert isinstance(value, list)
+                self._commit(item, value)
+        finally:
+            flight.claim.close()
+            del self._held[item.name]
+            self._agenda.free(item.name)
+        self._settle(item)
+
+    def _commit(self, block: Block, results: Iterable[Done]) -> None:
+        cell = block.job.cell
+        for result in results:
             gradients.note(self.store, cell, result)
             seconds = result.crafting + result.scoring
             self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
-            report.batches += 1
-            report.scoring += result.scoring
-            report.crafting += result.crafting
-            self._observe(cell)
+            self.report.batches += 1
+            self.report.scoring += result.scoring
+            self.report.crafting += result.crafting
+            self._pace.note(block, seconds, len(result.outcome))
 
-    def _observe(self, cell: Cell) -> None:
-        self.observer.cell(cell, len(cell.samples) - len(self._todo(cell)), len(cell.samples))
+    def _settle(self, item: Item) -> None:
+        """An item is done: go on with what waited for it."""
+        match item:
+            case Trained(training) | Known(training):
+                for job in self._waiting.pop(training.digest, ()):
+                    self._advance(job)
+            case Block(job, _, positions) if not job.over:
+                job.left -= 1
+                job.stored += len(positions)
+                self._observe(job)
+                if job.left == 0:
+                    self._close(job)
+            case Likeness(job) if not job.over:
+                self._finish(job)
 
-    def _transfer(self, cell: Cell, attacked: Judge, deployed: Judge) -> dict[str, float]:
-        stored = self.store.crafted(cell.craft_key, np.arange(len(cell.samples)))
-        assert stored is not None
-        x, y = (t.to(self.device) for t in self.dataset.test.batch(cell.samples.indices))
-        return transfer.describe(attacked, deployed, x, torch.from_numpy(stored.x).to(self.device), y)
+    def _close(self, job: Job) -> None:
+        """All images of a cell are stored, or all that were wanted; a transfer is described yet."""
+        if self._described(job.cell) or job.stored < len(job.cell.samples):
+            self._finish(job)
+        else:
+            self._agenda.add(Likeness(job), job.order)
 
-    def _attack(self, cell: Cell) -> Attack:
-        plugin = self.attacks.get(cell.attack.name)
-        return plugin.cls(**cell.attack.arguments)
+    def _finish(self, job: Job) -> None:
+        job.over = True
+        self._open.discard(job)
+        self.report.done += job.wanted is None
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        job.over = True
+        self._open.discard(job)
+        self.store.fail(job.cell, failure.message)
+        self.observer.failed(job.cell, failure.message)
+        self.report.failed[job.cell.key] = failure.message
+        self.report.crashed += failure.crashed
+
+    def _observe(self, job: Job) -> None:
+        self.observer.cell(job.cell, job.stored, len(job.cell.samples))

@@ -15,10 +15,14 @@ from benchbox.contract.pretrained import Shelf
 from benchbox.data.dataset import data_folder, load, sample_list
 from benchbox.engine import answers, device
 from benchbox.engine.bench import Bench
+from benchbox.engine.executors import Executor
+from benchbox.engine.executors.inside import Inside
+from benchbox.engine.executors.worker import Worker
 from benchbox.engine.lent import Lent
+from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan, Planner, Request, kind
-from benchbox.engine.runner import Observer, Report, Runner
-from benchbox.errors import ArtifactError, StoreError
+from benchbox.engine.runner import Runner
+from benchbox.errors import ArtifactError, RequestError, StoreError
 from benchbox.store import Store
 from benchbox.training import precision
 from benchbox.training.artifacts import Artifacts, Training
@@ -54,6 +58,8 @@ class Settings:
         precision: What is trained is trained in it; None for the device's usual.
         download: Whether data sets and the weights of model zoos may be fetched.
         secret: What the draws of randomised defences are named under; None for the store's own.
+        workers: Processes that the work is shared by; None for this one alone, or for all that a cluster has.
+        ray: Address of a Ray cluster; `local` for one of this machine.
     """
 
     store: str = STORE
@@ -64,6 +70,8 @@ class Settings:
     precision: str | None = None
     download: bool = True
     secret: str | None = None
+    workers: int | None = None
+    ray: str | None = None
 
 
 def oddities(dataset: Dataset, samples: SampleList) -> Iterator[str]:
@@ -93,6 +101,13 @@ class Session:
         self.announce = announce
         self._datasets: dict[str, Dataset] = {}
         self._lent: list[Lent] = []
+        self._elsewhere: Executor | None = None
+
+    def close(self) -> None:
+        """Stop the workers that a run has started."""
+        if self._elsewhere:
+            self._elsewhere.close()
+            self._elsewhere = None
 
     def lend(self, plugin: Lent) -> None:
         """Take a defence that exists as an object, so that requests may name it."""
@@ -137,8 +152,10 @@ class Session:
         """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
         record = provenance.collect(device.describe(where))
-        runner = self._runner(plan, store, observer, record)
-        answers.check(runner.bench.workshop, store, plan)
+        # Without a claim: the runner holds it.
+        workshop = self.workshop(plan.request.dataset, observer.training, record)
+        runner = self._runner(plan, store, observer, workshop)
+        answers.check(workshop, store, plan)
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
         try:
@@ -219,10 +236,38 @@ class Session:
             self.settings.secret,
         )
 
-    def _runner(self, plan: Plan, store: Store, observer: Observer, record: dict[str, object]) -> Runner:
-        name, images = plan.request.dataset, sum(len(cell.samples) for cell in plan.cells)
-        models = len({cell.view.artifact for cell in plan.cells}) or 1
-        bench = self.bench(name, store, observer.training, record, images // models)
+    def _runner(self, plan: Plan, store: Store, observer: Observer, workshop: Workshop) -> Runner:
+        dataset = self.dataset(plan.request.dataset)
         return Runner(
-            store, bench, self.attacks, self.dataset(name), device.choose(self.settings.device), observer
+            store,
+            self._executor(workshop),
+            Artifacts(self.settings.artifacts),
+            self.attacks,
+            dataset,
+            observer,
+            self.defenses,
+            self.settings.batch_size,
+            self.settings.secret,
         )
+
+    def _executor(self, workshop: Workshop) -> Executor:
+        """Where work is done; workers elsewhere are kept from one plan to the next.
+
+        Raises:
+            RequestError: A defence exists in this process alone.
+        """
+        if (self.settings.workers or 1) == 1 and self.settings.ray is None:
+            dataset, where = workshop.dataset, workshop.device
+            bench = Bench(workshop, None, dataset, where, self.settings.batch_size)
+            return Inside(Worker(bench, self.attacks, dataset, where))
+        if self._lent:
+            raise RequestError(
+                f"{self._lent[-1].name} exists in this process alone; leave out workers, or let them build it: "
+                "name a function, as in model.py:net, and its weights"
+            )
+        if self._elsewhere is None:
+            from benchbox.engine.executors.shop import Shop, elsewhere
+
+            shop = Shop(self.defenses.workspace, self.defenses.local, self.settings, workshop.provenance)
+            self._elsewhere = elsewhere(shop, self.dataset)
+        return self._elsewhere

@@ -22,8 +22,9 @@ from benchbox.domain import Access, Cell
 from benchbox.engine import ladder
 from benchbox.engine.budget import Budget
 from benchbox.engine.ladder import Ladder
+from benchbox.engine.observer import Report
 from benchbox.engine.plan import Plan
-from benchbox.engine.runner import Report, Runner
+from benchbox.engine.runner import Runner
 from benchbox.errors import RequestError
 
 #: A defence that leaves less than this share standing is broken.
@@ -114,7 +115,7 @@ class Search:
                 runner.add(cell, run)
                 self._learn(side, rung)
         for cell in (self._defence.cells[0], *self._bare.cells[:1]):
-            runner.bench.judge(plan.trainings[cell.artifact])
+            runner.require(plan.trainings[cell.artifact], len(cell.samples))
         self._start = time.perf_counter()
         self.answer = self._search()
         self._report.total = time.perf_counter() - self._start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ class Adversarials:
     def __len__(self) -> int:
         return len(self.position)
 
+    @cached_property
+    def packed(self) -> dict[str, bytes]:
+        """As they are kept. Packing takes several times what storing does: whoever made them does it."""
+        return encode(self)
+
     def rows(self, chosen: NDArray[Any], craft_key: str | None = None) -> Adversarials:
         """Some of the rows: a mask, or numbers."""
         return Adversarials(craft_key or self.craft_key, *(getattr(self, name)[chosen] for name in _ARRAYS))
@@ -61,10 +67,11 @@ _ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "c
 def save(connection: Connection, crafted: Adversarials) -> None:
     """Add the images whose positions are not there yet; those that are stay as they are."""
     row = _crafting(connection, crafted)
-    new = crafted.rows(~np.isin(crafted.position, arrays.positions(row.committed)))
-    if len(new) == 0:
+    is_new = ~np.isin(crafted.position, arrays.positions(row.committed))
+    if not is_new.any():
         return
-    values = {"crafting_id": row.id, "samples": len(new), **encode(new)}
+    new = crafted if is_new.all() else crafted.rows(is_new)
+    values = {"crafting_id": row.id, "samples": len(new), **new.packed}
     connection.execute(CRAFTED.insert().values(seals.sealed(CRAFTED, values, row.key)))
     change(connection, row, arrays.bits(new.position, row.committed))
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Training:
     base: Training | None = None
     source: Path | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Name of the artifact."""
         return digest(self.as_dict())
@@ -92,6 +93,16 @@ class Artifacts:
         save_tensors(self.path(training.digest), own, record)
         _write(self.path(training.digest).with_suffix(".json"), json.dumps(record, indent=1).encode())
         self.checkpoint(training.digest).unlink(missing_ok=True)
+
+    def receive(self, key: str, content: bytes) -> None:
+        """Keep the weights of a digest that were trained on another machine, as the file was there.
+
+        Raises:
+            ArtifactError: They are damaged, or the folder cannot be written.
+        """
+        _write(self.path(key), content)
+        card = load_tensors(self.path(key))[1]
+        _write(self.path(key).with_suffix(".json"), json.dumps(card, indent=1).encode())
 
     def card(self, key: str) -> dict[str, Any] | None:
         """How the weights of a digest were trained; None if they are not here.
@@ -152,6 +163,31 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if found != _sha256(tensors):
         raise ArtifactError(f"{path} is corrupt: its SHA-256 does not match; delete it to train again")
     return tensors, card
+
+
+def gather(source: Path, target: Path) -> int:
+    """Copy the weights of a folder that another one lacks; how many.
+
+    Raises:
+        ArtifactError: A file is damaged, or both have weights of one digest that are not the same.
+    """
+    copied = 0
+    for file in sorted(source.glob("*.safetensors")):
+        if file.name.endswith(".partial.safetensors"):
+            continue
+        other = target / file.name
+        tensors, card = load_tensors(file)
+        if other.exists():
+            if _sha256(load_tensors(other)[0]) != _sha256(tensors):
+                raise ArtifactError(
+                    f"{file} and {other} are two trainings of one recipe that came out differently; train once, "
+                    "and copy the weights to every machine before it runs its shard"
+                )
+            continue
+        save_tensors(other, tensors, card)
+        _write(other.with_suffix(".json"), json.dumps(card, indent=1).encode())
+        copied += 1
+    return copied
 
 
 def _card(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:

@@ -1,0 +1,216 @@
+"""What is still to be done in a run, and in which order. Plain bookkeeping: no store, no process, no model."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchbox.domain import Cell
+from benchbox.engine.executors.task import Task
+from benchbox.training.artifacts import Training
+
+
+@dataclass(eq=False)
+class Job:
+    """A cell that is open.
+
+    Attributes:
+        cell: The cell.
+        order: Its place in the plan.
+        deployed: The defence that is scored.
+        attacked: The model whose view the attack is given.
+        stored: Images whose outcomes are in the store.
+        left: Blocks that are not finished; -1 before they are known.
+        over: Whether it is finished, or failed.
+        wanted: (n,) places on the sample list that are asked for; None for all.
+    """
+
+    cell: Cell
+    order: int
+    deployed: Training
+    attacked: Training
+    stored: int = 0
+    left: int = -1
+    over: bool = False
+    wanted: NDArray[np.int64] | None = None
+
+    @property
+    def chains(self) -> tuple[tuple[Training, ...], ...]:
+        """What has to be trained for it, the lowest first."""
+        return tuple(chain(training) for training in (self.deployed, self.attacked))
+
+
+def chain(training: Training) -> tuple[Training, ...]:
+    """A training and those below it, the lowest first."""
+    return (*(chain(training.base) if training.base else ()), training)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A defence is to be trained."""
+
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """What is claimed for it."""
+        return f"training/{self.training.digest}"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """It is to be found out how a defence is run."""
+
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """Nothing is claimed: two that find it out at once find the same."""
+        return f"layout/{self.training.digest}"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Images of a cell that are claimed together.
+
+    Attributes:
+        job: The cell.
+        name: What is claimed. Cells that share their images share it: each image is crafted once.
+        positions: (n,) places on the sample list.
+        first: Whether nothing of the cell is known before it.
+    """
+
+    job: Job
+    name: str
+    positions: NDArray[np.int64]
+    first: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """It is to be said what the finished transfer of a cell is worth."""
+
+    job: Job
+
+    @property
+    def name(self) -> str:
+        """Nothing is claimed, as above."""
+        return f"transfer/{self.job.cell.key}"
+
+
+Item = Trained | Known | Block | Likeness
+
+
+@dataclass(eq=False)
+class Flight:
+    """An item that is being worked on: its task, the claim that is held meanwhile, and by how many."""
+
+    item: Item
+    task: Task
+    claim: ExitStack
+    since: float
+    copies: int = 1
+    losses: int = 0
+
+
+@dataclass
+class Agenda:
+    """Items in the order they are to be started.
+
+    One worker takes one cell after the other, as they are planned. Several begin with what others wait for
+    (trainings), go on with the first images of every cell, so that a mistake shows early, and then take the
+    longest first, so that they end together.
+
+    Attributes:
+        workers: How many there are.
+    """
+
+    workers: int = 1
+    _heap: list[tuple[tuple[float, ...], int, Item]] = field(default_factory=list)
+    _numbers: count[int] = field(default_factory=count)
+    _parked: dict[str, list[tuple[tuple[float, ...], int, Item]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _elsewhere: list[Item] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, item: Item, order: int) -> None:
+        """Put an item in its place; `order` is that of the first cell that needs it."""
+        heapq.heappush(self._heap, (self._rank(item, order), next(self._numbers), item))
+
+    def pop(self, held: Mapping[str, object]) -> Item | None:
+        """The next item that is not at work already under the same name; those that are wait for `free`."""
+        while self._heap:
+            entry = heapq.heappop(self._heap)
+            item = entry[2]
+            if isinstance(item, Block | Likeness) and item.job.over:
+                continue
+            if item.name not in held:
+                return item
+            self._parked[item.name].append(entry)
+        return None
+
+    def free(self, name: str) -> None:
+        """What waited for a name may start."""
+        for entry in self._parked.pop(name, ()):
+            heapq.heappush(self._heap, entry)
+
+    def leave(self, item: Item) -> None:
+        """Another process is at work on it."""
+        self._elsewhere.append(item)
+
+    def look_again(self) -> None:
+        """Try once more what other processes were at work on."""
+        for item in self._elsewhere:
+            self.add(item, item.job.order if isinstance(item, Block | Likeness) else 0)
+        self._elsewhere.clear()
+
+    @property
+    def left(self) -> bool:
+        """Whether other processes are at work on some of it."""
+        return bool(self._elsewhere)
+
+    def _rank(self, item: Item, order: int) -> tuple[float, ...]:
+        if self.workers == 1:
+            return (order,)
+        if not isinstance(item, Block):
+            return (0, order)
+        return (1, order) if item.first else (2, -passes(item.job.cell) * len(item.positions), order)
+
+
+class Pace:
+    """How long blocks take, by what those have in common that take equally long an image."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def note(self, block: Block, seconds: float, images: int) -> None:
+        """So many images of a block took so long."""
+        spent, count = self._known.get(self._like(block), (0.0, 0))
+        self._known[self._like(block)] = spent + seconds, count + images
+
+    def expects(self, item: Item) -> float | None:
+        """Seconds that an item should take; None if nobody can say."""
+        known = self._known.get(self._like(item)) if isinstance(item, Block) else None
+        return known[0] / known[1] * len(item.positions) if known and isinstance(item, Block) else None
+
+    def _like(self, block: Block) -> tuple[str, str]:
+        return block.job.cell.artifact, block.job.cell.craft_key
+
+
+def passes(cell: Cell) -> float:
+    """Forward and backward passes an image, about, by what the attack declares of itself."""
+    nature = cell.nature
+    if nature is None:
+        return 1.0
+    steps = 2.0 * nature.steps * max(1, nature.restarts) * max(1, nature.targets)
+    return (steps * cell.eot + nature.queries) + 2 * cell.scoring_draws

@@ -1,0 +1,103 @@
+"""Which defences are trained, how each is run, and which cannot be had: what a runner knows before it attacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchbox.contract.defense import Defense
+from benchbox.contract.registry import Registry
+from benchbox.engine import secret as secrets
+from benchbox.engine.agenda import Job, Known, Trained
+from benchbox.engine.bench import CONTRACT, layout_key
+from benchbox.engine.executors import Executor, Failure, Prepared
+from benchbox.engine.lent import Lent
+from benchbox.store import Store
+from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.layout import Layout
+
+
+class Readiness:
+    """What is known of defences.
+
+    Args:
+        store: Where layouts are remembered.
+        executor: Where they are measured.
+        artifacts: Where trained weights lie.
+        defenses: The plug-ins.
+        batch_size: Images a call, where it was asked for.
+        secret: What the draws of randomised defences are named under; None for the store's own.
+
+    Attributes:
+        layouts: How defences are run, by digest.
+        spoiled: Those that cannot be had, by digest: twenty cells may want one, and it fails once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        artifacts: Artifacts,
+        defenses: Registry[Defense],
+        batch_size: int | None,
+        secret: str | None,
+    ) -> None:
+        self.layouts: dict[str, Layout] = {}
+        self.spoiled: dict[str, Failure] = {}
+        self._store = store
+        self._executor = executor
+        self._artifacts = artifacts
+        self._defenses = defenses
+        self._batch_size = batch_size
+        self._given = secret
+        self._made: set[str] = set()
+        self._device: str | None = None
+
+    def is_made(self, training: Training) -> bool:
+        """Whether the weights of a defence are there."""
+        digest = training.digest
+        if digest not in self._made and (training.source is not None or digest in self._artifacts):
+            self._made.add(digest)
+        return digest in self._made
+
+    def layout(self, training: Training) -> Layout | None:
+        """How a defence is run, if that is known: from this run, or remembered."""
+        digest = training.digest
+        if digest not in self.layouts:
+            found = Layout.from_dict(self._store.recall(self._key(digest)))
+            if found is not None:
+                self.layouts[digest] = replace(found, batch=self._batch_size or found.batch)
+        return self.layouts.get(digest)
+
+    def keep(self, item: Trained | Known, value: object) -> None:
+        """Take note of what came of a training, or of a measurement."""
+        digest = item.training.digest
+        if isinstance(value, Failure):
+            self.spoiled[digest] = value
+        elif isinstance(value, Prepared):
+            if digest not in self.layouts:
+                self._store.remember(self._key(digest), value.layout.as_dict())
+            self.layouts[digest] = value.layout
+            if value.remarks:
+                self._store.attach(digest, CONTRACT, value.remarks)
+        else:
+            self._made.add(digest)
+
+    def is_randomized(self, job: Job) -> bool:
+        """Whether a cell hangs on a secret."""
+        return any(map(self._is_randomized, (job.deployed, job.attacked)))
+
+    def secret(self) -> str:
+        """What the draws of randomised defences are named under."""
+        if self._given is None:
+            self._given = secrets.of(self._store)
+        return self._given
+
+    def _is_randomized(self, training: Training) -> bool:
+        plugin = self._defenses.get(training.defense.name)
+        if isinstance(plugin, Lent):
+            return plugin.defense.randomized
+        return plugin.cls.is_randomized(training.defense.arguments)
+
+    def _key(self, digest: str) -> str:
+        self._device = self._device or self._executor.describe()
+        return layout_key(digest, self._device)

@@ -1,0 +1,307 @@
+"""How well many workers share a grid: the real runner, with workers that only say how long they would take.
+
+    python benchmarks/scale.py                  # 256 workers, Tables 1 to 4 of three data sets, 10,000 images each
+    python benchmarks/scale.py --driver         # what the runner itself costs a unit, with a real store
+
+Planned by the real planner, shared by the real runner; only the work is simulated. A pass of each network is
+timed here and now (in seconds of a core), and a unit takes the passes that its attack declares, times a lognormal
+factor that the runner does not know. Some workers are slow for the whole run, some die and come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import os
+import random
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from benchbox.contract import registry
+from benchbox.data.catalogue import KNOWN
+from benchbox.data.dataset import EPSILON, Dataset, Images
+from benchbox.domain import ImageSpec, Outcome
+from benchbox.engine import request
+from benchbox.engine.agenda import passes
+from benchbox.engine.executors import Ended, Liken, Lost, Make, Prepare, Prepared, Work
+from benchbox.engine.runner import Runner
+from benchbox.engine.session import Session, Settings
+from benchbox.progress import Silent, duration
+from benchbox.store import Adversarials, Store
+from benchbox.training.artifacts import Artifacts
+from benchbox.training.layout import Layout
+
+GRIDS = Path(__file__).parent.parent / "docs" / "grids"
+TABLES = {
+    "mnist": ("table1", "table2", "table3", "table4"),
+    "cifar10": ("table1-cifar10", "table2", "table3", "table4"),
+    "cifar100": ("table1-cifar100", "table2-cifar100", "table3", "table4"),
+}
+SHAPES = {"mnist": (1, 28, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100)}
+#: Seconds between a worker's end and the next task, and those the runner needs for a result: see --driver.
+HANDING_OVER = 0.002
+
+
+def blank(name: str, n: int) -> Dataset:
+    """A data set of the right shape that nobody has to fetch."""
+    channels, size, classes = SHAPES[name]
+    x, y = torch.zeros(n, channels, size, size, dtype=torch.uint8), torch.arange(n) % classes
+    spec = ImageSpec(channels, size, classes, (0.5,) * channels, (0.5,) * channels)
+    family = KNOWN[name].family
+    return Dataset(name, family, Images(x[:classes], y[:classes]), Images(x, y), spec, EPSILON[family])
+
+
+class Workers:
+    """An executor whose clock runs as fast as one likes."""
+
+    def __init__(self, count: int, seconds: dict[str, float], chance: random.Random, trained: bool) -> None:
+        self.workers = count
+        self.now = 0.0
+        self.seconds, self.chance, self.trained = seconds, chance, trained
+        # One in fifty is three times slower than the others from beginning to end.
+        self.speed = [1 / 3 if chance.random() < 0.02 else 1.0 for _ in range(count)]
+        self.idle = list(range(count))
+        self.busy: list[tuple[float, int, int, object]] = []
+        self.useful = self.lost = self.driver = 0.0
+        self.units = 0
+        self._done: set[tuple[str, int]] = set()
+
+    @property
+    def free(self) -> int:
+        return len(self.idle)
+
+    def describe(self) -> str:
+        return "simulated"
+
+    def close(self) -> None:
+        pass
+
+    def clock(self) -> float:
+        return self.now
+
+    def cost(self, task: object) -> float:
+        """Seconds on a worker of usual speed."""
+        one = self.seconds[task.trainings[0].dataset]  # type: ignore[attr-defined]
+        if isinstance(task, Make):
+            return 0.0 if self.trained else 1800.0
+        if isinstance(task, Prepare | Liken):
+            return 500 * one
+        unit = task.unit  # type: ignore[attr-defined]
+        needed = 2.0 * unit.cell.scoring_draws if unit.stored is not None else passes(unit.cell)
+        return needed * len(unit.positions) * one
+
+    def submit(self, number: int, task: object) -> None:
+        # The runner does one thing at a time: what it submits later starts later.
+        self.driver = max(self.driver, self.now) + HANDING_OVER
+        worker = self.idle.pop()
+        took = self.cost(task) * self.chance.lognormvariate(0, 0.3) / self.speed[worker]
+        # Each worker dies once in about a hundred hours of work; it is back at once.
+        dies = self.chance.expovariate(1 / 360_000)
+        event: object = Lost(number) if dies < took else Ended(number, self.result(task), took)
+        heapq.heappush(self.busy, (self.driver + min(took, dies), number, worker, (event, task)))
+
+    def next(self, timeout: float) -> object:
+        if not self.busy:
+            return None
+        if self.busy[0][0] > self.now + 10 and self.idle:
+            self.now += 10  # the runner looks whether something straggles
+            return None
+        at, _, worker, (event, task) = heapq.heappop(self.busy)
+        self.now = max(self.now, at)
+        self.idle.append(worker)
+        if isinstance(event, Lost):
+            self.lost += 1
+        elif isinstance(task, Work) and not isinstance(task, Liken):
+            name = (task.unit.cell.key, int(task.unit.positions[0]))
+            self.units += name not in self._done
+            # What a second copy did helps nobody; what a slow worker needs more is lost as well.
+            self.useful += 0.0 if name in self._done else event.seconds * self.speed[worker]
+            self._done.add(name)
+        else:
+            self.useful += event.seconds * self.speed[worker]
+        return event
+
+    def result(self, task: object) -> object:
+        if isinstance(task, Prepare):
+            return Prepared(Layout(batch=125))
+        if isinstance(task, Make):
+            return None
+        if isinstance(task, Liken):
+            return {}
+        done = SimpleNamespace(outcome=task.unit.positions, images=True, broken=np.zeros(1), crafting=1, scoring=1)
+        return [done]
+
+
+class Memory:
+    """What a runner needs of a store, in dictionaries."""
+
+    def __init__(self) -> None:
+        self.committed: dict[str, np.ndarray] = {}
+        self.images: dict[str, np.ndarray] = {}
+        self.kept: dict[object, object] = defaultdict(lambda: None)
+
+    def add_cell(self, cell, run):
+        self.committed.setdefault(cell.key, np.zeros(len(cell.samples), bool))
+
+    def positions(self, cell):
+        return np.flatnonzero(self.committed[cell.key])
+
+    def siblings(self, cell):
+        return ()
+
+    @contextmanager
+    def claim(self, name):
+        yield True
+
+    def crafted(self, key, positions):
+        there = self.images.get(key)
+        return True if there is not None and there[positions].all() else None
+
+    def commit_batch(self, cell, outcome, *, seconds, crafted):
+        self.committed[cell.key][outcome] = True
+        self.images.setdefault(cell.craft_key, np.zeros(len(cell.samples), bool))[outcome] = True
+
+    def recall(self, key):
+        return None
+
+    def remember(self, key, value):
+        pass
+
+    def attached(self, subject, kind):
+        return self.kept[subject, kind]
+
+    def attach(self, subject, kind, record):
+        self.kept[subject, kind] = record
+
+    def fail(self, cell, error):
+        raise AssertionError(error)
+
+
+def timed(session: Session, dataset: Dataset) -> float:
+    """Seconds of a core for a pass over an image of the undefended classifier, the best of three."""
+    asked = request.validated({"defense": "none", "dataset": dataset.name, "attacks": ["fgsm"], "samples": 10})
+    (training,) = [t for t in session.trainings(asked.only()).values() if t.base is None]
+    plugin = session.defenses.get("none")
+    net = plugin.cls(plugin.cls.recipe_type(**training.defense.arguments), dataset.spec, None).eval()
+    x = torch.rand(32, *dataset.spec.shape, requires_grad=True)
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        torch.autograd.grad(net(x).logsumexp(1).sum(), x)
+        spent.append(time.process_time() - start)
+    return min(spent) / len(x) / 2
+
+
+def simulate(options: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
+    busy = total = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.datasets:
+            tables = TABLES[name]
+            session._datasets[name] = dataset = blank(name, options.images)
+            seconds = {name: timed(session, dataset)}
+            cells, trainings = {}, {}
+            for table in tables:
+                asked = request.read(GRIDS / f"{table}.toml")
+                asked = asked.with_options({"dataset": name, "samples": options.images})
+                plan = session.planner().plan(asked.only(), dataset, session.samples(asked.only()))
+                cells |= {cell.key: cell for cell in plan.cells}
+                trainings |= plan.trainings
+            plan = type(plan)(plan.request, tuple(cells.values()), trainings)
+            workers = Workers(options.workers, seconds, random.Random(0), options.trained)
+            artifacts = Artifacts(Path(folder))
+            runner = Runner(
+                Memory(),
+                workers,
+                artifacts,
+                session.attacks,
+                dataset,
+                Silent(),
+                session.defenses,
+                clock=workers.clock,
+            )
+            before = time.process_time()
+            report = runner.run(plan, 1)
+            spent = time.process_time() - before
+            assert report.done == len(cells)
+            share = workers.useful / (sum(workers.speed) * workers.now)
+            busy, total = busy + workers.useful, total + sum(workers.speed) * workers.now
+            print(
+                f"{name}: {len(cells)} cells, {len(trainings)} trainings, {workers.units} units, a pass "
+                f"{1e6 * seconds[name]:.0f} µs: {duration(workers.now)} on {options.workers} workers, "
+                f"{workers.speed.count(1 / 3)} of them slow, {workers.lost:.0f} deaths; efficiency {share:.3f} "
+                f"(scheduling {1e3 * spent / workers.units:.2f} ms of CPU a unit)"
+            )
+    print(f"all: efficiency {busy / total:.3f}; simulated in {time.perf_counter() - started:.0f} s")
+
+
+def driver(options: argparse.Namespace) -> None:
+    """What claiming, committing and bookkeeping cost a unit of 125 MNIST images, with a real store."""
+    session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
+    name = "mnist"
+    session._datasets[name] = dataset = blank(name, 10_000)
+    asked = request.validated({"defense": "none", "dataset": name, "attacks": ["pgd"], "samples": 10_000})
+    plan = session.plan(asked.only())
+    rng = np.random.default_rng(0)
+
+    class Ready(Workers):
+        """Its results are as large as real ones, and are there at once."""
+
+        def result(self, task):
+            if not isinstance(task, Work) or isinstance(task, Liken):
+                return super().result(task)
+            n, unit = len(task.unit.positions), task.unit
+            whole, real = rng.integers(0, 9, n), rng.random(n)
+            outcome = Outcome(unit.positions, whole, whole[:, None], whole[:, None], whole, real, real, real, real)
+            x = (rng.integers(0, 256, (n, 1, 28, 28)) / 255 + rng.choice([-0.3, 0.3], (n, 1, 28, 28))).clip(0, 1)
+            images = Adversarials(unit.cell.craft_key, unit.positions, x.astype(np.float32), whole, real, real)
+            assert images.packed  # as workers do it
+            return [SimpleNamespace(outcome=outcome, images=images, broken=np.zeros(n), crafting=1.0, scoring=1.0)]
+
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
+        workers = Ready(2, {name: 1e-4}, random.Random(0), True)
+        making, genuine = [0.0], workers.result
+
+        def result(task):
+            start = time.process_time()
+            value = genuine(task)
+            making[0] += time.process_time() - start
+            return value
+
+        workers.result = result
+        runner = Runner(
+            store,
+            workers,
+            Artifacts(Path(folder)),
+            session.attacks,
+            dataset,
+            Silent(),
+            session.defenses,
+            clock=workers.clock,
+        )
+        run = store.begin_run({}, {})
+        start = time.process_time()
+        runner.run(plan, run)
+        spent = time.process_time() - start - making[0]
+    print(f"driver: {1e3 * spent / workers.units:.2f} ms of CPU a unit of 125 images, {workers.units} units")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=256)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--datasets", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--trained", action="store_true", help="the weights are there already")
+    parser.add_argument("--driver", action="store_true", help="measure the runner's own cost")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    (driver if chosen.driver else simulate)(chosen)
