@@ -13,6 +13,8 @@ from benchbox import Card, Draws, Purifier, Recipe, stand_in
 from benchbox.audit import Effort
 from benchbox.audit.probes import binarisation
 from benchbox.audit.probes.search import Target
+from benchbox.engine.judge import Judge
+from benchbox.training.layout import Layout
 
 EFFORT = Effort(steps=20, restarts=2, binarisation=8, eot=2, scoring_draws=4)
 
@@ -44,7 +46,7 @@ class Torn(Rounded):
 def target(defense) -> Target:
     x, y, indices = held_out(16)
     right = (defense(x, Draws(indices)).argmax(1) == y).nonzero().flatten()
-    return Target(defense, x[right], y[right], Draws(indices[right]), THREAT, EFFORT)
+    return Target(Judge(defense, Layout()), x[right], y[right], Draws(indices[right]), THREAT, EFFORT)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_noise_that_drowns_the_planted_point_sets_nothing_up() -> None:
             return self.classifier(30 * draws.at("noise").normal(*x.shape[1:]))
 
     x, y, indices = held_out(8)
-    found = binarisation.test(Target(Loud(), x, y, Draws(indices), THREAT, EFFORT), "deployed")
+    found = binarisation.test(Target(Judge(Loud(), Layout()), x, y, Draws(indices), THREAT, EFFORT), "deployed")
     assert (found.samples, found.failed) == (0, 8)
 
 

@@ -23,7 +23,9 @@ from benchbox.audit.probes.gradients import examine
 from benchbox.audit.probes.search import Target
 from benchbox.contract import registry
 from benchbox.engine.gradients import require_some
+from benchbox.engine.judge import Judge
 from benchbox.engine.unit import Done
+from benchbox.training.layout import Layout
 
 ATTACKS = registry.attacks(Path("/nonexistent"))
 BALLS = [ThreatModel("linf", 0.2), ThreatModel("l2", 1.0)]
@@ -163,10 +165,10 @@ def test_the_engine_blames_the_network_and_not_the_attack() -> None:
 
 def test_the_audit_fails_what_is_not_finite() -> None:
     x, y, rows = digits.held_out(5)
-    target = Target(Wrapped(Root()), x, y, Draws(rows), BALLS[0], Effort(directions=2))
+    target = Target(Judge(Wrapped(Root()), Layout()), x, y, Draws(rows), BALLS[0], Effort(directions=2))
     found = examine(target)
     assert found.broken["deployed"].all()
-    assert not examine(replace(target, defense=Wrapped())).broken["deployed"].any()
+    assert not examine(replace(target, judge=Judge(Wrapped(), Layout()))).broken["deployed"].any()
     probes: Any = SimpleNamespace(gradients=found, panel=SimpleNamespace(indices=np.arange(5)))
     case = Case(Stored(Subject("x", "a"), BALLS[0], (1, 8, 8)), probes)
     assert [str(check(id)(case).verdict) for id in ("B9", "B11")] == ["FAIL", "FAIL"]

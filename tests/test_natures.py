@@ -119,6 +119,7 @@ OTHER_MEANINGS = {
     ("provenance.py", "torchattacks"),  # packages
     ("cli/doctor.py", "torchattacks"),
     ("cli/doctor.py", "robustbench"),
+    ("analysis/paper_table.py", "pgd"),  # what stands behind BPDA in the paper's Table 3
     ("report/leaderboard_record.py", "null"),  # a measure in CSV
 }
 

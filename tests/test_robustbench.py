@@ -154,7 +154,7 @@ def test_without_the_library_the_error_names_the_package(
 def test_the_prefix_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert registry.defenses().get("robustbench").cls is RobustBench
     assert registry.defenses().get("robustbench:Any").preset == {"model": "Any"}
-    assert main(["list", "defenses"]) == 0
+    assert main(["show", "robustbench"]) == 0
     assert "robustbench:NAME" in " ".join(capsys.readouterr().out.split())
 
 

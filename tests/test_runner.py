@@ -260,11 +260,12 @@ def rows(evidence):
     return {row.label: row for row in found.rows}
 
 
-def test_an_honest_defence_is_ranked_and_one_that_notices_attacks_is_withheld(session, store):
+def test_one_that_notices_attacks_is_withheld_and_an_honest_defence_is_not(session, store):
     _, _, evidence = run(session, store, request("noisy", "alarmed", attacks=("pgd",), scoring_draws=5, eot=2))
     found = rows(evidence)
     assert found["noisy"].control.verdict == "agrees"
-    assert found["noisy"].rank == 1
+    assert not found["noisy"].withheld
+    assert "a score-based attack" in found["noisy"].lacking  # why it has no rank: pgd alone was asked for
     assert found["alarmed"].withheld
     assert found["alarmed"].rank is None
     assert found["alarmed"].control.difference < -10

@@ -111,8 +111,9 @@ class Session:
 
     def lend(self, plugin: Lent) -> None:
         """Take a defence that exists as an object, so that requests may name it."""
-        self.defenses.lend(plugin)
-        self._lent += plugin.chain()
+        for part in plugin.chain():
+            self.defenses.lend(part)
+            self._lent.append(part)
 
     def dataset(self, name: str) -> Dataset:
         """A data set, read once."""
