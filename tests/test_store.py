@@ -208,7 +208,7 @@ def test_a_cell_has_to_be_added_first(store):
     with pytest.raises(StoreError, match="add it with add_cell"):
         store.fail(CELL, "no")
     assert len(store.positions(CELL)) == 0
-    with pytest.raises(StoreError, match="(?i)foreign key"):
+    with pytest.raises(StoreError, match=r"(?i)foreign key"):
         store.add_cell(CELL, 99)
 
 
