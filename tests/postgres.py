@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,8 +26,8 @@ def server(tmp_path_factory):
     owner = USER.get("user", getpass.getuser())
     if owner not in [entry.pw_name for entry in pwd.getpwall()]:
         pytest.skip("there is no user postgres for the server to run as")
-    folder = Path("/tmp") / f"benchbox-postgres-{os.getpid()}"  # short: it holds a socket
-    folder.mkdir()
+    # Short: it holds a socket. One for each module of tests that takes this fixture, also in one process.
+    folder = Path(tempfile.mkdtemp(prefix="benchbox-postgres-", dir="/tmp"))
     shutil.chown(folder, owner)
 
     def call(tool, *words):
