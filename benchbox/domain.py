@@ -236,7 +236,7 @@ class SampleList:
         n = len(self)
         if self.seed is not None:
             return f"{n} random {self.split} images (seed {self.seed})"
-        which = "the first" if self.indices == tuple(range(n)) else "a choice of"
+        which = "the first" if self.indices == _first(n) else "a choice of"
         return f"{which} {n} {self.split} images"
 
     def as_dict(self) -> dict[str, Any]:

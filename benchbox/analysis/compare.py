@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from benchbox.analysis import access, common, labels, pairs, welch
+from benchbox.analysis import access, labels, pairs, shared_images, welch
 from benchbox.analysis.comparison import Comparison, Pair, Scope, Side
 from benchbox.analysis.control import Control, hold
 from benchbox.analysis.score import BOOTSTRAP_SEED, measure
@@ -52,7 +52,7 @@ def compare(
     """
     purify = access.purifiers(evidence, purifiers)
     first, second = named(evidence, a), named(evidence, b)
-    grounds = common.shared(first, second)
+    grounds = shared_images.shared(first, second)
     if not grounds:
         raise RequestError(
             f"{a} and {b} have no image in common in one ball: {a} on {listed(first)}; {b} on {listed(second)}; "
