@@ -6,14 +6,13 @@ reporting never wait for it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchbox.canonical import digest
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -394,13 +393,3 @@ class Evidence:
     run: int = 0
     created: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-
-def canonical(record: Any) -> str:
-    """JSON with sorted keys and no white space: equal records have equal text."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(record: Any) -> str:
-    """SHA-256 of the canonical JSON, in hex."""
-    return hashlib.sha256(canonical(record).encode()).hexdigest()

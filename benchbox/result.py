@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from benchbox.analysis.background import Background
     from benchbox.analysis.comparison import Comparison
-    from benchbox.analysis.paper_table import Layout
+    from benchbox.analysis.paper_layout import Layout
     from benchbox.analysis.table import Row, Table
     from benchbox.domain import Cell, Evidence
     from benchbox.report.document import Document, Section
@@ -182,7 +182,7 @@ class Result(_Shown):
             RequestError: Nobody knows a row, a column or a data set of the layout.
         """
         from benchbox import report
-        from benchbox.analysis.paper_table import Layout
+        from benchbox.analysis.paper_layout import Layout
 
         chosen = layout if isinstance(layout, Layout) else Layout(layout)
         return report.paper_table(self.evidence, self.known, layout=chosen, paper=paper, intervals=intervals)

@@ -72,3 +72,14 @@ def both() -> list[Evidence]:
         evidence("pssr", BPDA, "pgd", 60),
         evidence("pssr", BPDA, "pgd", ~first(20), stand_in="identity"),
     ]
+
+
+@pytest.fixture
+def duel() -> list[Evidence]:
+    """A purifier and a defence without one. In the worst case: 30 against 40 minus the unclean one."""
+    return [
+        evidence("pssr", GRAY, "pgd", 97),
+        evidence("pssr", WHITE, "pgd", 30),
+        evidence("none", WHITE, "pgd", ~first(60)),
+        evidence("none", WHITE, "cw", 20),
+    ]

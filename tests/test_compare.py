@@ -8,12 +8,11 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rows import BPDA, GRAY, SAMPLES, WHITE, N, evidence, failed, first, only, outcome, rendered, small_print
+from rows import BPDA, SAMPLES, N, evidence, failed, first, only, outcome, rendered, small_print
 
 from benchbox import report
 from benchbox.analysis.compare import compare
@@ -21,11 +20,9 @@ from benchbox.analysis.comparison import Comparison, Pair
 from benchbox.analysis.difference import compare_runs
 from benchbox.analysis.pairs import holm, mcnemar
 from benchbox.analysis.welch import welch
-from benchbox.cli import main
 from benchbox.domain import Evidence, Spec, ThreatModel
 from benchbox.errors import RequestError
 from benchbox.report import comparison
-from benchbox.store import Store
 
 
 def only_pairs(items: list[Evidence], a: str, b: str, **options: Any) -> dict[str, Pair]:
@@ -34,17 +31,6 @@ def only_pairs(items: list[Evidence], a: str, b: str, **options: Any) -> dict[st
 
 
 # --- two defences --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def duel() -> list[Evidence]:
-    """A purifier and a defence without one. In the worst case: 30 against 40 minus the unclean one."""
-    return [
-        evidence("pssr", GRAY, "pgd", 97),
-        evidence("pssr", WHITE, "pgd", 30),
-        evidence("none", WHITE, "pgd", ~first(60)),
-        evidence("none", WHITE, "cw", 20),
-    ]
 
 
 def test_a_comparison_by_hand(duel: list[Evidence]) -> None:
@@ -333,74 +319,3 @@ def test_comparing_needs_neither_torch_nor_a_database() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'sqlalchemy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# --- the commands --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stored(empty_workspace: Path, duel: list[Evidence]) -> Path:
-    """Run 1 is the duel; run 2 attacked `none` with newer code, and run 3 found everything there."""
-    newer = replace(duel[2], cell=replace(duel[2].cell, attack=Spec("pgd", {}, "benchbox/2")))
-    newer = replace(newer, outcome=outcome(~first(62), first(99)))
-    with Store.open("results/benchbox.sqlite") as store:
-        for commit, items in (("abc", duel), ("def", [newer]), ("ghi", [])):
-            run = store.begin_run({"defenses": ["none"]}, {"commit": commit, "dirty": False})
-            for item in items:
-                store.add_cell(item.cell, run)
-                store.commit_batch(item.cell, item.outcome, seconds=1.0)
-            store.finish_run(run, "done")
-    return empty_workspace
-
-
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    status = main(words)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-def test_the_command_compares(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(capsys, "compare", "pssr", "none", "--dataset", "mnist", "--attacks", "cw,pgd")
-    assert status == 0
-    assert "pssr − none on mnist" in out
-    status, out, _ = said(capsys, "compare", "pssr", "none", "--format", "json")
-    assert (status, len(json.loads(out)["comparisons"])) == (0, 1)
-    status, out, err = said(capsys, "compare", "pssr", "none", "--format", "xml")
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    status, _, err = said(capsys, "compare", "pssr", "nobody")
-    assert (status, err.count("\n")) == (2, 1)
-    status, _, err = said(capsys, "compare", "pssr", "none", "--dataset", "cifar10")
-    assert (status, "holds nothing of cifar10" in err) == (2, True)
-
-
-def test_the_command_reports_against(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(capsys, "report", "--against", "none")
-    assert status == 0
-    assert "vs none" in out
-    status, _, err = said(capsys, "report", "--against", "nobody")
-    assert (status, err.count("\n")) == (2, 1)
-
-
-def test_the_command_tells_runs_apart(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(capsys, "diff", "1", "2")
-    assert status == 0
-    lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "environment: commit abc def" in lines
-    assert any(line.endswith("adversarial, lost (2): 60 61") for line in lines)
-    assert any(line.endswith("attack.code benchbox/1 benchbox/2") for line in lines)
-    assert out.count("only in run 1") == 3
-    status, out, _ = said(capsys, "diff", "1", "1", "--other-store", "results/benchbox.sqlite", "--format", "json")
-    record = json.loads(out)
-    assert (status, record["environment"], len(record["cells"])) == (0, {}, 4)
-    assert all(cell["adversarial"] == {"lost": [], "won": [], "otherwise": []} for cell in record["cells"])
-    for run, message in (("9", "no run 9 in results/benchbox.sqlite; it has 1, 2, 3"), ("3", "computed no cell")):
-        status, _, err = said(capsys, "diff", "1", run)
-        assert (status, err.count("\n")) == (2, 1)
-        assert message in err
-
-
-@pytest.mark.parametrize("words", [["compare", "pssr", "none"], ["diff", "1", "2"]], ids=" ".join)
-def test_the_commands_do_not_import_torch(stored: Path, words: list[str]) -> None:
-    code = f"import sys; from benchbox.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

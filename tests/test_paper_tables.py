@@ -17,7 +17,8 @@ from rows import BPDA, GRAY, TRANSFER, WHITE, N, evidence, failed, unfinished
 from benchbox import report
 from benchbox.analysis import leaderboard, paper
 from benchbox.analysis.background import Background
-from benchbox.analysis.paper_table import Layout, PaperTable, arrange
+from benchbox.analysis.paper_layout import Layout
+from benchbox.analysis.paper_table import PaperTable, arrange
 from benchbox.domain import Access, Evidence, SampleList, ThreatModel
 from benchbox.engine import request
 from benchbox.errors import RequestError

@@ -27,7 +27,8 @@ from rows import (
 
 from benchbox import report
 from benchbox.analysis.background import Background
-from benchbox.domain import Cell, Evidence, digest
+from benchbox.canonical import digest
+from benchbox.domain import Cell, Evidence
 from benchbox.errors import RequestError
 from benchbox.report import latex
 from benchbox.report.document import Grid

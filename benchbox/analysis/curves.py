@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from benchbox.analysis import labels
 from benchbox.analysis.score import union, united
 from benchbox.analysis.worst_case import clean_correct, is_null
-from benchbox.domain import Evidence, SampleList, Spec, ThreatModel, canonical, format_epsilon
+from benchbox.canonical import canonical
+from benchbox.domain import Evidence, SampleList, Spec, ThreatModel, format_epsilon
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:

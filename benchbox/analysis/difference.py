@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchbox.domain import DECLARED, Cell, Evidence, canonical
+from benchbox.canonical import canonical
+from benchbox.domain import DECLARED, Cell, Evidence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

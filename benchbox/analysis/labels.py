@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchbox.analysis import paper
-from benchbox.domain import Spec, canonical
+from benchbox.canonical import canonical
+from benchbox.domain import Spec
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 

@@ -13,52 +13,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox.analysis import labels, pairs, paper, ranking
+from benchbox.analysis import pairs, paper, paper_layout, ranking
+from benchbox.analysis.paper_layout import BENIGN, WORST, Layout
 from benchbox.analysis.score import BOOTSTRAP_SEED, Entry, Score, Status, combine, united
-from benchbox.analysis.selection import PREFIX
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.analysis.worst_case import by_draws
 from benchbox.domain import Access, ThreatModel
-from benchbox.errors import RequestError, unknown
 
-BENIGN, WORST = "benign", "worst"
-#: What each table is about: its accesses. Tables 1 and 4 say white-box, and a purifier's can only be gray-box.
-ACCESSES: Mapping[int, tuple[Access, ...]] = {
-    1: (Access.GRAY_BOX, Access.WHITE_BOX),
-    2: (Access.TRANSFER,),
-    3: (Access.BPDA,),
-    4: (Access.GRAY_BOX, Access.WHITE_BOX),
-}
 #: Of Table 3, which names no attack behind BPDA; as docs/grids/table3.toml.
 BEHIND_BPDA = ("pgd",)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a table shows.
-
-    Attributes:
-        number: Which of the paper's, 1 to 4; None for one of the reader's own.
-        rows: Names of defences, labels or digests of weights; all, or the paper's, if empty.
-        columns: Names of attacks, `benign` and `worst`; the paper's, or all, if empty.
-        datasets: Names; the paper's, as far as anything is known of them, or all, if empty.
-        accesses: What attackers know; the paper's, or all that were measured, if empty.
-    """
-
-    number: int | None = None
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    accesses: tuple[Access, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.number is not None and self.number not in ACCESSES:
-            raise RequestError(f"the paper has no Table {self.number} of results; choose 1, 2, 3 or 4")
-
-    @property
-    def across(self) -> bool:
-        """Whether data sets stand across and stand-ins down."""
-        return self.number == 3
 
 
 @dataclass(frozen=True)
@@ -174,16 +137,18 @@ def arrange(tables: Sequence[Table], layout: Layout) -> PaperTable:
     Raises:
         RequestError: Nobody knows a row, a column or a data set of it.
     """
-    _check(tables, layout)
-    datasets = layout.datasets or _datasets(tables, layout)
-    grounds = [table for name in datasets for table in tables if _is_of(table, name, layout)]
-    unmeasured = [name for name in _printed(layout) if not any(t.samples.dataset == name for t in grounds)]
-    accesses = layout.accesses or _accesses(grounds, layout)
+    paper_layout.check(tables, layout)
+    datasets = layout.datasets or paper_layout.datasets(tables, layout)
+    grounds = [table for name in datasets for table in tables if paper_layout.is_of(table, name, layout)]
+    unmeasured = [
+        name for name in paper_layout.printed(layout) if not any(t.samples.dataset == name for t in grounds)
+    ]
+    accesses = layout.accesses or paper_layout.accesses(grounds, layout)
     if layout.across:
         columns = tuple(name for name in datasets if name not in unmeasured or name in layout.datasets)
-        groups = [_across(access, _longest(grounds), layout) for access in accesses]
+        groups = [_across(access, paper_layout.longest(grounds), layout) for access in accesses]
     else:
-        columns = layout.columns or _columns(grounds, layout, accesses)
+        columns = layout.columns or paper_layout.columns(grounds, layout, accesses)
         empty = [name for name in layout.datasets if not any(t.samples.dataset == name for t in grounds)]
         places: list[tuple[str, Table | None]] = [(table.samples.dataset, table) for table in grounds]
         places += [(name, None) for name in empty]
@@ -217,8 +182,8 @@ def _anything_left(shares: NDArray[np.float64]) -> bool:
 
 def _group(access: Access, dataset: str, table: Table | None, columns: Sequence[str], layout: Layout) -> Group:
     lines = []
-    for name in layout.rows or _names(dataset, table, layout):
-        rows = _rows(table, name, layout)
+    for name in layout.rows or paper_layout.names(dataset, table, layout):
+        rows = paper_layout.rows(table, name, layout)
         lines += [_line(row, table, access, columns, layout) for row in rows if table is not None]
         lines += [] if rows else [_empty(name, dataset, table, columns, layout)]
     return Group(access, dataset, table, tuple(lines))
@@ -269,11 +234,11 @@ def _across(access: Access, grounds: Sequence[Table], layout: Layout) -> Group:
     """A line for each defence and stand-in, and one for the worst of them; data sets are the columns."""
     found: dict[tuple[str, str, str], Line] = {}
     names = layout.rows or dict.fromkeys(
-        name for table in grounds for name in _names(table.samples.dataset, table, layout)
+        name for table in grounds for name in paper_layout.names(table.samples.dataset, table, layout)
     )
     for name in names:
         for table in grounds:
-            for row in _rows(table, name, layout):
+            for row in paper_layout.rows(table, name, layout):
                 for line in _through(row, table, access, layout):
                     known = found.setdefault((line.name, line.remark, line.stand_in), line)
                     found[line.name, line.remark, line.stand_in] = replace(
@@ -322,86 +287,3 @@ def _printed_for(row: Row, table: Table, access: Access, column: str, layout: La
         return paper.in_table(layout.number, dataset, name, table.threat, column)
     where = None if column == BENIGN else access
     return paper.beside(dataset, name, table.threat, where, column)
-
-
-def _rows(table: Table | None, name: str, layout: Layout) -> Sequence[Row]:
-    """Those a name means: every row of the defence, of the usual recipe alone in a table of the paper."""
-    rows = table.rows if table else ()
-    own = [row for row in rows if row.defense.name == name]
-    usual = [row for row in own if row.usual] if layout.number is not None else []
-    return usual or own or [row for row in rows if _is_called(row, name)]
-
-
-def _is_called(row: Row, name: str) -> bool:
-    return row.label == name or (len(name) >= PREFIX and row.artifact.startswith(name))
-
-
-def _names(dataset: str, table: Table | None, layout: Layout) -> Iterable[str]:
-    """The rows of the paper's table; all that were measured, for a data set that it lacks."""
-    own = tuple(dict.fromkeys(row.defense.name for row in table.rows)) if table else ()
-    if layout.number is None:
-        return own
-    printed = paper.lines_of(layout.number, dataset)
-    return printed or [name for name in _every_name(layout.number) if name in own]
-
-
-def _every_name(number: int) -> Iterable[str]:
-    return dict.fromkeys(name for dataset in paper.EPSILON for name in paper.lines_of(number, dataset))
-
-
-def _printed(layout: Layout) -> Sequence[str]:
-    """The data sets of the paper's table."""
-    return () if layout.number is None else [n for n in paper.EPSILON if paper.lines_of(layout.number, n)]
-
-
-def _datasets(tables: Sequence[Table], layout: Layout) -> tuple[str, ...]:
-    """The paper's, if any was measured, else all."""
-    measured = dict.fromkeys(table.samples.dataset for table in tables)
-    return tuple(name for name in _printed(layout) if name in measured) or tuple(measured)
-
-
-def _is_of(table: Table, dataset: str, layout: Layout) -> bool:
-    """Whether it belongs into the data set's place: in a table of the paper, inside its ball."""
-    if table.samples.dataset != dataset:
-        return False
-    return layout.number is None or dataset not in paper.EPSILON or paper.is_its_ball(dataset, table.threat)
-
-
-def _longest(grounds: Sequence[Table]) -> list[Table]:
-    """For each data set the one of most images: across there is room for one."""
-    found: dict[str, Table] = {}
-    for table in grounds:
-        known = found.get(table.samples.dataset)
-        if known is None or len(table.samples) > len(known.samples):
-            found[table.samples.dataset] = table
-    return list(found.values())
-
-
-def _accesses(grounds: Sequence[Table], layout: Layout) -> tuple[Access, ...]:
-    if layout.number is not None:
-        return ACCESSES[layout.number]
-    return tuple(access for access in Access if any(access in table.accesses for table in grounds))
-
-
-def _columns(grounds: Sequence[Table], layout: Layout, accesses: Sequence[Access]) -> tuple[str, ...]:
-    if layout.number is not None:
-        return BENIGN, *(name for name, place in paper.attacks().items() if place.column), WORST
-    found = {c.attack for table in grounds for c in table.columns if c.access in accesses}
-    return BENIGN, *sorted(found, key=labels.attack_place), WORST
-
-
-def _check(tables: Sequence[Table], layout: Layout) -> None:
-    """Refuse a name that nobody knows, measured or printed."""
-    rows = {row.defense.name for table in tables for row in table.rows}
-    known = {*rows, *(name for number in ACCESSES for name in _every_name(number))}
-    for name in layout.rows:
-        if name not in known and not any(_is_called(row, name) for table in tables for row in table.rows):
-            raise unknown("defence", name, known)
-    attacks = {BENIGN, WORST, *paper.attacks(), *(a for table in tables for a in table.attacks)}
-    for name in layout.columns:
-        if name not in attacks:
-            raise unknown("column", name, attacks)
-    datasets = {*paper.EPSILON, *(table.samples.dataset for table in tables)}
-    for name in layout.datasets:
-        if name not in datasets:
-            raise unknown("data set", name, datasets)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchbox.analysis.selection import Ground
-from benchbox.domain import Evidence, Outcome, SampleList, digest
+from benchbox.canonical import digest
+from benchbox.domain import Evidence, Outcome, SampleList
 
 Grounded = Mapping[Ground, Sequence[Evidence]]
 

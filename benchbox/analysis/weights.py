@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchbox.domain import Evidence, digest
+from benchbox.canonical import digest
+from benchbox.domain import Evidence
 
 Cards = Mapping[str, Mapping[str, Any]]
 

@@ -54,7 +54,7 @@ def _leaderboard(found: Result) -> Iterator[tuple[str, str]]:
 def _tables(found: Result) -> Iterator[tuple[str, str]]:
     """Each of Tables 1 to 4, under each access that it can be about; what nobody measured is left out."""
     from benchbox import report
-    from benchbox.analysis.paper_table import ACCESSES, Layout
+    from benchbox.analysis.paper_layout import ACCESSES, Layout
 
     for number, accesses in ACCESSES.items():
         for access in accesses:

@@ -15,7 +15,7 @@ from benchbox.cli.console import notice, present, put
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from benchbox.analysis.paper_table import Layout
+    from benchbox.analysis.paper_layout import Layout
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
@@ -147,7 +147,7 @@ def _layout(
     datasets: Sequence[str] | None,
     accesses: Sequence[str] | None,
 ) -> Layout:
-    from benchbox.analysis.paper_table import Layout
+    from benchbox.analysis.paper_layout import Layout
     from benchbox.engine.request import Grid
 
     chosen = Grid().with_options({"accesses": options.names(accesses)}).accesses

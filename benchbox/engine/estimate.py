@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchbox.canonical import digest
 from benchbox.contract import border
 from benchbox.contract.defense import Defense
-from benchbox.domain import Cell, Evidence, digest
+from benchbox.domain import Cell, Evidence
 from benchbox.draws import sample_draws
 from benchbox.engine import device as devices
 from benchbox.engine.lent import IN_MEMORY

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchbox.analysis.weights import behind
-from benchbox.domain import Cell, Evidence, SampleList, canonical
+from benchbox.canonical import canonical
+from benchbox.domain import Cell, Evidence, SampleList
 from benchbox.errors import StoreError
 from benchbox.store.packing import pack, pack_predictions, width_of
 from benchbox.store.published import FORMAT, Publication

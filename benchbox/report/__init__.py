@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from benchbox.analysis.background import Background
-    from benchbox.analysis.paper_table import Layout
+    from benchbox.analysis.paper_layout import Layout
     from benchbox.domain import Evidence
     from benchbox.report.document import Document
 

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from benchbox.analysis import paper, papers, references
-from benchbox.analysis.paper_table import BENIGN, Figure, Group, Line, PaperTable
+from benchbox.analysis.paper_layout import BENIGN
+from benchbox.analysis.paper_table import Figure, Group, Line, PaperTable
 from benchbox.domain import Access
 from benchbox.errors import RequestError
 from benchbox.report.document import Cited, Column, Document, Number, Section, Source, Text, grid

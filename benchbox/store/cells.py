@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from benchbox.domain import DECLARED, Cell, Evidence, Outcome, digest
+from benchbox.canonical import digest
+from benchbox.domain import DECLARED, Cell, Evidence, Outcome
 from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import arrays, outcomes, seals
 from benchbox.store.database import insert_missing

@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from benchbox.domain import canonical
+from benchbox.canonical import canonical
 from benchbox.errors import StoreError
 from benchbox.store import readonly
 from benchbox.store.schema import REVISION

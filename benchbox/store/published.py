@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchbox.domain import DECLARED, Cell, Evidence, Outcome, SampleList, digest
+from benchbox.canonical import digest
+from benchbox.domain import DECLARED, Cell, Evidence, Outcome, SampleList
 from benchbox.errors import StoreError, unknown
 from benchbox.store.packing import unpack, unpack_predictions
 

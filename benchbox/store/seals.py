@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import Row, Table
 
-from benchbox.domain import DECLARED, canonical
+from benchbox.canonical import canonical
+from benchbox.domain import DECLARED
 from benchbox.errors import StoreError
 from benchbox.store.schema import CELL, now
 

@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from benchbox.domain import Spec, ThreatModel, digest
+from benchbox.canonical import digest
+from benchbox.domain import Spec, ThreatModel
 from benchbox.errors import ArtifactError
 
 
