@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,7 +82,9 @@ class _Shown:
         """Every number with what is needed to trust it; the columns are those of the CSV report."""
         import pandas as pd
 
-        return pd.read_csv(io.StringIO(self.table("csv")))
+        document = self.document()
+        said = [{key: value for key, value in line.items() if value != ""} for line in document.lines()]
+        return pd.DataFrame(said, columns=list(document.fields))
 
     def __str__(self) -> str:
         return self.table()

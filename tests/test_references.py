@@ -53,8 +53,3 @@ def test_a_family_and_a_card_of_ones_own() -> None:
     assert (own.key, own.title, own.url) == ("me2026", "Mine IS best", "https://example.org")
     with pytest.raises(RequestError, match="no BibTeX entry"):
         references.of("mine", "Me 2026")
-
-
-def test_a_bibliography_has_each_paper_once() -> None:
-    text = references.bibliography(["pssr", "pssr:ps", "pgd", "pgd-at", "nobody"])
-    assert re.findall(r"^@\w+\{(\w+)", text, re.MULTILINE) == ["fu2024invariance", "madry2018towards"]

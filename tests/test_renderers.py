@@ -12,6 +12,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 from rich.console import Console
@@ -31,6 +32,7 @@ from benchbox.canonical import digest
 from benchbox.domain import Cell, Evidence
 from benchbox.errors import RequestError
 from benchbox.report import latex
+from benchbox.report.csv import of_frame
 from benchbox.report.document import Grid
 from benchbox.report.page.board import Head
 
@@ -52,6 +54,15 @@ def test_markdown_shows_every_access(both: list[Evidence]) -> None:
     assert "| ≈1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text
     assert "**transfer**" in text
     assert "= 40.0" in text
+
+
+def test_csv_has_no_formula() -> None:
+    items = [evidence("=HYPERLINK(1)", right=50), failed(evidence("=HYPERLINK(1)", attack="cw"), "@SUM(A1)")]
+    lines = list(csv.DictReader(io.StringIO(rendered(items, "csv"))))
+    assert {line["defense"] for line in lines} == {"'=HYPERLINK(1)"}
+    assert "'@SUM(A1)" in {line["error"] for line in lines}
+    frame = pd.DataFrame({"defense": ["=1+1", "none"], "difference": [-1.5, 2.0]})
+    assert of_frame(frame) == "defense,difference\n'=1+1,-1.5\nnone,2.0\n"
 
 
 def test_csv_has_a_line_for_every_number(both: list[Evidence]) -> None:

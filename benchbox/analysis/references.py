@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -60,12 +60,6 @@ def of(name: str, card: str = "") -> Reference | None:
         return parse(card)[0]
     known = _by_plugin()
     return known.get(name) or known.get(name.partition(":")[0])
-
-
-def bibliography(names: Iterable[str]) -> str:
-    """The .bib file of what some plug-ins cite, sorted by key."""
-    found = {reference.key: reference for name in names if (reference := of(name))}
-    return "\n".join(found[key].bibtex for key in sorted(found))
 
 
 def parse(text: str) -> list[Reference]:

@@ -121,7 +121,9 @@ def report(
     if per_image:
         if format_ not in ("terminal", "csv"):
             raise RequestError(f"--per-image is CSV, not {format_}; leave --format out")
-        put(found.fates().to_csv(index=False, lineterminator="\n"), to)
+        from benchbox.report import csv
+
+        put(csv.of_frame(found.fates()), to)
         return
     to = to or (PAGE if format_ == "html" and not in_its_shape else None)
     if in_its_shape:

@@ -57,11 +57,6 @@ class Layout:
         return cls(bool(record["channels_last"]), max(1, int(record["batch"])))
 
 
-def usual_batch(device: torch.device) -> int:
-    """Images a call where nothing was measured."""
-    return BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])[0]
-
-
 def lay(module: nn.Module, channels_last: bool) -> None:
     """Put the weights of a network into a layout; their values stay."""
     module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -151,10 +151,12 @@
   const ranged = (th) => "access" in th.dataset || ["clean", "robust"].includes(th.dataset.key);
   const formats = {
     csv({ heads, rows }) {
-      const quoted = (value) => (/[",\n\r]/.test(value ?? "") ? `"${String(value).replaceAll('"', '""')}"` : value ?? "");
+      // Text that a spreadsheet would take for a formula begins with an apostrophe, as in `report --format csv`.
+      const harmless = (value) => (typeof value === "string" && /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(value) && isNaN(value) ? `'${value}` : value ?? "");
+      const quoted = (value) => (/[",\n\r]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
       const names = heads.flatMap((th) => (ranged(th) ? ["", " low", " high"] : [""]).map((end) => named(th) + end));
       const lines = rows.map((row) => row.flatMap((one, i) => (ranged(heads[i]) ? [one.value, one.low, one.high] : [one.value])));
-      return [names, ...lines].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
+      return [names, ...lines].map((line) => line.map(harmless).map(quoted).join(",")).join("\n") + "\n";
     },
     json({ heads, rows }) {
       const record = (row) => Object.fromEntries(row.map((one, i) => [named(heads[i]), ranged(heads[i]) ? one : one.value]));
