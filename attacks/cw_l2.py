@@ -70,7 +70,7 @@ class CWL2(Attack):
             return (self.confidence - margin(logits, y)).clamp_min(0)
 
         w = torch.atanh((2 * x - 1) * (1 - EDGE))
-        first, second = torch.zeros_like(w), torch.zeros_like(w)
+        adam = torch.optim.Adam([w], lr=self.rate)
         nearest, distance = x.clone(), torch.full_like(c, torch.inf)
         for step in range(1, self.steps + 2):
             image = (torch.tanh(w) + 1) / 2
@@ -84,8 +84,6 @@ class CWL2(Attack):
             distance = torch.where(nearer, length, distance)
             if gradient is None:
                 break
-            slope = (2 * (image - x) + c.view(-1, 1, 1, 1) * gradient) * 2 * image * (1 - image)
-            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
-            unbiased = first / (1 - 0.9**step), (second / (1 - 0.999**step)).sqrt()
-            w = w - self.rate * unbiased[0] / (unbiased[1] + 1e-8)
+            w.grad = (2 * (image - x) + c.view(-1, 1, 1, 1) * gradient) * 2 * image * (1 - image)
+            adam.step()
         return nearest, distance

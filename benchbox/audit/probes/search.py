@@ -253,24 +253,30 @@ def transfer(target: Target) -> Run | None:
         same = same and bool(torch.allclose(bare(target.x), target.ask(target.x, target.draws)))
     if same:
         return None
-    broken: Flags = np.zeros(len(target.y), bool)
-    # Who transfers does not see what the defence says, so it cannot stop when the defence errs.
-    runs = [
+    first, second = on_classifier(target, "transfer")
+    broken, seen = first.broken | second.broken, first.seen | second.seen
+    return Run("transfer", "PGD on the bare classifier", broken, first.moved, seen, "bare classifier")
+
+
+def on_classifier(target: Target, name: str) -> tuple[Run, Run]:
+    """PGD on the bare classifier by both losses, scored on the defence.
+
+    Who transfers does not see what the defence says, so it cannot stop when the defence errs.
+    """
+    bare = target.defense.classifier
+    first, second = (
         gradient(
             target,
             lambda x, draws: bare(x),
-            f"transfer {loss}",
+            f"{name} {loss}",
             loss,
             through="bare classifier",
             eot=1,
             let_go=False,
         ).run
         for loss in LOSSES
-    ]
-    for run in runs:
-        broken = broken | run.broken
-    seen = runs[0].seen | runs[1].seen
-    return Run("transfer", "PGD on the bare classifier", broken, runs[0].moved, seen, "bare classifier")
+    )
+    return first, second
 
 
 def unbounded(target: Target, forward: Forward, through: str, radius: float) -> Flags:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchbox.audit.probes.behaviour import POINTS
 from benchbox.audit.probes.measurements import Elsewhere, Flags
-from benchbox.audit.probes.search import LOSSES, Target, gradient
+from benchbox.audit.probes.search import LOSSES, Target, gradient, on_classifier
 from benchbox.draws import Draws
 
 #: Degrees that every other image is turned by; the others are shifted by one pixel.
@@ -61,18 +61,8 @@ def _moved(x: Tensor) -> Tensor:
 
 def _attacked(target: Target) -> Elsewhere:
     bare = target.defense.classifier
-    carried: Flags = np.zeros(len(target.y), bool)
-    for loss in LOSSES:
-        found = gradient(
-            target,
-            lambda x, draws: bare(x),
-            f"unseen {loss}",
-            loss,
-            through="bare classifier",
-            eot=1,
-            let_go=False,
-        )
-        carried |= found.run.broken
+    first, second = on_classifier(target, "unseen")
+    carried = first.broken | second.broken
     with torch.no_grad():
         known: Flags = (bare(target.x).argmax(1) == target.y).cpu().numpy()
     right = ~target.wrong(target.x, "unseen")
