@@ -18,7 +18,7 @@ from benchbox.domain import Access, Cell, Outcome
 from benchbox.engine.publish import publish
 from benchbox.errors import StoreError
 from benchbox.result import known_of
-from benchbox.store import Published, Store
+from benchbox.store import Published, Store, United, open_records
 from benchbox.store import published as format_
 from benchbox.store.packing import pack, pack_predictions, unpack, unpack_predictions
 
@@ -184,12 +184,54 @@ def test_a_cell_published_twice_counts_once(file: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(format_, "files", lambda package: tmp_path / "nowhere")
     with pytest.raises(StoreError, match="nothing is published"):
-        Published.open("published")
+        open_records("published")
     for name in ("one", "two"):
         (shelf / f"{name}.json").write_bytes(file.read_bytes())
-    assert len(Published.open("published").evidence()) == len(Published.open("published:two").evidence()) == 4
+    assert len(open_records("published").evidence()) == len(open_records("published:two").evidence()) == 4
     with pytest.raises(StoreError, match="did you mean two"):
-        Published.open("published:tow")
+        open_records("published:tow")
+
+
+@pytest.fixture
+def later(store: Store) -> Store:
+    """Goes on with the half done cell, has another answer for a whole one, adds a row, and audits."""
+    opened = Store.open(":memory:")
+    run = opened.begin_run({"dataset": "digits"}, {"torch": "2.7", "commit": None})
+    whole, half = store.evidence()[0].cell, store.evidence()[2].cell
+    new = replace(whole, defense=replace(whole.defense, name="rice"), artifact="n")
+    for seed, one in enumerate((whole, half, new)):
+        opened.add_cell(one, run)
+        opened.commit_batch(one, happened(one, range(N), 10 + seed), seconds=1)
+    opened.attach("n", "audit", {"threat": {"norm": "linf", "epsilon": 0.3}, "summary": SUMMARY, "findings": []})
+    opened.attach("a", "audit", {"findings": ["later"]})
+    opened.attach(new.craft_key, "gradients", {"zero": 0.5})
+    opened.remember("defense rice", {"purifies": False})
+    return opened
+
+
+def test_what_is_published_can_be_extended(store: Store, file: Path, later: Store) -> None:
+    both = United({"mine.json": Published.open(file), "later": later})
+    of_file, of_later = Published.open(file).evidence(), later.evidence()
+    found = {item.cell.key: item for item in both.evidence()}
+    assert list(found) == [*(item.cell.key for item in of_file), of_later[2].cell.key]
+    # The half done cell is heard from whoever finished it; of two that finished, from the one named first.
+    for key, heard in ((of_file[0].cell.key, of_file[0]), (of_file[2].cell.key, of_later[1])):
+        np.testing.assert_array_equal(found[key].outcome.adversarial, heard.outcome.adversarial)
+        assert found[key].status == "done"
+    assert both.disputed() == {"later": [of_file[0].cell.key]}
+    assert both.attached("a", "audit") == store.attached("a", "audit")
+
+    read = Published(format_.Publication.model_validate_json(publish(both.evidence(), both)), "joined")
+    assert [item.cell for item in read.evidence()] == [item.cell for item in both.evidence()]
+    assert read.artifacts() == store.artifacts()
+    assert read.recall("defense rice") == {"purifies": False}
+    assert read.attached("n", "audit") == later.attached("n", "audit")
+    assert read.attached(of_later[2].cell.craft_key, "gradients") == {"zero": 0.5}
+
+
+def test_a_commit_that_the_run_could_not_tell_is_said_by_the_publisher(later: Store) -> None:
+    read = Published(format_.Publication.model_validate_json(publish(later.evidence(), later, "ab12")), "said")
+    assert read.evidence()[0].provenance == {"torch": "2.7", "commit": "ab12", "commit_said_by_publisher": True}
 
 
 def test_packing_is_exact() -> None:
@@ -221,6 +263,35 @@ def test_the_commands_take_a_file_for_a_store(
     assert main(["publish", "none", "--store", "mine.json", "--defense", "jpeg"]) == 2
     assert main(["report", "--store", "nowhere.json"]) == 2
     assert "cannot read nowhere.json" in capsys.readouterr().err
+
+
+def test_the_command_extends_a_file_and_says_what_it_leaves_out(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    with Store.open("new.sqlite") as opened:
+        run = opened.begin_run({}, {})
+        new = cell(CELL, artifact="n", defense=replace(CELL.defense, name="rice"))
+        opened.add_cell(new, run)
+        opened.commit_batch(new, happened(new, range(N), 10), seconds=1)
+    words = ["publish", "both", "--store", "mine.json", "--store", "new.sqlite", "--finished"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "left out: 2 cells unfinished or failed, of carso" in said
+    assert "3 cells, 0 of them" in said
+    assert {e.cell.defense.name for e in open_records("results/published/both.json").evidence()} == {
+        "pssr",
+        "rice",
+    }
+    # What it has published is the first of its own sources: nothing is lost, nothing is doubled.
+    before = Path("results/published/both.json").read_bytes()
+    words = ["publish", "both", "--store", "results/published/both.json", "--store", "new.sqlite"]
+    assert main(words) == 0
+    assert Path("results/published/both.json").read_bytes() == before
+    assert main([*words, "--store", "nowhere.json"]) == 2
+    assert main([*words, "--commit", "yesterday"]) == 2
+    assert main([*words[:2], "--store", "mine.json", "--finished", "--defense", "carso"]) == 2
+    assert "mine.json holds nothing finished of carso" in capsys.readouterr().err
 
 
 def test_reading_loads_no_torch(file: Path) -> None:

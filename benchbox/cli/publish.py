@@ -1,9 +1,11 @@
-"""`benchbox publish`: what a store holds as one file that others can check. Never imports torch."""
+"""`benchbox publish`: what stores hold as one file that others can check. Never imports torch."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +14,13 @@ from benchbox.cli.console import notice
 from benchbox.errors import RequestError
 from benchbox.text import check_name
 
+if TYPE_CHECKING:
+    from benchbox.domain import Evidence
+    from benchbox.store import Records
+
 EXAMPLES = options.examples(
     "benchbox publish mnist --dataset mnist",
+    "benchbox publish mnist --store published:mnist --store results/benchbox.sqlite --finished",
     "benchbox report --store results/published/mnist.json",
 )
 
@@ -29,31 +36,43 @@ def publish(
     ],
     dataset: options.Datasets = None,
     defense: options.Defenses = None,
-    store: options.Records = options.DEFAULT_STORE,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Leave out cells that are unfinished or failed, and say how many.")
+    ] = False,
+    commit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEX",
+            help="The commit of runs that could not tell theirs, as where there was no git; the file says so.",
+        ),
+    ] = None,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH|URL|NAME.json",
+            help="The results: a store or a published file; repeated, all of them together.  "
+            f"(default: {options.DEFAULT_STORE})",
+        ),
+    ] = None,
 ) -> None:
-    """Write every cell of the store, image by image, with audits and provenance, to one JSON file.
+    """Write every cell, image by image, with audits and provenance, to one JSON file.
 
-    The file is read wherever a store is: `--store FILE.json`, `--published`. Equal results give equal bytes.
+    The file is read wherever a store is: `--store FILE.json`, `--published`. Equal results give equal bytes. Of
+    several stores and files together, each cell is taken once: from the one that has finished it; what several
+    have is taken from the one named first.
     """
     from benchbox.engine.publish import publish as text_of
     from benchbox.store import open_records
     from benchbox.store.published import FOLDER
 
+    if commit is not None and not re.fullmatch("[0-9a-f]{7,40}", commit):
+        raise RequestError(f"--commit {commit!r} is no commit; give what `git rev-parse HEAD` prints")
     path = Path(name) if name.endswith(".json") else FOLDER / f"{check_name('published file', name)}.json"
-    datasets, defenses = options.names(dataset), options.names(defense)
-    with open_records(store) as opened:
-        evidence = [
-            item
-            for item in opened.evidence(defenses=defenses or None)
-            if not datasets or item.cell.samples.dataset in datasets
-        ]
-        if not evidence:
-            asked = ", ".join(datasets + defenses)
-            raise RequestError(
-                f"{store} holds nothing{f' of {asked}' if asked else ''}; fill it with `benchbox run`"
-            )
+    places = store or [options.DEFAULT_STORE]
+    with open_records(*places) as opened:
+        evidence = _chosen(opened, places, options.names(dataset), options.names(defense), finished)
         audited = {subject for subject, kind in opened.attachments() if kind == "audit"}
-        text = text_of(evidence, opened)
+        text = text_of(evidence, opened, commit or "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -64,3 +83,39 @@ def publish(
     open_cells = sum(item.status != "done" for item in evidence)
     notice(f"{len(evidence)} cells, {open_cells} of them unfinished or failed, {len(text) / 1024:.0f} KiB")
     typer.echo(str(path))
+
+
+def _chosen(
+    records: Records, places: Sequence[str], datasets: Sequence[str], defenses: Sequence[str], finished: bool
+) -> list[Evidence]:
+    """The cells to publish; says what is left out of them, and what is contradicted.
+
+    Raises:
+        RequestError: There are none.
+    """
+    from benchbox.store import United
+
+    fitting = [
+        item
+        for item in records.evidence(defenses=defenses or None)
+        if not datasets or item.cell.samples.dataset in datasets
+    ]
+    chosen = [item for item in fitting if item.status == "done" or not finished]
+    if not chosen:
+        asked = ", ".join((*datasets, *defenses))
+        what = "nothing finished" if fitting else "nothing"
+        held = "holds" if len(places) == 1 else "hold"
+        raise RequestError(
+            f"{', '.join(places)} {held} {what}{f' of {asked}' if asked else ''}; fill it with `benchbox run`"
+        )
+    if len(chosen) < len(fitting):
+        names = sorted({item.cell.defense.name for item in fitting if item.status != "done"})
+        notice(f"left out: {len(fitting) - len(chosen)} cells unfinished or failed, of {', '.join(names)}")
+    if isinstance(records, United):
+        keys = {item.cell.key for item in chosen}
+        for part, disputed in records.disputed().items():
+            if lost := keys.intersection(disputed):
+                notice(
+                    f"{part} has other predictions for {len(lost)} cells, which are published as named before it"
+                )
+    return chosen

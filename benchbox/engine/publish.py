@@ -1,4 +1,4 @@
-"""From a store to a published file. Equal contents give equal bytes; `benchbox.store.published` reads it."""
+"""From stores to a published file. Equal contents give equal bytes; `benchbox.store.published` reads it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Characters of a field from which on cells refer to it instead of repeating it: digests, recipes.
 LONG = 32
+#: Of a provenance: whether its commit was said when it was published, and not found where it ran.
+SAID = "commit_said_by_publisher"
 
 
 class Pool:
@@ -41,21 +43,23 @@ class Pool:
         return self._places[key]
 
 
-def publish(evidence: Sequence[Evidence], records: Records) -> str:
+def publish(evidence: Sequence[Evidence], records: Records, commit: str = "") -> str:
     """The text of a published file: one line a record.
 
     Args:
         evidence: The cells to publish, in the order they were measured.
-        records: Where they come from: what it knows of their defences and weights goes with them.
+        records: Where they come from: what it knows of their defences, weights and craftings goes with them.
+        commit: Said of code whose run could not tell, as where there was no git; the file says who said it.
 
     Raises:
         StoreError: Two cells disagree about the label of an image.
     """
-    press = Press(evidence)
+    press = Press(evidence, commit)
     cells = [press.cell(item) for item in evidence]
     names = sorted({item.cell.defense.name for item in evidence})
     cards = behind(evidence, records.artifacts())
-    subjects = {subject for item in evidence for subject in (item.cell.key, item.cell.artifact)}
+    about = (item.cell for item in evidence)
+    subjects = {subject for cell in about for subject in (cell.key, cell.artifact, cell.craft_key)}
     content = {
         "format": FORMAT,
         "defenses": {name: records.recall(f"defense {name}") or {} for name in names},
@@ -80,9 +84,11 @@ class Press:
 
     Args:
         evidence: Every cell of the file: the labels of a sample list and the bits of a class are those of all.
+        commit: Said of code whose run could not tell.
     """
 
-    def __init__(self, evidence: Sequence[Evidence]) -> None:
+    def __init__(self, evidence: Sequence[Evidence], commit: str = "") -> None:
+        self._commit = commit
         self.pools = {field: Pool() for field in _pooled(evidence)}
         self.provenance, self.predictions = Pool(), Pool()
         self._labels = _labels(evidence)
@@ -100,7 +106,7 @@ class Press:
             "error": item.error,
             "seconds": item.seconds,
             "created": item.created,
-            "provenance": self.provenance.place(dict(item.provenance)),
+            "provenance": self._ran(item.provenance),
             "clean": self._predicted(cell, outcome.clean[order], outcome.label[order]),
             "adversarial": self._predicted(cell, outcome.adversarial[order], outcome.label[order]),
             "linf": float(outcome.linf.max(initial=0)),
@@ -114,12 +120,16 @@ class Press:
 
     def card(self, card: Mapping[str, Any]) -> dict[str, Any]:
         """How some weights were trained; on what machine is said once."""
-        return dict(card) | {k: self.provenance.place(v) for k, v in card.items() if k == "provenance"}
+        return dict(card) | {k: self._ran(v) for k, v in card.items() if k == "provenance"}
 
     def packed_labels(self) -> list[dict[str, Any]]:
         """Of each sample list of the pool."""
         every = [canonical(samples) for samples in self.pools["samples"].items]
         return [{"width": self._width[key], "classes": pack(self._labels[key], self._width[key])} for key in every]
+
+    def _ran(self, provenance: Mapping[str, Any]) -> int:
+        told = {} if provenance.get("commit") or not self._commit else {"commit": self._commit, SAID: True}
+        return self.provenance.place({**provenance, **told})
 
     def _predicted(self, cell: Cell, predicted: NDArray[np.int64], label: NDArray[np.int64]) -> int:
         right, wrong = pack_predictions(predicted, label, self._width[_list(cell)])

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 FORMAT = "benchbox-published/1"
 #: Where a workspace keeps its published files.
 FOLDER = Path("results/published")
-#: Name in place of a store's: every published file of the workspace and of this installation.
-ALL = "published"
 
 
 class Predictions(BaseModel):
@@ -144,45 +142,30 @@ class Publication(BaseModel):
 
 
 class Published:
-    """Published files, read as one store: the first that has a cell, a card or a record is heard.
+    """A published file, read as a store.
 
     Args:
-        publications: By the name messages call them.
+        file: What is in it.
+        name: What messages call it.
     """
 
-    def __init__(self, publications: Mapping[str, Publication]) -> None:
-        self._files = publications
+    def __init__(self, file: Publication, name: str) -> None:
+        self._file, self._name = file, name
 
     @classmethod
-    def open(cls, place: str | Path) -> Self:
-        """Read a file, or every file there is.
-
-        Args:
-            place: Path of a file; `published` for every published file, `published:NAME` for one of them.
+    def open(cls, file: Traversable) -> Self:
+        """Read a file.
 
         Raises:
             StoreError: It is not there or no published result.
         """
-        word, colon, name = str(place).partition(":")
-        if word != ALL:
-            path = Path(place)
-            return cls({str(place): _read(path, str(place))})
-        known = shelf()
-        if name and name not in known:
-            raise StoreError(str(unknown("published result", name, known, "`benchbox publish` writes one")))
-        if not known:
-            raise StoreError(f"nothing is published in {FOLDER}; write it with `benchbox publish NAME`")
-        chosen = {name: known[name]} if colon and name else known
-        return cls({key: _read(file, str(file)) for key, file in chosen.items()})
-
-    def close(self) -> None:
-        """Nothing is open."""
+        return cls(_read(file, str(file)), str(file))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Nothing is open."""
 
     def evidence(
         self,
@@ -191,28 +174,22 @@ class Published:
         defenses: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[Evidence]:
-        """As `Store.evidence`, each cell once."""
-        wanted: dict[str, Evidence] = {}
-        for item in self._evidence:
-            cell = item.cell
-            fits = (
-                dataset in (None, cell.samples.dataset)
-                and (defenses is None or cell.defense.name in defenses)
-                and (keys is None or cell.key in keys)
-            )
-            if fits:
-                wanted.setdefault(cell.key, item)
-        return list(wanted.values())
+        """As `Store.evidence`."""
+        return [
+            item
+            for item in self._evidence
+            if dataset in (None, item.cell.samples.dataset)
+            and (defenses is None or item.cell.defense.name in defenses)
+            and (keys is None or item.cell.key in keys)
+        ]
 
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """As `Store.artifacts`."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for file in self._files.values():
-            for name, card in file.cards.items():
-                place = card.get("provenance")
-                known = {"provenance": file.provenance[place]} if isinstance(place, int) else {}
-                found.setdefault(name, card | known)
-        return found
+        return {name: {**card, **self._trained_on(card)} for name, card in self._file.cards.items()}
+
+    def _trained_on(self, card: Mapping[str, Any]) -> Mapping[str, Any]:
+        place = card.get("provenance")
+        return {"provenance": self._file.provenance[place]} if isinstance(place, int) else {}
 
     def artifact(self, digest: str) -> Mapping[str, Any] | None:
         """As `Store.artifact`."""
@@ -221,8 +198,7 @@ class Published:
     def recall(self, key: str) -> Any:
         """As `Store.recall`; of what a store remembers, only what it knows of defences is published."""
         kind, _, name = key.partition(" ")
-        notes = (file.defenses.get(name) for file in self._files.values() if kind == "defense")
-        return next((note for note in notes if note is not None), None)
+        return self._file.defenses.get(name) if kind == "defense" else None
 
     def attached(self, subject: str, kind: str) -> Mapping[str, Any] | None:
         """As `Store.attached`."""
@@ -234,23 +210,33 @@ class Published:
 
     @cached_property
     def _attachments(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        every = [one for file in self._files.values() for one in file.attachments]
-        return {(one.subject, one.kind): one.record for one in reversed(every)}
+        return {(one.subject, one.kind): one.record for one in self._file.attachments}
 
     @cached_property
     def _evidence(self) -> list[Evidence]:
-        return [item for name, file in self._files.items() for item in _cells(file, name)]
+        return list(_cells(self._file, self._name))
 
 
-def shelf() -> dict[str, Traversable]:
-    """Every published file by its name without ending: those of the workspace, then those of this installation."""
+def shelf(name: str = "") -> list[Traversable]:
+    """The published files: those of the workspace, then those of this installation that have other names.
+
+    Args:
+        name: The one of this name, without its ending; all by default.
+
+    Raises:
+        StoreError: There is none.
+    """
     found: dict[str, Traversable] = {}
     for folder in (FOLDER, files("benchbox.plugins.published")):
         if folder.is_dir():
             for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
                 if file.name.endswith(".json"):
                     found.setdefault(file.name.removesuffix(".json"), file)
-    return found
+    if name and name not in found:
+        raise StoreError(str(unknown("published result", name, found, "`benchbox publish` writes one")))
+    if not found:
+        raise StoreError(f"nothing is published in {FOLDER}; write it with `benchbox publish NAME`")
+    return [found[name]] if name else list(found.values())
 
 
 def _read(file: Traversable, name: str) -> Publication:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import numpy as np
+
 from benchbox.domain import Evidence
-from benchbox.store.published import ALL, Published
+from benchbox.store.published import Published, shelf
 from benchbox.store.store import Store
+
+#: Name in place of a store's: every published file of the workspace and of this installation.
+ALL = "published"
 
 
 class Records(Protocol):
-    """The part of a store that is read; `Store` and `Published` have it."""
+    """The part of a store that is read; `Store`, `Published` and `United` have it."""
 
     def evidence(
         self,
@@ -40,17 +46,101 @@ class Records(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_records(place: str | Path) -> Records:
+class United:
+    """Several records read as one.
+
+    A cell is heard from whoever has finished it, else from whoever has most of its images; of those that have as
+    much of it, and for everything else, the one named first is heard.
+
+    Args:
+        parts: What is united, by the name messages call it.
+    """
+
+    def __init__(self, parts: Mapping[str, Records]) -> None:
+        self._parts = parts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        for part in self._parts.values():
+            part.__exit__(*what)
+
+    def evidence(
+        self,
+        *,
+        dataset: str | None = None,
+        defenses: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[Evidence]:
+        """As `Store.evidence`: the cells of the first part, then those that the second adds, and so on."""
+        heard: dict[str, Evidence] = {}
+        for part in self._parts.values():
+            for item in part.evidence(dataset=dataset, defenses=defenses, keys=keys):
+                known = heard.setdefault(item.cell.key, item)
+                if _progress(item) > _progress(known):
+                    heard[item.cell.key] = item
+        return list(heard.values())
+
+    def disputed(self) -> dict[str, list[str]]:
+        """Keys of cells that a part has finished with other predictions than the one that is heard, by part."""
+        heard = {item.cell.key: item for item in self.evidence()}
+        found = {
+            name: [item.cell.key for item in part.evidence() if _contradicts(item, heard[item.cell.key])]
+            for name, part in self._parts.items()
+        }
+        return {name: keys for name, keys in found.items() if keys}
+
+    def artifacts(self) -> dict[str, Mapping[str, Any]]:
+        """As `Store.artifacts`."""
+        return dict(ChainMap(*(part.artifacts() for part in self._parts.values())))
+
+    def recall(self, key: str) -> Any:
+        """As `Store.recall`."""
+        return _first(part.recall(key) for part in self._parts.values())
+
+    def attached(self, subject: str, kind: str) -> Mapping[str, Any] | None:
+        """As `Store.attached`."""
+        found: Mapping[str, Any] | None = _first(part.attached(subject, kind) for part in self._parts.values())
+        return found
+
+    def attachments(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """As `Store.attachments`."""
+        return dict(ChainMap(*(dict(part.attachments()) for part in self._parts.values())))
+
+
+def open_records(*places: str | Path) -> Records:
     """Open what is to be read and not written.
 
     Args:
-        place: A store as `Store.open` takes it; a published file, by its ending `.json`; `published` for every
-            published file, `published:NAME` for one.
+        places: Stores as `Store.open` takes them; published files, by their ending `.json`; `published` for every
+            published file, `published:NAME` for one. Several are read as one, see `United`.
 
     Raises:
-        StoreError: It is not there, or cannot be read.
+        StoreError: One is not there, or cannot be read.
     """
-    text = str(place)
-    if text == ALL or text.startswith(f"{ALL}:") or text.endswith(".json"):
-        return Published.open(place)
-    return Store.open(place, must_exist=True)
+    parts: dict[str, Records] = {}
+    for place in map(str, places):
+        parts |= _opened(place)
+    return next(iter(parts.values())) if len(parts) == 1 else United(parts)
+
+
+def _opened(place: str) -> Mapping[str, Records]:
+    if place == ALL or place.startswith(f"{ALL}:"):
+        return {str(file): Published.open(file) for file in shelf(place.removeprefix(ALL).removeprefix(":"))}
+    return {place: Published.open(Path(place)) if place.endswith(".json") else Store.open(place, must_exist=True)}
+
+
+def _progress(item: Evidence) -> tuple[bool, int]:
+    return item.status == "done", len(item.outcome)
+
+
+def _contradicts(one: Evidence, other: Evidence) -> bool:
+    if one.status != "done" or other.status != "done" or one is other:
+        return False
+    pairs = ((getattr(one.outcome, name), getattr(other.outcome, name)) for name in ("clean", "adversarial"))
+    return not all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
