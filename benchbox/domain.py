@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 NULL_ATTACK = "null"
 #: Fields of a cell that follow from the attack's code, which its key has already.
 DECLARED = ("averaging", "nature")
+#: Fields of a cell that its adversarial images hang on.
+CRAFTED = ("attack", "view", "threat", "samples", "attack_seed", "eot", "search_precision")
 #: Room for float32 rounding when a distance is compared with epsilon (exact arithmetic exceeds 8/255 by 2.6e-8).
 TOLERANCE = 1e-6
 
-
 Norm = Literal["linf", "l2"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Access(StrEnum):
@@ -282,6 +284,7 @@ class Cell:
             the key.
         nature: What the attack declares of itself (`Attack.declare`); None where it declares nothing, and in cells
             stored before it was recorded. No part of the key either.
+        search_precision: What the attack asks its view in; what it breaks is confirmed in float32.
     """
 
     defense: Spec
@@ -297,6 +300,7 @@ class Cell:
     eot: int = 1
     averaging: str = ""
     nature: Nature | None = None
+    search_precision: Precision = "float32"
 
     @cached_property
     def key(self) -> str:
@@ -306,8 +310,7 @@ class Cell:
     @cached_property
     def craft_key(self) -> str:
         """Identity of the adversarial images alone: cells that share it share the crafting."""
-        record = self.as_dict()
-        return digest({k: record[k] for k in ("attack", "view", "threat", "samples", "attack_seed", "eot")})
+        return digest({k: v for k, v in self.as_dict().items() if k in CRAFTED})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -315,6 +318,8 @@ class Cell:
         record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         record |= {name: asdict(record[name]) for name in ("defense", "attack", "view", "threat")}
         record["nature"] = asdict(self.nature) if self.nature else None
+        if self.search_precision == "float32":
+            del record["search_precision"]  # cells were stored, and named, before there was a choice
         return {**record, "access": str(self.access), "samples": self.samples.as_dict()}
 
     @classmethod

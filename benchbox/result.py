@@ -261,6 +261,9 @@ def _fits(cell: Cell, asked: Grid, given: Collection[str]) -> bool:
         "samples": len(cell.samples) == asked.samples,
         "seeds": cell.training_seed in asked.seeds,
         "attack_seed": cell.attack_seed == asked.attack_seed,
+        "scoring_draws": cell.scoring_draws == asked.scoring_draws,
+        "eot": cell.eot == asked.eot,
+        "search_precision": control or cell.search_precision == asked.search_precision,
         "epsilon": any(math.isclose(cell.threat.epsilon, radius) for radius in asked.epsilon),
         "norm": cell.threat.norm == asked.norm,
     }

@@ -39,6 +39,7 @@ def test_a_cell_survives_its_json_and_keeps_its_identity():
         {"samples": SampleList("digits", "test", (0, 1), "c")},
         {"attack_seed": 1},
         {"scoring_draws": 10},
+        {"search_precision": "bfloat16"},
     ],
 )
 def test_whatever_changes_the_number_changes_the_key(change):
@@ -51,6 +52,14 @@ def test_what_follows_from_the_code_is_recorded_and_changes_no_key():
     assert Cell.from_dict(said.as_dict()) == said
     before = {k: v for k, v in CELL.as_dict().items() if k != "averaging"}
     assert Cell.from_dict(before) == CELL
+
+
+def test_a_search_in_float32_is_named_as_before_there_was_a_choice():
+    assert "search_precision" not in CELL.as_dict()
+    assert (CELL.key[:12], CELL.craft_key[:12]) == ("eabd08b350dd", "f44d5e3154c1")
+    coarse = replace(CELL, search_precision="bfloat16")
+    assert Cell.from_dict(coarse.as_dict()) == coarse
+    assert coarse.craft_key != CELL.craft_key
 
 
 def test_crafting_is_shared_by_cells_that_differ_in_the_scored_defense_alone():

@@ -29,6 +29,7 @@ from benchbox.analysis import leaderboard, paper
 from benchbox.analysis.background import Background
 from benchbox.analysis.table import Column
 from benchbox.domain import Access, Evidence, Outcome, ThreatModel
+from benchbox.report.remarks import remarks
 
 # --- numbers -------------------------------------------------------------------------------------------------
 
@@ -220,6 +221,14 @@ def test_attack_seeds_are_united_and_said() -> None:
     entry = found.rows[0].entries[Column(WHITE, "pgd")]
     assert entry.figure == "40.0"
     assert footnotes(found) == ("none, white-box pgd: worst case over attack seeds 0, 7.",)
+
+
+def test_a_search_in_bfloat16_is_said() -> None:
+    coarse = evidence("a")
+    coarse = replace(coarse, cell=replace(coarse.cell, search_precision="bfloat16"))
+    said = "Searched in bfloat16, what they broke confirmed in float32: pgd."
+    assert said in list(remarks(only([coarse])))
+    assert said not in list(remarks(only([evidence("a")])))
 
 
 def test_other_samples_and_other_balls_are_other_tables() -> None:

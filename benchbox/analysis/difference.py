@@ -132,8 +132,8 @@ def _recipes(cell: Cell) -> list[Any]:
     return [dict(cell.defense.arguments), dict(cell.attack.arguments)]
 
 
-def _seeds(cell: Cell) -> list[int]:
-    return [cell.training_seed, cell.attack_seed, cell.scoring_draws, cell.eot]
+def _seeds(cell: Cell) -> list[int | str]:
+    return [cell.training_seed, cell.attack_seed, cell.scoring_draws, cell.eot, cell.search_precision]
 
 
 def _cell(a: Evidence, b: Evidence) -> CellDifference:

@@ -152,7 +152,7 @@ class Attack(ABC):
         self._check(found, x, threat)
         forwards, backwards = model.spent()
         return Crafted(
-            threat.project(found, x).contiguous(),
+            model.settle(threat.project(found, x)).contiguous(),
             model.first_success,
             forwards,
             backwards,

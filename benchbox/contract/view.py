@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchbox.contract.confirmation import Confirmation
 from benchbox.draws import Draws, stack
 
 Forward = Callable[[Tensor, Draws], Tensor]
@@ -29,6 +30,7 @@ class View:
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
         batch: Rows of one call of the model: larger batches are split, draws of a smaller one are taken together;
             None for calls as they come. An attack that is `pooled` is given more samples than that.
+        confirmation: Who decides in float32 what is broken, where `forward` is of lower precision; else None.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
     """
@@ -42,6 +44,7 @@ class View:
         randomized: bool = False,
         eot: int = 1,
         batch: int | None = None,
+        confirmation: Confirmation | None = None,
     ) -> None:
         self.forward = forward
         self.y = y
@@ -49,6 +52,7 @@ class View:
         self.randomized = randomized
         self.eot = eot if randomized else 1
         self.batch = batch
+        self.confirmation = confirmation
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._broken = torch.zeros(2, len(y), dtype=torch.int64, device=y.device)
@@ -103,7 +107,7 @@ class View:
             # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
             x = x.view_as(x)
             x.register_hook(lambda gradient: self._usable(gradient, rows))
-        logits = self._split(x, stack([self._source(rows) for _ in range(copies)]))
+        logits = self._said(x, rows, stack([self._source(rows) for _ in range(copies)]))
         self._count(0, rows, copies)
         if logits.requires_grad:
             logits.register_hook(lambda gradient: self._count(1, rows, copies))
@@ -113,11 +117,25 @@ class View:
                 self._withstood += self._standing
         return logits
 
-    def _split(self, x: Tensor, draws: Draws) -> Tensor:
+    def _said(self, x: Tensor, rows: int, draws: Draws) -> Tensor:
+        if self.confirmation is None:
+            return self._split(self.forward, x, draws)
+        if rows != len(self.y):
+            # Nobody says whose rows these are, so nothing could be confirmed.
+            return self._split(self.confirmation.exact, x, draws)
+        return self.confirmation.hear(self._split(self.forward, x, draws), x, self.y, draws)
+
+    def _split(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
         if self.batch is None or len(x) <= self.batch:
-            return self.forward(x, draws)
+            return forward(x, draws)
         parts = (slice(at, at + self.batch) for at in range(0, len(x), self.batch))
-        return torch.cat([self.forward(x[part], draws.rows(part)) for part in parts])
+        return torch.cat([forward(x[part], draws.rows(part)) for part in parts])
+
+    def settle(self, found: Tensor) -> Tensor:
+        """The images (N, C, H, W) a search returned, see `Confirmation.settle`."""
+        if self.confirmation is None:
+            return found
+        return self.confirmation.settle(found, self.forward, self.y, self.draws)
 
     def rows(self, keep: Tensor) -> View:
         """A view of some of the samples, with draws and counters of their own; `keep` is an index or a mask.
@@ -132,6 +150,7 @@ class View:
             randomized=self.randomized,
             eot=self.eot,
             batch=self.batch,
+            confirmation=self.confirmation and self.confirmation.rows(keep),
         )
         self._parts.append((keep, part))
         return part

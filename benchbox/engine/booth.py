@@ -17,9 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward
+from benchbox.domain import Precision
 from benchbox.draws import Draws
 from benchbox.engine.secret import OPEN
 from benchbox.training.layout import hand_over
+from benchbox.training.precision import reduced
 
 
 def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
@@ -41,20 +43,25 @@ def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     return draws if secret == OPEN else draws.hidden(bytes.fromhex(secret))
 
 
-def ask(forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool = False) -> Tensor:
-    """Logits (n, K), with a gradient for whoever differentiates them.
+def ask(
+    forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool = False, precision: Precision = "float32"
+) -> Tensor:
+    """Logits (n, K) float32, with a gradient for whoever differentiates them.
 
     Args:
         forward: Of the defence, or of a stand-in.
         x: (n, C, H, W) images.
         draws: As the defence may see them.
         channels_last: The layout of its copy.
+        precision: Of its convolutions and matrix products.
     """
     wanted = torch.is_grad_enabled() and x.requires_grad
     # A copy already here: the graph of what is handed over leads back to it, and so may a defence.
     leaf = x.detach().clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), reduced(x.device, precision):
         logits: Tensor = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
+        if precision != "float32":
+            logits = logits.float()
     if not (wanted and logits.requires_grad):
         return logits.detach()
     return _Through.apply(x, (leaf, logits))  # type: ignore[no-any-return]

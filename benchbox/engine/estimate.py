@@ -88,7 +88,7 @@ def _like(cell: Cell) -> str:
     """What cells have in common that take equally long an image."""
     return digest(
         [cell.defense.name, cell.attack.name, dict(cell.attack.arguments), str(cell.access), cell.view.stand_in,
-         cell.samples.dataset, cell.eot, cell.scoring_draws]
+         cell.samples.dataset, cell.eot, cell.scoring_draws, cell.search_precision]
     )  # fmt: skip
 
 

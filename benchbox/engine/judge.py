@@ -15,9 +15,10 @@ from torch import Tensor
 
 from benchbox.contract import border
 from benchbox.contract.attack import Crafted
+from benchbox.contract.confirmation import Confirmation
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward, View
-from benchbox.domain import Outcome
+from benchbox.domain import Cell, Outcome, Precision
 from benchbox.draws import Draws, stack
 from benchbox.engine import booth
 from benchbox.engine.secret import OPEN
@@ -77,13 +78,13 @@ class Judge:
         self._forward = border.guarded(defense, type(defense), self._named)
         self._clean: dict[tuple[int, int, int], Tensor] = {}
 
-    def ask(self, x: Tensor, draws: Draws) -> Tensor:
+    def ask(self, x: Tensor, draws: Draws, precision: Precision = "float32") -> Tensor:
         """Logits (n, K) of the deployed defence for images (n, C, H, W).
 
         Raises:
             DefenseError: They have another shape.
         """
-        logits = self.asked(self._forward, x, draws)
+        logits = self.asked(self._forward, x, draws, precision)
         check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
         return logits
 
@@ -92,16 +93,17 @@ class Judge:
         with torch.no_grad():
             return self._forward(hand_over(x, self.layout.channels_last), self._veiled(draws)).detach()
 
-    def through(self, stand_in: str | None) -> Forward:
+    def through(self, stand_in: str | None, precision: Precision = "float32") -> Forward:
         """What an attacker differentiates: the deployed defence, or one of its stand-ins."""
         if stand_in is None:
-            return self.ask
+            return self.ask if precision == "float32" else lambda x, draws: self.ask(x, draws, precision)
         forward = border.guarded(self.defense.surrogates()[stand_in], type(self.defense), self._named)
-        return lambda x, draws: self.asked(forward, x, draws)
+        return lambda x, draws: self.asked(forward, x, draws, precision)
 
-    def asked(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
+    def asked(self, forward: Forward, x: Tensor, draws: Draws, precision: Precision = "float32") -> Tensor:
         """What another forward pass says in the place of the defence: a part of it, say."""
-        return booth.ask(forward, x, self._veiled(draws), channels_last=self.layout.channels_last)
+        last = self.layout.channels_last
+        return booth.ask(forward, x, self._veiled(draws), channels_last=last, precision=precision)
 
     def _veiled(self, draws: Draws) -> Draws:
         return booth.veiled(self.defense, draws, self.secret)
@@ -110,6 +112,18 @@ class Judge:
         """The model an attack is given for one batch of samples of classes y (N,)."""
         randomized, batch = self.defense.randomized, self.layout.batch
         return View(self.through(stand_in), y, draws, randomized=randomized, eot=eot, batch=batch)
+
+    def searched(self, cell: Cell, x: Tensor, y: Tensor, draws: Draws) -> View:
+        """The model the attack of a cell is given for images x (N, C, H, W) of classes y (N,).
+
+        Of a randomised defence no single draw decides anything: nothing is confirmed before it is scored.
+        """
+        view = self.view(y, draws, stand_in=cell.view.stand_in, eot=cell.eot)
+        if cell.search_precision != "float32":
+            if not self.defense.randomized:
+                view.confirmation = Confirmation(view.forward, x, cell.threat, self.layout.batch)
+            view.forward = self.through(cell.view.stand_in, cell.search_precision)
+        return view
 
     def reveal(self, x: Tensor, streams: Streams) -> None:
         """Show an oracle the clean images (N, C, H, W); nothing that can be deployed looks."""

@@ -86,6 +86,7 @@ class Planner:
                     # After every attack, so that it sees what they may have left behind in the defence.
                     pairs.append((control, Access.WHITE_BOX, ViewSpec(training.digest)))
                 for attack, access, view in pairs:
+                    needs = plugins[attack.name].needs
                     eot = request.eot if randomized and view.artifact == training.digest else 1
                     cell = Cell(
                         defense=training.defense,
@@ -101,6 +102,8 @@ class Planner:
                         eot=eot,
                         averaging=plugins[attack.name].averaging if eot > 1 else "",
                         nature=natures[attack.name],
+                        # Where nothing is searched there is nothing to be coarse about.
+                        search_precision="float32" if needs == "nothing" else request.search_precision,
                     )
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}

@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from benchbox.domain import Access, Norm
+from benchbox.domain import Access, Norm, Precision
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -170,6 +170,12 @@ class Grid(BaseModel):
         default=20,
         description="Draws a gradient of a randomised defence is averaged over.  (default: 20)",
         json_schema_extra=_says("N", "--eot"),
+    )
+    search_precision: Precision = Field(
+        default="float32",
+        description="float32 or bfloat16: what attacks ask in; what they break is confirmed in float32.  "
+        "(default: float32)",
+        json_schema_extra=_says("NAME", "--search-precision"),
     )
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

@@ -126,7 +126,7 @@ def work(unit: Unit, models: Models) -> Done:
         name, attacked = models.attack.card.name, models.attacked
         attacked.reveal(x, streams)
         with border.crossing(type(attacked.defense), DefenseError):
-            view = attacked.view(y, streams.attacked(name), stand_in=cell.view.stand_in, eot=cell.eot)
+            view = attacked.searched(cell, x, y, streams.attacked(name))
             try:
                 crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
             except RuntimeError as error:

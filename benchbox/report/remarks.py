@@ -9,7 +9,7 @@ from typing import Any
 from benchbox.analysis import paper, welch
 from benchbox.analysis.control import Control
 from benchbox.analysis.pairs import ALPHA
-from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry
+from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Measurement
 from benchbox.analysis.table import Row, Table
 from benchbox.analysis.trainings import Trainings, repeated
 from benchbox.domain import Access
@@ -53,6 +53,9 @@ def remarks(table: Table) -> Iterator[str]:
         yield "bpda: a sample falls if the attack breaks it through any of the defence's stand-ins."
     if any(column.access is Access.IMPORTED for column in columns):
         yield "imported: images made elsewhere and scored here; what their maker knew is not checked."
+    coarse = {m.evidence.cell.attack.name for e in entries for m in e.measurements if _is_coarse(m)}
+    if coarse:
+        yield f"Searched in bfloat16, what they broke confirmed in float32: {', '.join(sorted(coarse))}."
     if any(entry.status == "same" for entry in entries):
         yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
     if any(entry.status == "partial" for entry in entries):
@@ -97,6 +100,10 @@ def remarks(table: Table) -> Iterator[str]:
         yield "Oracles know what no defence can know and are not ranked."
     yield from _of_the_paper(rows, entries)
     yield from _of_trainings(rows, table.reference)
+
+
+def _is_coarse(measurement: Measurement) -> bool:
+    return measurement.evidence.cell.search_precision != "float32"
 
 
 def brief(table: Table) -> Iterator[str]:

@@ -1,21 +1,20 @@
-"""Mixed precision while training: large products in bfloat16, everything between them in float32.
+"""Mixed precision: large products in bfloat16, everything between them in float32.
 
-Only training. What is attacked, scored or used to select an epoch is computed in float32, for a rounding error
-would be taken for robustness or for its absence.
+For training, and for a search whose finds are confirmed (`benchbox.contract.confirmation`). What is scored or used
+to select an epoch is computed in float32, for a rounding error would be taken for robustness or its absence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from benchbox.domain import Precision as Precision
 from benchbox.errors import unknown
-
-Precision = Literal["float32", "bfloat16"]
 
 
 def choose(name: str | None, device: torch.device) -> Precision:

@@ -174,6 +174,7 @@ def _one(column: Column, measurement: Measurement) -> Attacked:
         f"{measurement.status}, n = {len(evidence.outcome)}",
         f"attack seed {cell.attack_seed}",
         *([f"EOT over {cell.eot} draws"] if cell.eot > 1 else []),
+        *([f"searched in {cell.search_precision}"] if cell.search_precision != "float32" else []),
         *([f"scored in {cell.scoring_draws} draws"] if cell.scoring_draws > 1 else []),
         f"cell {cell.key[:16]}",
         f"commit {measurement.commit[:12]}",
