@@ -15,7 +15,7 @@ import argparse
 import torch
 
 from benchbox import Defense, Draws, ThreatModel, View
-from benchbox.cli.options import scalar
+from benchbox.cli.words import scalar
 from benchbox.contract import registry
 from benchbox.data.dataset import load
 from benchbox.training.loop import fit

@@ -17,7 +17,7 @@ from commands import Said, refusal
 from typer.testing import CliRunner
 
 from benchbox.cli import build, main
-from benchbox.cli.options import names, scalar, settings
+from benchbox.cli.words import names, scalar, settings
 from benchbox.engine.session import artifacts_folder
 from benchbox.errors import RequestError
 

@@ -33,11 +33,37 @@ from benchbox.cli import (
     train,
     verdict,
 )
+from benchbox.cli.command import Command, Family, epilog
 from benchbox.cli.console import complain, hear, notice
-from benchbox.cli.options import Interrupted, examples
+from benchbox.cli.options import Interrupted
 from benchbox.errors import BenchboxError
 
 INTERRUPTED = 130
+EXAMPLES = ("benchbox run --defense pssr --dataset digits --attacks all", "benchbox report --format html")
+#: In the order of `benchbox --help`.
+COMMANDS: tuple[Command | Family, ...] = (
+    run.run,
+    verdict.verdict,
+    train.train,
+    audit.audit,
+    report.report,
+    compare.compare,
+    publish.publish,
+    reproduce.reproduce,
+    track.track,
+    figures.figures,
+    diff.diff,
+    exchange.export,
+    exchange.import_adversarials,
+    listing.LIST,
+    merge.merge,
+    remove.REMOVE,
+    render.render,
+    show.show,
+    new.NEW,
+    new.init,
+    doctor.doctor,
+)
 
 
 def _version(asked: bool) -> None:
@@ -55,9 +81,8 @@ def build() -> typer.Typer:
         rich_markup_mode="rich",
         # A failure the user can mend is one line (see `main`); a bug keeps Python's own traceback.
         pretty_exceptions_enable=False,
-        epilog=examples(
-            "benchbox run --defense pssr --dataset digits --attacks all",
-            "benchbox report --format html",
+        epilog=epilog(
+            ("benchbox run --defense pssr --dataset digits --attacks all", "benchbox report --format html")
         ),
     )
 
@@ -70,28 +95,8 @@ def build() -> typer.Typer:
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
 
-    for group in (
-        run,
-        verdict,
-        train,
-        audit,
-        report,
-        compare,
-        publish,
-        reproduce,
-        track,
-        figures,
-        diff,
-        exchange,
-        listing,
-        merge,
-        remove,
-        render,
-        show,
-        new,
-        doctor,
-    ):
-        group.register(app)
+    for command in COMMANDS:
+        command.register(app)
     return app
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import errors, notice, present
+from benchbox.cli.command import command
+from benchbox.cli.console import errors, notice
+from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,19 +18,15 @@ if TYPE_CHECKING:
 
 #: Seconds an audit may take at most, if nobody says --yes; it leaves out what does not fit.
 LONG = 600
-EXAMPLES = options.examples(
+
+
+@command(
     "benchbox audit pssr --dataset digits",
     "benchbox audit my_defense.py:Mine --dataset mnist --samples 200 --random-points 1000 --yes",
     "benchbox audit pgd-at --dataset digits --format markdown",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(audit)
-
-
 def audit(
+    *,
     defense: Annotated[str, typer.Argument(metavar="DEFENSE", help="A defence, or file.py:Class.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="Data set.")] = "digits",
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Probe the first N test images.")] = 100,
@@ -37,18 +35,10 @@ def audit(
         int, typer.Option(min=0, metavar="N", help="Random points tried on each image that gradients spare.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
-    epsilon: options.Epsilon = None,
-    norm: options.NormName = None,
-    set_: options.Settings = None,
-    weights: options.Weights = None,
-    format_: options.Format = "terminal",
-    to: options.Output = None,
+    asked: Annotated[Grid, ("epsilon", "norm", "overrides", "weights")],
+    shown: options.Shown,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
-    store: options.Store = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    no_download: options.NoDownload = False,
-    no_workspace: options.NoWorkspace = False,
-    device: options.Device = None,
+    work: options.Work,
     quiet: options.Quiet = False,
 ) -> None:
     """Check whether a defence's number can be trusted, and say what speaks against it.
@@ -57,20 +47,9 @@ def audit(
     store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. An audit that would
     take more than ten minutes leaves things out and says which. The exit status is 0 whatever the verdicts are.
     """
-    given = {
-        "defenses": [defense],
-        "datasets": [dataset],
-        "samples": samples,
-        "seeds": str(seed),
-        "epsilon": epsilon,
-        "norm": norm,
-        "overrides": set_,
-        "weights": weights,
-    }
-    asked = options.request(None, given).only()
-    session = options.session(
-        store, data_dir, device, download=not no_download, asked=asked, workspace=not no_workspace
-    )
+    subject = {"defenses": [defense], "datasets": [dataset], "samples": samples, "seeds": seed}
+    request = asked.with_options(subject).only()
+    session = work.session(request)
     from benchbox.audit.conduct import conduct, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher
@@ -78,15 +57,15 @@ def audit(
 
     effort = Effort(steps=steps, random_points=random_points)
     with watcher(None if quiet else errors(), 0) as observer:
-        ready = prepare(session, asked, effort, observer.training)
+        ready = prepare(session, request, effort, observer.training)
     ready = _affordable(ready, yes)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
-    with Store.open(store) as opened:
+    with Store.open(work.store) as opened:
         _, record = conduct(ready, opened, report)
     from benchbox.audit import CHECKS
     from benchbox.report import findings
 
-    present(findings.document(record, {check.id: check.name for check in CHECKS}), format_, to)
+    shown.present(findings.document(record, {check.id: check.name for check in CHECKS}))
 
 
 def _affordable(ready: Ready, everything: bool) -> Ready:

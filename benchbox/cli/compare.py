@@ -8,31 +8,27 @@ import typer
 
 from benchbox import api
 from benchbox.cli import options
-from benchbox.cli.console import present
+from benchbox.cli.command import command
+from benchbox.cli.words import names
 
-EXAMPLES = options.examples(
-    "benchbox compare pssr trades --dataset mnist",
-    "benchbox compare pssr 3fa9c1d2 --attacks pgd,square --format json",
-)
 Side = Annotated[str, typer.Argument(help="A defence, or the first characters of the digest of its weights.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(compare)
-
-
+@command(
+    "benchbox compare pssr trades --dataset mnist",
+    "benchbox compare pssr 3fa9c1d2 --attacks pgd,square --format json",
+)
 def compare(
     a: Side,
     b: Side,
+    *,
     dataset: options.Datasets = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks.  (default: all that both have)"),
     ] = None,
-    format_: options.Format = "terminal",
-    to: options.Output = None,
-    store: options.Records = options.DEFAULT_STORE,
+    shown: options.Shown,
+    records: options.Records,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,14 +37,12 @@ def compare(
             help="Which weights of a file.py:FACTORY are meant; repeatable, those of the first defence first.",
         ),
     ] = None,
-    published: options.IsPublished = False,
 ) -> None:
     """Compare two defences image by image: differences, intervals, tests, and what could have been found.
 
     They are compared on the list of images that both were scored on, else on the images that both of their lists
     have. Several training seeds of a defence are taken together.
     """
-    store = "published" if published else store
-    asked = {"dataset": options.names(dataset), "attacks": options.names(attacks), "weights": tuple(weights or ())}
-    found = api.compare(a, b, **asked, store=store)
-    present(found.document(), format_, to)
+    asked = {"dataset": names(dataset), "attacks": names(attacks), "weights": tuple(weights or ())}
+    found = api.compare(a, b, **asked, store=records.place)
+    shown.present(found.document())

@@ -7,28 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
-from benchbox.cli.console import present
+from benchbox.cli.command import command
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from benchbox.domain import Evidence
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox diff 3 7",
     "benchbox diff 3 1 --other-store ../elsewhere/results/benchbox.sqlite",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(diff)
-
-
 def diff(
     run_a: Annotated[int, typer.Argument(help="Number of a run; `benchbox list runs` has them.")],
     run_b: Annotated[int, typer.Argument(help="Number of the run to compare it with.")],
-    format_: options.Format = "terminal",
-    to: options.Output = None,
+    shown: options.Shown,
     store: options.Store = options.DEFAULT_STORE,
     other_store: Annotated[
         str | None,
@@ -44,7 +37,7 @@ def diff(
     from benchbox.report import difference
 
     found = compare_runs(_cells(store, run_a), _cells(other_store or store, run_b))
-    present(difference.document(found, run_a, run_b), format_, to)
+    shown.present(difference.document(found, run_a, run_b))
 
 
 def _cells(store: str, run: int) -> list[Evidence]:

@@ -13,17 +13,13 @@ from typing import Annotated, NamedTuple
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import one_line, output
 from benchbox.errors import BenchboxError
 from benchbox.text import masked
 
 REQUIRED = ("torch", "torchvision", "pyautoattack")
 OPTIONAL = ("torchattacks", "robustbench")
-EXAMPLES = options.examples(
-    "benchbox doctor",
-    "benchbox doctor --data-dir ~/data --device cuda",
-    "benchbox doctor --repair",
-)
 
 
 class Finding(NamedTuple):
@@ -34,11 +30,11 @@ class Finding(NamedTuple):
     broken: bool = False
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(doctor)
-
-
+@command(
+    "benchbox doctor",
+    "benchbox doctor --data-dir ~/data --device cuda",
+    "benchbox doctor --repair",
+)
 def doctor(
     store: options.Store = options.DEFAULT_STORE,
     data_dir: options.DataDir = None,

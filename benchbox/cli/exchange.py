@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import command
+from benchbox.engine.request import Grid
 from benchbox.errors import RequestError
 from benchbox.text import check_words
 
@@ -17,22 +19,11 @@ if TYPE_CHECKING:
 
     from benchbox.domain import Evidence
 
-EXPORT_EXAMPLES = options.examples(
+
+@command(
     "benchbox export 3fa9c1d2",
     "benchbox export 3fa9c1d2 --output pssr-pgd.safetensors",
 )
-IMPORT_EXAMPLES = options.examples(
-    "benchbox import-adversarials theirs.npz --defense pssr --dataset mnist --samples 1000",
-    "benchbox import-adversarials theirs.safetensors --defense none --dataset digits --origin 'Lee 2024'",
-)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=EXPORT_EXAMPLES)(export)
-    app.command("import-adversarials", epilog=IMPORT_EXAMPLES)(import_adversarials)
-
-
 def export(
     cell: Annotated[
         str, typer.Argument(metavar="CELL", help="The first characters of the key of a finished cell.")
@@ -62,7 +53,12 @@ def export(
     typer.echo(str(to))
 
 
+@command(
+    "benchbox import-adversarials theirs.npz --defense pssr --dataset mnist --samples 1000",
+    "benchbox import-adversarials theirs.safetensors --defense none --dataset digits --origin 'Lee 2024'",
+)
 def import_adversarials(
+    *,
     file: Annotated[
         Path,
         typer.Argument(
@@ -73,20 +69,12 @@ def import_adversarials(
     ],
     defense: Annotated[str, typer.Option("--defense", "-d", metavar="NAME", help="The defence to score.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The data set the images belong to.")],
-    samples: options.Samples = None,
-    epsilon: options.Epsilon = None,
-    norm: options.NormName = None,
-    seeds: options.Seeds = None,
+    asked: Annotated[Grid, ("samples", "epsilon", "norm", "seeds", "overrides", "weights")],
     origin: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Where the images come from, for the tables.  (default: FILE's name)"),
     ] = None,
-    set_: options.Settings = None,
-    weights: options.Weights = None,
-    store: options.Store = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    device: options.Device = None,
-    no_workspace: options.NoWorkspace = False,
+    work: options.Work,
 ) -> None:
     """Score adversarial images that were made elsewhere, and let them count in the worst case.
 
@@ -96,17 +84,7 @@ def import_adversarials(
     from benchbox.engine import exchange
     from benchbox.result import known_of
 
-    given = {
-        "defenses": (defense,),
-        "datasets": (dataset,),
-        "samples": samples,
-        "seeds": seeds,
-        "epsilon": epsilon,
-        "norm": norm,
-        "overrides": set_,
-        "weights": weights,
-    }
-    asked = options.request(None, given).only()
+    request = asked.with_options({"defenses": (defense,), "datasets": (dataset,)}).only()
     origin = check_words("origin of images", file.name if origin is None else origin)
     found = exchange.read(file)
     from benchbox import report
@@ -114,9 +92,9 @@ def import_adversarials(
     from benchbox.engine.imported import score_file
     from benchbox.store import Store
 
-    session = options.session(store, data_dir, device, workspace=not no_workspace)
-    with Store.open(store) as opened:
-        cells = score_file(session, opened, found, asked, origin)
+    session = work.session()
+    with Store.open(work.store) as opened:
+        cells = score_file(session, opened, found, request, origin)
         evidence = opened.evidence(keys=[cell.key for cell in cells])
         present(report.tabulate(evidence, known_of(evidence, opened)))
     for cell in cells:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchbox.cli import options
+from benchbox.cli import options, words
+from benchbox.cli.command import command
 from benchbox.domain import NULL_ATTACK
 from benchbox.errors import RequestError, unknown
 from benchbox.result import known_of
@@ -34,26 +35,21 @@ TRAINED = {
     "features": "Fig. 9: t-SNE of the penultimate features, clean and attacked",
     "attention": "Fig. 10a: Grad-CAM of image, attacked and purified",
 }
-EXAMPLES = options.examples(
+
+
+@command(
     "benchbox figures",
     "benchbox figures survives --published --defense pssr",
     "benchbox figures epsilon --dataset mnist --attacks pgd,aa --access white-box",
     "benchbox figures decomposition surgery features attention --dataset mnist --defense pssr",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(figures)
-
-
 def figures(
+    *,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="NAMES", help=f"{', '.join([*STORED, *TRAINED])}.  (default: survives)"),
     ] = None,
-    dataset: options.Datasets = None,
-    defense: options.Defenses = None,
+    chosen: options.Chosen,
     attacks: Annotated[
         list[str] | None,
         typer.Option("--attacks", "-a", metavar="NAMES", help="Attacks.  (default: all that are finished)"),
@@ -71,8 +67,7 @@ def figures(
         int | None,
         typer.Option(min=1, metavar="N", help="Images in a figure of a trained defence.  (default: the figure's)"),
     ] = None,
-    store: options.Records = options.DEFAULT_STORE,
-    published: options.IsPublished = False,
+    records: options.Records,
     data_dir: options.DataDir = None,
     no_download: options.NoDownload = False,
     no_workspace: options.NoWorkspace = False,
@@ -84,43 +79,33 @@ def figures(
     from benchbox.figures import style
     from benchbox.store import open_records
 
-    wanted, kinds = options.names(names) or ("survives",), options.names(formats) or style.FORMATS
+    wanted, kinds = words.names(names) or ("survives",), words.names(formats) or style.FORMATS
     for name in wanted:
         if name not in STORED | TRAINED:
             raise unknown("figure", name, STORED | TRAINED)
     for kind in kinds:
         if kind not in style.FORMATS:
             raise unknown("format", kind, style.FORMATS)
-    store = "published" if published else store
-    chosen = {"dataset": options.names(dataset), "defense": options.names(defense)}
-    chosen |= {"attacks": options.names(attacks), "access": options.names(access)}
-    chosen |= {"samples": (str(samples),) if samples else ()}
-    with open_records(store) as opened, style.style():
-        evidence = _evidence(opened, store, chosen["dataset"], chosen["defense"])
+    given = {"dataset": chosen.datasets, "defense": chosen.defenses, "attacks": words.names(attacks)}
+    given |= {"access": words.names(access), "samples": (str(samples),) if samples else ()}
+    with open_records(records.place) as opened, style.style():
+        evidence = chosen.of(opened)
+        if not evidence:
+            raise chosen.missing(records.place)
         for name in wanted:
-            command = _command(name, store, chosen)
+            again = _command(name, records.place, given)
             drawn = 0
             if name in TRAINED:
-                drawings = _trained(
-                    name, evidence, opened, _session(store, data_dir, no_download, no_workspace), chosen
-                )
+                work = options.Work(_beside(records.place), data_dir, no_download, no_workspace, "cpu")
+                drawings = _trained(name, evidence, opened, work.session(), given)
             else:
-                drawings = _stored(name, evidence, opened, chosen)
+                drawings = _stored(name, evidence, opened, given)
             for drawing in drawings:
                 drawn += 1
-                for path in style.save(drawing, folder, command, kinds):
+                for path in style.save(drawing, folder, again, kinds):
                     typer.echo(str(path))
             if not drawn:
                 raise RequestError(f"nothing is finished that {name!r} could show; finish it with `benchbox run`")
-
-
-def _evidence(opened: Records, store: str, datasets: tuple[str, ...], defenses: tuple[str, ...]) -> list[Evidence]:
-    every = opened.evidence(defenses=defenses or None)
-    found = [item for item in every if not datasets or item.cell.samples.dataset in datasets]
-    if not found:
-        asked = ", ".join(datasets + defenses)
-        raise RequestError(f"{store} holds nothing{f' of {asked}' if asked else ''}; fill it with `benchbox run`")
-    return found
 
 
 def _stored(
@@ -140,11 +125,9 @@ def _stored(
         yield from (curve.draw(found, name) for found in curves.over_field(evidence, name, attacks, accesses))
 
 
-def _session(store: str, data_dir: Path | None, no_download: bool, no_workspace: bool) -> Session:
-    """Weights lie beside a store; those of published results in the workspace's own place."""
-    stored = not (store.startswith("published") or store.endswith(".json"))
-    place = store if stored else options.DEFAULT_STORE
-    return options.session(place, data_dir, "cpu", download=not no_download, workspace=not no_workspace)
+def _beside(place: str) -> str:
+    """The store that weights lie beside: those of published results lie in the workspace's own place."""
+    return options.DEFAULT_STORE if place.startswith("published") or place.endswith(".json") else place
 
 
 def _trained(
@@ -183,11 +166,11 @@ def _trained(
 
 def _command(name: str, store: str, chosen: Mapping[str, tuple[str, ...]]) -> str:
     """The command that makes a figure again, wherever its files go."""
-    words = ["benchbox", "figures", name]
+    said = ["benchbox", "figures", name]
     for option, values in chosen.items():
-        words += [f"--{option}", ",".join(values)] if values else []
+        said += [f"--{option}", ",".join(values)] if values else []
     if store == "published":
-        words.append("--published")
+        said.append("--published")
     elif store != options.DEFAULT_STORE:
-        words += ["--store", store]
-    return shlex.join(words)
+        said += ["--store", store]
+    return shlex.join(said)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import Family, command
 from benchbox.cli.console import complain, notice, one_line, output
 from benchbox.domain import Access, format_epsilon
 from benchbox.errors import BenchboxError, RequestError, unknown
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Plugin, Registry
     from benchbox.store import CellRecord, Store
 
-EXAMPLES = options.examples(
-    "benchbox list defenses",
-    "benchbox list cells --defense pssr --access white-box --status done",
-    "benchbox list runs --store results/benchbox.sqlite",
-)
 CELL_KEY = re.compile(r"[0-9a-f]{4,64}")
 STATUSES = ("done", "partial", "failed")
 #: Columns go rather than that words are cut to less than this.
@@ -33,14 +29,7 @@ GAP = 2
 KEY = 10
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
-    for command in (defenses, attacks, datasets, runs, cells):
-        group.command()(command)
-    app.add_typer(group, name="list", help="List defences, attacks, data sets, runs or cells.", epilog=EXAMPLES)
-
-
+@command()
 def defenses(no_workspace: options.NoWorkspace = False) -> None:
     """List the defences: built-in, installed, and in ./defenses."""
     registry, _ = options.plugins(workspace=not no_workspace)
@@ -63,6 +52,7 @@ def defenses(no_workspace: options.NoWorkspace = False) -> None:
     )
 
 
+@command()
 def attacks(no_workspace: options.NoWorkspace = False) -> None:
     """List the attacks: built-in, installed, and in ./attacks."""
     _, registry = options.plugins(workspace=not no_workspace)
@@ -84,6 +74,7 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
     )
 
 
+@command()
 def datasets(data_dir: options.DataDir = None) -> None:
     """List the data sets known by name, and the files NAME.npz in the data folder."""
     from benchbox.data.catalogue import KNOWN
@@ -108,6 +99,7 @@ def datasets(data_dir: options.DataDir = None) -> None:
     )
 
 
+@command()
 def runs(store: options.Store = options.DEFAULT_STORE) -> None:
     """List what was run, and how it ended."""
     from benchbox.store import Store
@@ -135,6 +127,7 @@ def runs(store: options.Store = options.DEFAULT_STORE) -> None:
     )
 
 
+@command()
 def cells(
     store: options.Store = options.DEFAULT_STORE,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Those on this data set.")] = None,
@@ -156,6 +149,18 @@ def cells(
         print_cells(found)
     else:
         notice(f"no cell of {store} is like that")
+
+
+LIST = Family(
+    "list",
+    "List defences, attacks, data sets, runs or cells.",
+    (defenses, attacks, datasets, runs, cells),
+    (
+        "benchbox list defenses",
+        "benchbox list cells --defense pssr --access white-box --status done",
+        "benchbox list runs --store results/benchbox.sqlite",
+    ),
+)
 
 
 def print_cells(found: Iterable[CellRecord]) -> None:

@@ -7,21 +7,15 @@ from typing import Annotated
 
 import typer
 
-from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import output
 from benchbox.errors import RequestError
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox merge part-1.sqlite part-2.sqlite --into results/benchbox.sqlite",
     "benchbox merge results/part-*.sqlite --into postgresql://me@host/benchbox",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(merge)
-
-
 def merge(
     stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="SQLite files or database URLs.")],
     into: Annotated[

@@ -10,22 +10,12 @@ from typing import Annotated
 
 import typer
 
-from benchbox.cli import options
+from benchbox.cli.command import Family, command
 from benchbox.cli.console import notice
 from benchbox.errors import RequestError, unknown
 
 KINDS = ("purifier", "classifier")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-EXAMPLES = options.examples(
-    "benchbox new defense my-purifier",
-    "benchbox run --defense my-purifier --dataset digits --attacks pgd",
-)
-ATTACK_EXAMPLES = options.examples(
-    "benchbox new attack my-attack",
-    "benchbox run --defense none --dataset digits --attacks my-attack",
-)
-INIT_EXAMPLES = options.examples("mkdir robustness && cd robustness && benchbox init")
-
 #: What a workspace holds: the plug-ins, what was measured, what was rendered.
 FOLDERS = ("defenses", "attacks", "results", "reports")
 #: Measured and rendered files are large, and the store can be filled again.
@@ -37,19 +27,17 @@ IGNORED = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(rich_markup_mode="rich")
-    group.command(epilog=EXAMPLES)(defense)
-    group.command(epilog=ATTACK_EXAMPLES)(attack)
-    app.add_typer(group, name="new", help="Write the files that a new plug-in begins with.", epilog=EXAMPLES)
-    app.command(epilog=INIT_EXAMPLES)(init)
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Its name: small letters, digits, and hyphens between them.")
+]
 
 
+@command(
+    "benchbox new defense my-purifier",
+    "benchbox run --defense my-purifier --dataset digits --attacks pgd",
+)
 def defense(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Its name: small letters, digits, and hyphens between them.")
-    ],
+    name: Name,
     kind: Annotated[
         str,
         typer.Option(
@@ -64,16 +52,20 @@ def defense(
     typer.echo(f"now: benchbox run --defense {name} --dataset digits --attacks pgd")
 
 
-def attack(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Its name: small letters, digits, and hyphens between them.")
-    ],
-) -> None:
+@command(
+    "benchbox new attack my-attack",
+    "benchbox run --defense none --dataset digits --attacks my-attack",
+)
+def attack(name: Name) -> None:
     """Write attacks/NAME.py, which runs as it stands, and tests/test_NAME.py."""
     _begin(name, "attack", {"attacks": "attack", "tests": "test_attack"})
     typer.echo(f"now: benchbox run --defense none --dataset digits --attacks {name}")
 
 
+NEW = Family("new", "Write the files that a new plug-in begins with.", (defense, attack), defense.examples)
+
+
+@command("mkdir robustness && cd robustness && benchbox init")
 def init() -> None:
     """Make this folder a workspace: defenses, attacks, results, reports, and a .gitignore.
 

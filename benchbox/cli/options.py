@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import json
 import os
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchbox import api
-from benchbox.cli.console import notice
+from benchbox.cli.console import notice, present
+from benchbox.cli.words import Words, names
 from benchbox.data.catalogue import KNOWN
 from benchbox.domain import Access
 from benchbox.engine import request as requests
@@ -23,10 +22,13 @@ from benchbox.errors import RequestError
 from benchbox.report import FORMATS, known_format
 
 if TYPE_CHECKING:
+    from benchbox import store as stores
     from benchbox.contract.attack import Attack
     from benchbox.contract.defense import Defense
     from benchbox.contract.registry import Registry
+    from benchbox.domain import Evidence
     from benchbox.engine.session import Session
+    from benchbox.report.document import Document
 
 DEFAULT_STORE = api.STORE
 
@@ -68,18 +70,22 @@ def completing(field: str) -> Callable[[str], list[str]]:
     return complete
 
 
-#: Every word is read by the request itself, so that a mistake is refused in the same words wherever it is made.
-Words = list[str] | None
 Defenses = Annotated[Words, of("defenses")]
-Datasets = Annotated[Words, of("datasets")]
 Epsilon = Annotated[Words, of("epsilon")]
 NormName = Annotated[str | None, of("norm")]
 Attacks = Annotated[Words, of("attacks")]
 Accesses = Annotated[Words, of("accesses")]
 Samples = Annotated[str | None, of("samples")]
-Seeds = Annotated[Words, of("seeds")]
-Settings = Annotated[Words, of("overrides")]
-Weights = Annotated[Words, of("weights")]
+Datasets = Annotated[
+    Words,
+    typer.Option(
+        "--dataset",
+        "--datasets",
+        metavar="NAMES",
+        help="Data sets, repeated or with commas.  (default: all)",
+        autocompletion=completing("datasets"),
+    ),
+]
 Format = Annotated[
     str,
     typer.Option("--format", "-f", metavar="FORMAT", callback=known_format, help=f"One of {', '.join(FORMATS)}."),
@@ -101,7 +107,7 @@ Store = Annotated[
         help="The results: an SQLite file or a database URL. Trained weights lie beside it.",
     ),
 ]
-Records = Annotated[
+RecordsAt = Annotated[
     str,
     typer.Option(
         "--store",
@@ -168,112 +174,110 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """The user stopped a command; the message says what is stored."""
 
 
-def asking(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Put the options of a request, and `--grid`, before a command's own; the command gets a `Grid` first.
+@dataclass(frozen=True)
+class Chosen:
+    """Which of the results are meant, by data set and defence; all where nothing is said."""
 
-    Args:
-        fields: Those that the command has; all by default.
-    """
-    chosen = fields or tuple(name for name, field in Grid.model_fields.items() if says(field)["flags"])
+    dataset: Datasets = None
+    defense: Defenses = None
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        asked = [_parameter(name, Annotated[Words, of(name)]) for name in chosen]
-        parameters = [*asked, _parameter("grid", GridFile), *own]
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of data sets."""
+        return names(self.dataset)
 
-        def asks(**given: Any) -> Any:
-            said = {name: given.pop(name) for name in chosen}
-            return command(request(given.pop("grid"), said), **given)
+    @property
+    def defenses(self) -> tuple[str, ...]:
+        """Names of defences."""
+        return names(self.defense)
 
-        asks.__name__, asks.__doc__ = command.__name__, command.__doc__
-        asks.__annotations__ = {p.name: p.annotation for p in parameters}
-        asks.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return asks
+    def of(self, records: stores.Records) -> list[Evidence]:
+        """Their cells."""
+        every = records.evidence(defenses=self.defenses or None)
+        return [item for item in every if not self.datasets or item.cell.samples.dataset in self.datasets]
 
-    return decorate
-
-
-def request(file: Path | None, given: Mapping[str, Any]) -> Grid:
-    """The grid file, if any, with what was given beside it; None means not given.
-
-    Raises:
-        RequestError: A value does not fit.
-    """
-    base = requests.read(file) if file else Grid()
-    return base.with_options(words(given))
+    def missing(self, *places: str, what: str = "nothing") -> RequestError:
+        """That there is nothing, or nothing of a kind, of them in these places."""
+        asked = ", ".join(self.datasets + self.defenses)
+        held = f"{', '.join(places)} {'holds' if len(places) == 1 else 'hold'} {what}"
+        return RequestError(f"{held}{f' of {asked}' if asked else ''}; fill it with `benchbox run`")
 
 
-def words(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given of the options of a request, by field; None means not given.
+@dataclass(frozen=True)
+class Records:
+    """Where results are read from."""
 
-    Raises:
-        RequestError: An option that stands for one value is repeated.
-    """
-    return {field: _word(field, value) for field, value in given.items() if value is not None}
+    store: RecordsAt = DEFAULT_STORE
+    published: IsPublished = False
 
-
-def _word(field: str, value: Any) -> Any:
-    """What an option that may be repeated says.
-
-    Raises:
-        RequestError: It is one that may not.
-    """
-    if field == "overrides":
-        return settings(value)
-    if not isinstance(value, list | tuple):
-        return value
-    if get_origin(Grid.model_fields[field].annotation) is tuple:
-        return names(value)
-    if len(value) > 1:
-        flag = says(Grid.model_fields[field])["flags"][0]
-        raise RequestError(f"{flag} is given {len(value)} times: {', '.join(value)}; give it once")
-    return value[0]
+    @property
+    def place(self) -> str:
+        """As `open_records` takes it."""
+        return "published" if self.published else self.store
 
 
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+@dataclass(frozen=True)
+class Shown:
+    """The form in which a document is shown, and where."""
+
+    format_: Format = "terminal"
+    to: Output = None
+
+    def present(self, document: Document) -> None:
+        """Print it, or write it to the file."""
+        present(document, self.format_, self.to)
 
 
-def examples(*commands: str) -> str:
-    """The lines below a command's options."""
-    return "\n\n".join(["Examples:", *(f"  {command}" for command in commands)])
+@dataclass(frozen=True)
+class Work:
+    """What the engine works with: where things lie, what it may use, and the device."""
+
+    store: Store = DEFAULT_STORE
+    data_dir: DataDir = None
+    no_download: NoDownload = False
+    no_workspace: NoWorkspace = False
+    device: Device = None
+
+    def session(self, asked: Grid | None = None, **settings: Any) -> Session:
+        """The engine with these settings.
+
+        Args:
+            asked: The request whose names are looked up first, before torch is loaded, which takes seconds.
+            settings: Others, of `engine.session.Settings`.
+
+        Raises:
+            RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
+        """
+        found = plugins(workspace=not self.no_workspace)
+        if asked:
+            requests.check_names(asked, *found, _datasets(self.data_dir))
+        from benchbox.engine import device as devices
+        from benchbox.engine import secret as secrets
+        from benchbox.engine.session import Session, Settings, artifacts_folder
+        from benchbox.training import precision as precisions
+
+        own = {name: value for name, value in vars(self).items() if name in Settings.__dataclass_fields__}
+        own |= {"artifacts": artifacts_folder(self.store), "download": not self.no_download}
+        chosen = Settings(**own | settings)
+        # Now, not after the data has been read.
+        precisions.choose(chosen.precision, devices.choose(chosen.device))
+        if chosen.secret is not None:
+            secrets.check(chosen.secret)
+        return Session(*found, chosen, announce=notice)
 
 
-def names(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Repeated options and comma lists as one tuple, each name once."""
-    parts = [part.strip() for value in values or () for part in value.split(",")]
-    return tuple(dict.fromkeys(filter(None, parts)))
+@dataclass(frozen=True)
+class Training(Work):
+    """What the engine works with where defences are trained on purpose."""
+
+    precision: Precision = None
 
 
-def settings(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """`["pssr.epochs=5"]` as `{"pssr": {"epochs": 5}}`.
+@dataclass(frozen=True)
+class Scoring(Training):
+    """What the engine works with where randomised defences are scored for good."""
 
-    Raises:
-        RequestError: A text is not of that form.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for text in texts or ():
-        target, equals, value = text.partition("=")
-        # The last stop: the name of a plug-in may be the path of a file.
-        plugin, _, field = target.strip().rpartition(".")
-        if not (plugin and field and equals):
-            raise RequestError(f"--set {text!r} has no plug-in, field or value; write --set pssr.epochs=5")
-        found.setdefault(plugin, {})[field] = scalar(value.strip())
-    return found
-
-
-def scalar(text: str) -> Any:
-    """A number, a truth value, a list or null as TOML or JSON writes them; any other text as it stands."""
-    try:
-        read = tomllib.loads(f"value = {text}")
-        if read.keys() == {"value"} and isinstance(read["value"], bool | int | float | str | list):
-            return read["value"]
-    except tomllib.TOMLDecodeError:
-        pass
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    secret: Secret = None
 
 
 def plugins(*, workspace: bool = True) -> tuple[Registry[Defense], Registry[Attack]]:
@@ -284,44 +288,6 @@ def plugins(*, workspace: bool = True) -> tuple[Registry[Defense], Registry[Atta
         registry.defenses(announce=notice, local=workspace),
         registry.attacks(announce=notice, local=workspace),
     )
-
-
-def session(
-    store: str,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    precision: str | None = None,
-    secret: str | None = None,
-    *,
-    download: bool = True,
-    workspace: bool = True,
-    asked: Grid | None = None,
-    workers: int | None = None,
-    ray: str | None = None,
-) -> Session:
-    """The engine with the settings of the command line.
-
-    Raises:
-        RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
-    """
-    found = plugins(workspace=workspace)
-    if asked:
-        # A typing mistake is answered before torch is loaded, which takes seconds.
-        requests.check_names(asked, *found, _datasets(data_dir))
-    from benchbox.engine import device as devices
-    from benchbox.engine import secret as secrets
-    from benchbox.engine.session import Session, Settings, artifacts_folder
-    from benchbox.training import precision as precisions
-
-    # Now, not after the data has been read.
-    precisions.choose(precision, devices.choose(device))
-    if secret is not None:
-        secrets.check(secret)
-    chosen = Settings(
-        store, artifacts_folder(store), data_dir, device, batch_size, precision, download, secret, workers, ray
-    )
-    return Session(*found, chosen, announce=notice)
 
 
 def _datasets(data_dir: Path | None) -> set[str]:

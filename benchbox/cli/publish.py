@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import notice
 from benchbox.errors import RequestError
 from benchbox.text import check_name
@@ -18,24 +19,18 @@ if TYPE_CHECKING:
     from benchbox.domain import Evidence
     from benchbox.store import Records
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox publish mnist --dataset mnist",
     "benchbox publish mnist --store published:mnist --store results/benchbox.sqlite --finished",
     "benchbox report --store results/published/mnist.json",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(publish)
-
-
 def publish(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE.json", help="Its name in results/published/, or a path of its own.")
     ],
-    dataset: options.Datasets = None,
-    defense: options.Defenses = None,
+    *,
+    chosen: options.Chosen,
     finished: Annotated[
         bool, typer.Option("--finished", help="Leave out cells that are unfinished or failed, and say how many.")
     ] = False,
@@ -70,7 +65,7 @@ def publish(
     path = Path(name) if name.endswith(".json") else FOLDER / f"{check_name('published file', name)}.json"
     places = store or [options.DEFAULT_STORE]
     with open_records(*places) as opened:
-        evidence = _chosen(opened, places, options.names(dataset), options.names(defense), finished)
+        evidence = _to_publish(chosen, opened, places, finished)
         audited = {subject for subject, kind in opened.attachments() if kind == "audit"}
         text = text_of(evidence, opened, commit or "")
     try:
@@ -85,9 +80,7 @@ def publish(
     typer.echo(str(path))
 
 
-def _chosen(
-    records: Records, places: Sequence[str], datasets: Sequence[str], defenses: Sequence[str], finished: bool
-) -> list[Evidence]:
+def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str], finished: bool) -> list[Evidence]:
     """The cells to publish; says what is left out of them, and what is contradicted.
 
     Raises:
@@ -95,27 +88,18 @@ def _chosen(
     """
     from benchbox.store import United
 
-    fitting = [
-        item
-        for item in records.evidence(defenses=defenses or None)
-        if not datasets or item.cell.samples.dataset in datasets
-    ]
-    chosen = [item for item in fitting if item.status == "done" or not finished]
-    if not chosen:
-        asked = ", ".join((*datasets, *defenses))
-        what = "nothing finished" if fitting else "nothing"
-        held = "holds" if len(places) == 1 else "hold"
-        raise RequestError(
-            f"{', '.join(places)} {held} {what}{f' of {asked}' if asked else ''}; fill it with `benchbox run`"
-        )
-    if len(chosen) < len(fitting):
+    fitting = chosen.of(records)
+    found = [item for item in fitting if item.status == "done" or not finished]
+    if not found:
+        raise chosen.missing(*places, what="nothing finished" if fitting else "nothing")
+    if len(found) < len(fitting):
         names = sorted({item.cell.defense.name for item in fitting if item.status != "done"})
-        notice(f"left out: {len(fitting) - len(chosen)} cells unfinished or failed, of {', '.join(names)}")
+        notice(f"left out: {len(fitting) - len(found)} cells unfinished or failed, of {', '.join(names)}")
     if isinstance(records, United):
-        keys = {item.cell.key for item in chosen}
+        keys = {item.cell.key for item in found}
         for part, disputed in records.disputed().items():
             if lost := keys.intersection(disputed):
                 notice(
                     f"{part} has other predictions for {len(lost)} cells, which are published as named before it"
                 )
-    return chosen
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import Family, command
 from benchbox.cli.listing import found_by, print_cells
 from benchbox.errors import RequestError
 
@@ -16,22 +17,10 @@ if TYPE_CHECKING:
 
     from benchbox.store import CellRecord, Store
 
-EXAMPLES = options.examples(
-    "benchbox remove cells 3fa9c1 pssr/white-box/pgd",
-    "benchbox remove runs 7 --yes",
-    "benchbox remove defenses my-defense",
-)
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
-    for command in (runs, cells, defenses):
-        group.command()(command)
-    app.add_typer(group, name="remove", help="Remove runs, cells, or all cells of a defence.", epilog=EXAMPLES)
-
-
+@command()
 def runs(
     numbers: Annotated[list[int], typer.Argument(metavar="RUN...", help="Numbers, as `list runs` has them.")],
     store: options.Store = options.DEFAULT_STORE,
@@ -53,6 +42,7 @@ def runs(
             _done(found, len(numbers))
 
 
+@command()
 def cells(
     names: Annotated[
         list[str], typer.Argument(metavar="CELL...", help="First characters of keys, or DEFENSE/ACCESS/ATTACK.")
@@ -68,6 +58,7 @@ def cells(
         _remove(opened, list(found.values()), yes)
 
 
+@command()
 def defenses(
     names: Annotated[list[str], typer.Argument(metavar="DEFENSE...", help="Names of defences.")],
     store: options.Store = options.DEFAULT_STORE,
@@ -81,6 +72,18 @@ def defenses(
         if lost := set(names) - {record.cell.defense.name for record in found}:
             raise RequestError(f"no cell of {min(lost)!r} is in {store}; `benchbox list cells` has what there is")
         _remove(opened, found, yes)
+
+
+REMOVE = Family(
+    "remove",
+    "Remove runs, cells, or all cells of a defence.",
+    (runs, cells, defenses),
+    (
+        "benchbox remove cells 3fa9c1 pssr/white-box/pgd",
+        "benchbox remove runs 7 --yes",
+        "benchbox remove defenses my-defense",
+    ),
+)
 
 
 def _remove(store: Store, found: Sequence[CellRecord], yes: bool) -> None:

@@ -11,27 +11,26 @@ import typer
 
 from benchbox.api import load
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import put
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from benchbox.result import Result
 
-EXAMPLES = options.examples("benchbox render", "benchbox render --store results/benchbox.sqlite --output out")
 #: What a table of the paper is printed as.
 SUFFIXES = {"latex": "tex", "markdown": "md"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(render)
-
-
+@command(
+    "benchbox render",
+    "benchbox render --store results/benchbox.sqlite --output out",
+)
 def render(
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go.")] = Path(
         "reports"
     ),
-    store: options.Records = "published",
+    store: options.RecordsAt = "published",
 ) -> None:
     """Write the leaderboard, the paper's tables, their bibliography and a figure for each defence.
 

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchbox.api import load
-from benchbox.cli import options
+from benchbox.cli import options, words
+from benchbox.cli.command import command
 from benchbox.cli.console import notice, present, put
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from benchbox.analysis.paper_layout import Layout
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
 LAYOUTS = ("ranking", "paper")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
-EXAMPLES = options.examples(
+
+
+@command(
     "benchbox report",
     "benchbox report --published --table 1 --access gray-box --paper",
     "benchbox report --table 1 --format latex --output table1.tex",
@@ -30,14 +32,8 @@ EXAMPLES = options.examples(
     "benchbox report --format html --against pssr",
     "benchbox report --attacks pgd --epsilon 8/255 --samples 1000",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(report)
-
-
 def report(
+    *,
     format_: options.Format = "terminal",
     to: Annotated[
         Path | None,
@@ -48,11 +44,7 @@ def report(
             help=f"Where to write it.  (default: the standard output; {PAGE} for html)",
         ),
     ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", "--datasets", metavar="NAMES", help="Data sets, repeated or with commas."),
-    ] = None,
-    defense: options.Defenses = None,
+    chosen: options.Chosen,
     attacks: options.Attacks = None,
     access: options.Accesses = None,
     samples: options.Samples = None,
@@ -98,8 +90,7 @@ def report(
         bool,
         typer.Option("--per-image", help="As CSV, what happened to each image of each cell: accuracy by class."),
     ] = False,
-    store: options.Records = options.DEFAULT_STORE,
-    published: options.IsPublished = False,
+    records: options.Records,
 ) -> None:
     """Print what the store holds: ranks, accuracies, intervals, worst cases, and what they do not prove."""
     for flag, given in (("--standalone", standalone), ("--by-access", by_access)):
@@ -113,11 +104,10 @@ def report(
         raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
     if in_its_shape and against:
         raise RequestError("--against is for the ranking, not for tables in the paper's shape; leave it out")
-    store = "published" if published else store
     # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
     only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}
-    words = options.words(only if in_its_shape else {**only, "accesses": access})
-    found = load(store, dataset=options.names(dataset), defense=options.names(defense), **words)
+    narrowed = words.words(only if in_its_shape else {**only, "accesses": access})
+    found = load(records.place, dataset=chosen.datasets, defense=chosen.defenses, **narrowed)
     if per_image:
         if format_ not in ("terminal", "csv"):
             raise RequestError(f"--per-image is CSV, not {format_}; leave --format out")
@@ -127,34 +117,27 @@ def report(
         return
     to = to or (PAGE if format_ == "html" and not in_its_shape else None)
     if in_its_shape:
-        asked = _layout(table, rows, columns, dataset, access)
+        from benchbox.analysis.paper_layout import Layout
+
+        accesses = words.request(None, {"accesses": access}).accesses
+        asked = Layout(table, _rows(rows), words.names(columns), chosen.datasets, accesses)
         document = found.paper_table(asked, paper=paper, intervals=intervals)
     else:
         document = found.document(against)
-    chosen: dict[str, object] = {"standalone": True} if standalone else {}
+    more: dict[str, object] = {"standalone": True} if standalone else {}
     if by_access:
-        chosen["groups"] = True
+        more["groups"] = True
     if format_ == "html" and not in_its_shape:
         from benchbox.figures.survival import inline
 
-        chosen["draw"] = inline
-    present(document, format_, to, **chosen)
+        more["draw"] = inline
+    present(document, format_, to, **more)
     _write_bibliography(document, format_, to, bib)
 
 
-def _layout(
-    table: int | None,
-    rows: Sequence[str] | None,
-    columns: Sequence[str] | None,
-    datasets: Sequence[str] | None,
-    accesses: Sequence[str] | None,
-) -> Layout:
-    from benchbox.analysis.paper_layout import Layout
-    from benchbox.engine.request import Grid
-
-    chosen = Grid().with_options({"accesses": options.names(accesses)}).accesses
-    names = [name.strip() for value in rows or () for name in _COMMA.split(value) if name.strip()]
-    return Layout(table, tuple(dict.fromkeys(names)), options.names(columns), options.names(datasets), chosen)
+def _rows(values: Sequence[str] | None) -> tuple[str, ...]:
+    found = [name.strip() for value in values or () for name in _COMMA.split(value) if name.strip()]
+    return tuple(dict.fromkeys(found))
 
 
 def _write_bibliography(document: Document, format: str, to: Path | None, bib: Path | None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import errors, notice, output
 
 if TYPE_CHECKING:
@@ -18,20 +19,26 @@ if TYPE_CHECKING:
     from benchbox.engine.reproduce import Part
     from benchbox.engine.session import Session
 
-EXAMPLES = options.examples(
-    "benchbox reproduce results/published/mnist.json --row pssr --samples 50",
-    "benchbox reproduce published:mnist --row none --samples 100",
-)
 #: Exit status when the numbers are not those that were published.
 DIFFERENT = 1
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(reproduce)
+@dataclass(frozen=True)
+class Borrowed(options.Work):
+    """What the engine works with, of a store that is only read."""
+
+    store: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="The store whose trained weights are used; nothing is written to it."),
+    ] = options.DEFAULT_STORE
 
 
+@command(
+    "benchbox reproduce results/published/mnist.json --row pssr --samples 50",
+    "benchbox reproduce published:mnist --row none --samples 100",
+)
 def reproduce(
+    *,
     file: Annotated[str, typer.Argument(metavar="FILE.json", help="Published results, or a store.")],
     row: Annotated[
         str,
@@ -40,14 +47,7 @@ def reproduce(
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many images of the list, from its beginning.")
     ] = 50,
-    store: Annotated[
-        str,
-        typer.Option(metavar="PATH", help="The store whose trained weights are used; nothing is written to it."),
-    ] = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    no_download: options.NoDownload = False,
-    no_workspace: options.NoWorkspace = False,
-    device: options.Device = None,
+    work: Borrowed,
     quiet: options.Quiet = False,
 ) -> None:
     """Compute a part of a published row again, and say whether it agrees, image by image.
@@ -61,7 +61,7 @@ def reproduce(
     from benchbox.store import Store, open_records
 
     with open_records(file) as records:
-        session = options.session(store, data_dir, device, download=not no_download, workspace=not no_workspace)
+        session = work.session()
         chosen = part(session, records, row, samples)
     session.settings = replace(session.settings, secret=chosen.secret)
     for line in _needs(session, chosen):

@@ -8,6 +8,7 @@ import typer
 
 from benchbox import api
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import complain, errors, notice, output
 from benchbox.engine import sharing
 from benchbox.engine.request import Grid
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from benchbox.engine.session import Session
     from benchbox.store import Store
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox run --defense pssr --dataset digits --attacks all",
     "benchbox run --defense none,pgd-at,pssr --attacks fgsm,pgd --access gray-box,white-box --samples 200",
     "benchbox run --defense pssr --set pssr.alpha=0.9 --set pgd.steps=100 --epsilon 8/255",
@@ -30,17 +32,9 @@ EXAMPLES = options.examples(
     "benchbox run --grid table1.toml --workers 8",
     "benchbox run --grid table1.toml --shard 3/16 --store results/part-3.sqlite",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(run)
-
-
-@options.asking()
 def run(
-    asked: Grid,
     *,
+    asked: Grid,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -48,19 +42,13 @@ def run(
             help="Print what would be run and trained and how long it takes, and leave; nothing is fetched.",
         ),
     ] = False,
-    store: options.Store = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    no_download: options.NoDownload = False,
-    no_workspace: options.NoWorkspace = False,
-    device: options.Device = None,
+    work: options.Scoring,
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1, metavar="N", help="Images a call; changes logits in rounding only.  (default: measured)"
         ),
     ] = None,
-    precision: options.Precision = None,
-    secret: options.Secret = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
     shard: Annotated[
@@ -77,21 +65,9 @@ def run(
     Defences that are not trained yet are trained first. What is in the store is not run again, so the same
     command continues a run that was stopped, and prints the table of one that is complete.
     """
-    fetch = not (no_download or dry_run)
+    fetch = not (work.no_download or dry_run)
     part = sharing.part(shard) if shard else None
-    session = options.session(
-        store,
-        data_dir,
-        device,
-        batch_size,
-        precision,
-        secret,
-        download=fetch,
-        asked=asked,
-        workspace=not no_workspace,
-        workers=workers,
-        ray=ray,
-    )
+    session = work.session(asked, download=fetch, batch_size=batch_size, workers=workers, ray=ray)
     plans = [part.of(plan) if part else plan for plan in api.plans(session, asked)]
     if dry_run:
         _preview(session, plans)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchbox.cli import listing, options
+from benchbox.cli.command import command
 from benchbox.cli.console import output
 from benchbox.errors import RequestError, unknown
 
@@ -24,19 +25,13 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Plugin, Registry
     from benchbox.domain import Card, Cell, Evidence
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox show pssr",
     "benchbox show pgd",
     "benchbox show pssr/white-box/pgd",
     "benchbox show 3fa9c1 --store results/benchbox.sqlite",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(show)
-
-
 def show(
     name: Annotated[
         str,

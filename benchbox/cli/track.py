@@ -8,21 +8,18 @@ import typer
 
 from benchbox.api import load
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.errors import unknown
 
 TRACKERS = ("mlflow", "wandb")
-EXAMPLES = options.examples(
+
+
+@command(
     "benchbox track mlflow --project robustness --uri sqlite:///mlflow.db",
     "WANDB_MODE=offline benchbox track wandb --project robustness --published",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(track)
-
-
 def track(
+    *,
     tracker: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(TRACKERS)}.")],
     project: Annotated[
         str, typer.Option(metavar="NAME", help="The MLflow experiment or the Weights & Biases project.")
@@ -30,10 +27,8 @@ def track(
     uri: Annotated[
         str | None, typer.Option(metavar="URL", help="The tracking server.  (default: the tracker's own choice)")
     ] = None,
-    dataset: options.Datasets = None,
-    defense: options.Defenses = None,
-    store: options.Records = options.DEFAULT_STORE,
-    published: options.IsPublished = False,
+    chosen: options.Chosen,
+    records: options.Records,
 ) -> None:
     """Log each trained defence as a run: its recipe, its accuracies with intervals, and where they come from."""
     from benchbox.report import trackers
@@ -41,8 +36,6 @@ def track(
     log = {"mlflow": trackers.to_mlflow, "wandb": trackers.to_wandb}
     if tracker not in log:
         raise unknown("tracker", tracker, TRACKERS)
-    found = load(
-        "published" if published else store, dataset=options.names(dataset), defense=options.names(defense)
-    )
+    found = load(records.place, dataset=chosen.datasets, defense=chosen.defenses)
     count = log[tracker](found.tables, project, uri)
     typer.echo(f"{count} runs logged to {tracker}, {project}")

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import typer
+from typing import Annotated
 
 from benchbox.cli import options
+from benchbox.cli.command import command
 from benchbox.cli.console import errors, output
 from benchbox.engine.request import Grid
 
-EXAMPLES = options.examples(
+
+@command(
     "benchbox train --defense pssr --dataset mnist --seeds 0,1,2",
     "benchbox train --defense pgd-at --set pgd-at.epochs=5 --device cuda",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(train)
-
-
-@options.asking("defenses", "datasets", "seeds", "overrides", "weights")
 def train(
-    asked: Grid,
-    *,
-    store: options.Store = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    no_download: options.NoDownload = False,
-    no_workspace: options.NoWorkspace = False,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    asked: Annotated[Grid, ("defenses", "datasets", "seeds", "overrides", "weights", "grid")],
+    work: options.Training,
     quiet: options.Quiet = False,
 ) -> None:
     """Train defences and everything they build on, and print where their weights lie.
@@ -36,15 +24,7 @@ def train(
     A training that was stopped continues where it was half a minute before. Processes with one store train each
     defence once. `benchbox run` trains by itself; this is for training on another machine or at another time.
     """
-    session = options.session(
-        store,
-        data_dir,
-        device,
-        precision=precision,
-        download=not no_download,
-        asked=asked,
-        workspace=not no_workspace,
-    )
+    session = work.session(asked)
     from benchbox.progress import describe_training, watcher
     from benchbox.store import Store
     from benchbox.training.artifacts import Artifacts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchbox.cli import options
+from benchbox.cli.command import REQUEST, command
 from benchbox.cli.console import errors, notice
 from benchbox.engine.budget import Budget
 from benchbox.engine.request import Grid, Request, says
@@ -20,24 +21,18 @@ if TYPE_CHECKING:
     from benchbox.engine.session import Session
     from benchbox.engine.verdict import Answer
 
-EXAMPLES = options.examples(
+#: What `run` takes and the answer is about one of.
+FIELDS = tuple(name for name in REQUEST if name != "defenses")
+
+
+@command(
     "benchbox verdict mine",
     "benchbox verdict my_defense.py:Mine --dataset mnist --budget 5min",
     "benchbox verdict model.py:net --weights net.safetensors --dataset cifar10 --budget 100images,200000passes",
 )
-#: What `run` takes and the answer is about one of.
-FIELDS = tuple(name for name, field in Grid.model_fields.items() if says(field)["flags"] and name != "defenses")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(verdict)
-
-
-@options.asking(*FIELDS)
 def verdict(
-    asked: Grid,
     *,
+    asked: Annotated[Grid, FIELDS],
     defense: Annotated[str, typer.Argument(metavar="DEFENSE", help="A defence, as in --defense of run.")],
     budget: Annotated[
         str,
@@ -46,13 +41,7 @@ def verdict(
             help="60s, 5min, 200images, 50000passes; several with commas. Training does not count.",
         ),
     ] = "60s",
-    store: options.Store = options.DEFAULT_STORE,
-    data_dir: options.DataDir = None,
-    no_download: options.NoDownload = False,
-    no_workspace: options.NoWorkspace = False,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    secret: options.Secret = None,
+    work: options.Scoring,
     quiet: options.Quiet = False,
 ) -> None:
     """Say in two sentences whether a defence is broken, with the attack that broke it.
@@ -66,18 +55,9 @@ def verdict(
     request = asked.with_options({"defenses": [defense], "sample_seed": seed}).only()
     if len(request.seeds) > 1 or len(request.defenses) > 1 or request.axes:
         raise RequestError("a verdict is about one defence of one training seed; ask for one at a time")
-    session = options.session(
-        store,
-        data_dir,
-        device,
-        precision=precision,
-        secret=secret,
-        download=not no_download,
-        asked=request,
-        workspace=not no_workspace,
-    )
+    session = work.session(request)
     answer = _search(session, session.plan(request), limit, quiet)
-    command = _command(request, store)
+    command = _command(request, work.store)
     for sentence in (_found(answer, request, limit), _missing(answer, command)):
         typer.echo(sentence)
 
