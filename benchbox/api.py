@@ -252,7 +252,7 @@ def compare(
     found = load(store, dataset=dataset)
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     a, b = _by_weights((a, b), weights, found.evidence)
-    return Compared(tuple(comparing.compare(found.evidence, a, b, attacks=names, purifiers=found.known.purifiers)))
+    return Compared(tuple(comparing.compare(found.evidence, a, b, attacks=names, known=found.known)))
 
 
 def _by_weights(sides: Sequence[str], files: Sequence[str | Path], evidence: Sequence[Evidence]) -> list[str]:

@@ -29,7 +29,7 @@ from broken_defenses import (
 from digits import held_out
 from evidence import CELL, outcome
 
-from benchbox.audit import CHECKS, Case, Effort, Stored, Subject, Verdict, audit, summary
+from benchbox.audit import CHECKS, Case, Effort, Stored, Subject, Verdict, audit, summary, toll
 from benchbox.audit import check as by_id
 from benchbox.audit.checks.thresholds import table
 from benchbox.audit.evidence import Panel, Rescored, Run, _reaches
@@ -117,6 +117,14 @@ def test_the_first_call_is_told_from_the_later_ones():
 def test_a_declared_draw_is_held_and_an_undeclared_one_is_not():
     assert findings(DeclaredNoise)["A6"].verdict is Verdict.PASS
     assert findings(UndeclaredNoise)["A6"].verdict is Verdict.FAIL
+
+
+def test_an_audit_keeps_what_its_probes_broke_and_of_a_randomised_defence_each_draw():
+    assert sorted(toll.of(probed(Detached).panel)) == ["broken"]
+    kept = toll.of(probed(DeclaredNoise).panel)
+    assert kept["broken"]
+    assert set(map(str, kept["broken"])) <= set(kept["draws"])
+    assert {len(draws) for rows in kept["draws"].values() for draws in rows} == {EFFORT.scoring_draws}
 
 
 def _panel(**runs) -> Panel:

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchbox.analysis.probed import Probed, probed
 from benchbox.analysis.weights import Cards
+from benchbox.domain import Cell, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ class Background:
     contract: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     papers: Mapping[str, str] = field(default_factory=dict)
     cards: Cards = field(default_factory=dict)
+
+    def audit(self, cell: Cell) -> Mapping[str, Any] | None:
+        """The record of the audit of a cell's weights inside its ball."""
+        record = self.audits.get(cell.artifact)
+        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
+
+    def probed(self, cell: Cell) -> Probed | None:
+        """What that audit's probes left of the cell's images."""
+        return probed(self.audit(cell), cell.samples)
 
 
 NOTHING = Background()

@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from benchbox.analysis import access, labels, pairs, shared_images, welch
+from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.comparison import Comparison, Pair, Scope, Side
 from benchbox.analysis.control import Control, hold
+from benchbox.analysis.probed import Probed
 from benchbox.analysis.score import BOOTSTRAP_SEED, measure
 from benchbox.analysis.selection import Ground, listed, named, trainings
 from benchbox.analysis.table import Column
-from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_finished, is_null, worst_case
+from benchbox.analysis.worst_case import (
+    by_draws,
+    clean_correct,
+    correctness,
+    fallen,
+    is_finished,
+    is_null,
+    worst_case,
+)
 from benchbox.domain import Access, Evidence
 from benchbox.errors import RequestError
 
@@ -35,7 +45,7 @@ def compare(
     b: str,
     *,
     attacks: Collection[str] = (),
-    purifiers: Collection[str] = (),
+    known: Background = NOTHING,
 ) -> list[Comparison]:
     """Compare two defences on every (sample list, ball) that both were scored on, else on what their lists share.
 
@@ -44,13 +54,13 @@ def compare(
         a: Name of the first defence, or the first characters of the digest of its weights.
         b: Likewise of the second.
         attacks: Names of the attacks to compare under; empty for all that both have.
-        purifiers: Names of defences known to purify; see `Background.purifiers`.
+        known: What was noted of the defences: which purify, and what their audits broke.
 
     Raises:
         RequestError: A name is unknown or stands for several recipes, both names are one defence, or the two
             share no image or no finished result.
     """
-    purify = access.purifiers(evidence, purifiers)
+    purify = access.purifiers(evidence, known.purifiers)
     first, second = named(evidence, a), named(evidence, b)
     grounds = shared_images.shared(first, second)
     if not grounds:
@@ -61,7 +71,7 @@ def compare(
     found = []
     for one in grounds:
         asked = [
-            _Asked(name, trainings(name, cells), cells, cells[0].cell.defense.name in purify, attacks)
+            _Asked(name, trainings(name, cells), cells, cells[0].cell.defense.name in purify, attacks, known)
             for name, cells in ((a, one.a), (b, one.b))
         ]
         found.append(replace(_Bench(asked[0], asked[1]).comparison(one.ground), lists=one.lists))
@@ -71,10 +81,11 @@ def compare(
 
 
 class _Training(NamedTuple):
-    """The finished cells of one training, all of them and by column."""
+    """The finished cells of one training, all of them and by column, and what its audit broke."""
 
     cells: Sequence[Evidence]
     columns: dict[Column, list[Evidence]]
+    probed: Probed | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class _Asked:
     evidence: Sequence[Evidence]
     purifier: bool
     attacks: Collection[str]
+    known: Background
 
     @property
     def chosen(self) -> list[Evidence]:
@@ -113,7 +125,8 @@ class _Asked:
                 label = labels.labelled(item.cell.attack.name, departs[labels.identity(item.cell.attack)])
                 columns[Column(item.cell.access, label)].append(item)
             done = {column: items for column, items in columns.items() if all(map(is_finished, items))}
-            found.append(_Training([e for e in own if is_finished(e)], done))
+            probed = self.known.probed(own[0].cell) if own and not self.attacks else None
+            found.append(_Training([e for e in own if is_finished(e)], done, probed))
         return found
 
 
@@ -150,6 +163,7 @@ class _Bench:
             controls=tuple(asked.controls()),
             unfinished=sum(not is_finished(item) for item in asked.chosen),
             alone=tuple(self._others(side)),
+            fallen=sum(fallen(one.cells, one.probed) for one in self.trained[side] if one.cells),
         )
 
     def _parts(self) -> Iterator[tuple[Scope, Column | None, Arrays, Arrays]]:
@@ -160,8 +174,10 @@ class _Bench:
             return
         union = [[correctness(_cells(one, self.common), with_clean=True) for one in own] for own in self.trained]
         yield "common worst case", None, union[0], union[1]
-        if any(self._others(side) for side in (0, 1)):
-            every = [[correctness(one.cells, with_clean=True) for one in own] for own in self.trained]
+        if any(self._others(side) for side in (0, 1)) or any(one.probed for own in self.trained for one in own):
+            every = [
+                [correctness(one.cells, with_clean=True, probed=one.probed) for one in own] for own in self.trained
+            ]
             yield "own worst case", None, every[0], every[1]
         for column, shared in self.common.items():
             under = [[correctness(_cells(one, {column: shared})) for one in own] for own in self.trained]

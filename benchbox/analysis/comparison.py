@@ -31,6 +31,7 @@ class Side:
         controls: What the null attack says of each training, where it says anything.
         unfinished: How many cells are left out because they are unfinished or failed.
         alone: Columns that the other side has nothing to set against; in this one's own worst case only.
+        fallen: Images that only the probes of its audits broke, over its trainings; likewise.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Side:
     controls: tuple[Control, ...] = ()
     unfinished: int = 0
     alone: tuple[Column, ...] = ()
+    fallen: int = 0
 
 
 @dataclass(frozen=True)

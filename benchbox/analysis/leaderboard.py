@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchbox.analysis import access, control, labels, panel, paper, ranking, weights
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
 from benchbox.analysis.table import Column, Row, Table
-from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, is_beginning, is_null
-from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
+from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, fallen, is_beginning, is_null
+from benchbox.domain import Access, Evidence, SampleList, ThreatModel
 
 Measured = Mapping[Column, Sequence[Measurement]]
 
@@ -115,8 +115,8 @@ class _Builder:
             entry = own.get(column) or (Entry() if purifier else _same_model(own, column))
             entries[column] = _with_paper(entry, evidence[0], name, column.access, column.attack)
         attacked = [] if withheld else [item for item in finished if not is_null(item)]
-        arrays = correctness(attacked, with_clean=True)
-        robust = union(arrays) if arrays else None
+        probed = self.known.probed(cell)
+        robust = union(correctness(attacked, with_clean=True, probed=probed)) if attacked else None
         lacking = panel.lacking(
             attacked, purifies=purifier, randomized=randomized, noted=self.known.kinds.get(cell.defense.name)
         )
@@ -136,15 +136,12 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
-            badge=badge(self._audit(cell)),
+            badge=badge(self.known.audit(cell)),
+            probed=probed,
+            fallen=fallen(attacked, probed) if attacked else 0,
             control=held,
             usual=name.usual,
         )
-
-    def _audit(self, cell: Cell) -> Mapping[str, Any] | None:
-        """The record of the audit of these weights inside this ball."""
-        record = self.known.audits.get(cell.artifact)
-        return record if record and ThreatModel(**record["threat"]) == cell.threat else None
 
     def _purifies(self, evidence: Evidence) -> bool:
         return evidence.cell.defense.name in self.known.purifiers

@@ -13,7 +13,7 @@ from benchbox.analysis import pairs, trainings
 from benchbox.analysis.all_pairs import p_values, ranks
 from benchbox.analysis.score import BOOTSTRAP_SEED
 from benchbox.analysis.table import Column, Row, Table, Versus
-from benchbox.analysis.worst_case import Halves, correctness
+from benchbox.analysis.worst_case import correctness, worst_case
 from benchbox.domain import Evidence
 from benchbox.errors import RequestError
 
@@ -59,12 +59,29 @@ def _on_common_terms(rows: Sequence[Row], p: NDArray[np.float64]) -> NDArray[np.
     terms = [_Terms(row) for row in rows]
     for i, better in enumerate(terms):
         for j, worse in enumerate(terms):
-            if better.mean > worse.mean and p[i, j] < pairs.ALPHA and worse.row.finished - better.row.finished:
+            if better.mean > worse.mean and p[i, j] < pairs.ALPHA and _was_spared(better.row, worse.row):
                 common = worse.row.finished & better.row.finished
-                shares = np.stack([better.under(common), worse.under(common)])
+                images = _probed_in_both(better.row, worse.row)
+                shares = np.stack([better.under(common, images), worse.under(common, images)])
                 ahead = shares[0].mean() > shares[1].mean()
                 p[i, j] = p[j, i] = max(p[i, j], p_values(shares)[0, 1]) if ahead else 1.0
     return p
+
+
+def _was_spared(better: Row, worse: Row) -> bool:
+    """Whether the worse row was attacked, or probed by an audit, where the better one was not."""
+    if worse.finished - better.finished:
+        return True
+    return worse.probed is not None and bool((worse.probed.asked & ~_probed_in_both(better, worse)).any())
+
+
+def _probed_in_both(one: Row, other: Row) -> NDArray[np.bool_]:
+    """(N,) whether the audits of both rows probed the image."""
+    assert one.shares is not None
+    both = np.ones(len(one.shares), bool)
+    for row in (one, other):
+        both &= False if row.probed is None else row.probed.asked
+    return both
 
 
 class _Terms:
@@ -73,26 +90,33 @@ class _Terms:
     def __init__(self, row: Row) -> None:
         self.row = row
         self.mean = _percent(row)
-        self._under: dict[frozenset[Column], NDArray[np.float64]] = {}
+        self._under: dict[tuple[frozenset[Column], bytes], NDArray[np.float64]] = {}
 
-    def under(self, columns: frozenset[Column]) -> NDArray[np.float64]:
-        """(N,) share of draws in which each image survives as it is and under the attacks of some columns."""
-        if columns not in self._under:
-            chosen = sorted(place for column in columns for place in self._all[1][column])
-            halves = self._all[0]
+    def under(self, columns: frozenset[Column], images: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(N,) share of draws in which each image survives what is common to two rows.
+
+        Args:
+            columns: The attacks that count, beside the clean image.
+            images: (N,) those on which the probes of its audit count.
+        """
+        key = columns, images.tobytes()
+        if key not in self._under:
+            arrays, places = self._all
+            chosen = [arrays[place] for place in sorted(p for column in columns for p in places[column])]
+            probes = self.row.probed.on(images) if self.row.probed is not None else []
             # The clean image comes last.
-            self._under[columns] = halves.worst([*chosen, len(halves.even) - 1])
-        return self._under[columns]
+            self._under[key] = worst_case([*chosen, *probes, arrays[-1]])
+        return self._under[key]
 
     @cached_property
-    def _all(self) -> tuple[Halves, dict[Column, list[int]]]:
+    def _all(self) -> tuple[list[NDArray[np.bool_]], dict[Column, list[int]]]:
         cells: list[Evidence] = []
         places: dict[Column, list[int]] = {}
         for column in self.row.finished:
             own = [one.evidence for one in self.row.entries[column].measurements]
             places[column] = list(range(len(cells), len(cells) + len(own)))
             cells += own
-        return Halves.of(correctness(cells, with_clean=True)), places
+        return correctness(cells, with_clean=True), places
 
 
 def _percent(row: Row) -> float:

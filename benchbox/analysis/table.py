@@ -11,6 +11,7 @@ from benchbox.analysis.badge import NOT_AUDITED, Badge
 from benchbox.analysis.control import Control
 from benchbox.analysis.intervals import PLACE
 from benchbox.analysis.labels import attack_place
+from benchbox.analysis.probed import Probed
 from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Score
 from benchbox.domain import Access, SampleList, Spec, ThreatModel
 
@@ -80,7 +81,8 @@ class Row:
         purifier: Whether the attacker's accesses are different models.
         oracle: Knows what no defence can know; never ranked.
         clean: Accuracy on the images as they are.
-        robust: Per-sample worst case over the clean image and every finished attack; None if none finished.
+        robust: Per-sample worst case over the clean image, every finished attack and the audit's probes; None if
+            no attack is finished.
         set_by: The finished column with the lowest accuracy.
         over: How many columns the worst case is over.
         missing: Columns of the table that are not finished for this row.
@@ -92,6 +94,8 @@ class Row:
         badge: What the audit of these weights inside this ball found.
         control: What the null attack says; None for a deterministic defence that it was not run on.
         usual: Whether its recipe is the usual one of that name.
+        probed: What the audit's probes left of these images; None where there was no audit of them.
+        fallen: How many images that withstood every finished attack fell to these probes.
     """
 
     label: str
@@ -112,6 +116,8 @@ class Row:
     badge: Badge = NOT_AUDITED
     control: Control | None = None
     usual: bool = True
+    probed: Probed | None = None
+    fallen: int = 0
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchbox.analysis.probed import Probed
 from benchbox.domain import NULL_ATTACK, Evidence
 from benchbox.errors import DataError
 
@@ -42,7 +43,7 @@ def worst_case(correct: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Halves:
-    """Correctness under several attacks, ready for the worst case over any of them.
+    """Correctness under several attacks, ready for the worst case over them.
 
     Attributes:
         even: (attacks, N) share of the even draws in which each sample is right; truth values for one draw.
@@ -69,12 +70,11 @@ class Halves:
         odd = np.stack([(c[:, 1::2] if c.shape[1] > 1 else c).mean(axis=1) for c in correct])
         return cls(even, odd)
 
-    def worst(self, attacks: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """(N,) shares as `worst_case` says, over all attacks or over those of some numbers."""
-        even, odd = (half if attacks is None else half[list(attacks)] for half in (self.even, self.odd))
+    def worst(self) -> NDArray[np.float64]:
+        """(N,) shares as `worst_case` says."""
         if self.even is self.odd:
-            return np.asarray(np.logical_and.reduce(even, axis=0), np.float64)
-        share: NDArray[np.float64] = (_chosen(even, odd) + _chosen(odd, even)) / 2
+            return np.asarray(np.logical_and.reduce(self.even, axis=0), np.float64)
+        share: NDArray[np.float64] = (_chosen(self.even, self.odd) + _chosen(self.odd, self.even)) / 2
         return share
 
 
@@ -106,10 +106,15 @@ def fixed_seed(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return first
 
 
+def worst_by(select: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(N,) number of the attack that is worst for each sample by one half of the draws (attacks, N)."""
+    worst: NDArray[np.int64] = (select + _TIE * select.mean(axis=1, keepdims=True)).argmin(axis=0)
+    return worst
+
+
 def _chosen(select: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the attack that `select` finds worst for a sample gets in `score`; both (attacks, N)."""
-    worst = (select + _TIE * select.mean(axis=1, keepdims=True)).argmin(axis=0)
-    chosen: NDArray[np.float64] = np.take_along_axis(score, worst[None], axis=0)[0]
+    chosen: NDArray[np.float64] = np.take_along_axis(score, worst_by(select)[None], axis=0)[0]
     return chosen
 
 
@@ -154,25 +159,38 @@ def adversarial_correct(evidence: Evidence) -> NDArray[np.bool_]:
     return _correct(evidence, evidence.outcome.adversarial)
 
 
-def correctness(cells: Sequence[Evidence], *, with_clean: bool = False) -> list[NDArray[np.bool_]]:
+def correctness(
+    cells: Sequence[Evidence], *, with_clean: bool = False, probed: Probed | None = None
+) -> list[NDArray[np.bool_]]:
     """The (N, R) arrays that the worst case of some finished cells is over.
 
     Args:
         cells: Of one trained defence on one sample list.
         with_clean: Count the clean image as one more attack: it lies in every ball, so no defence is more
             robust than it is accurate.
+        probed: Count what an audit broke of these images as one more attack.
     """
     arrays = [adversarial_correct(cell) for cell in cells]
+    if cells and probed is not None:
+        arrays += probed.right
     return [*arrays, clean_correct(cells[0])] if with_clean and cells else arrays
 
 
-def surviving(cells: Sequence[Evidence]) -> NDArray[np.float64]:
+def surviving(cells: Sequence[Evidence], probed: Probed | None = None) -> NDArray[np.float64]:
     """(N,) share of draws in which each sample survives the clean image and the worst of some finished cells.
 
     Args:
         cells: Of one trained defence on one sample list; at least one.
+        probed: What an audit broke of these images.
     """
-    return worst_case(correctness(cells, with_clean=True))
+    return worst_case(correctness(cells, with_clean=True, probed=probed))
+
+
+def fallen(cells: Sequence[Evidence], probed: Probed | None) -> int:
+    """How many images that mostly withstood some finished cells mostly do not when an audit's probes count too."""
+    if probed is None:
+        return 0
+    return int(((surviving(cells) > 0.5) & (surviving(cells, probed) <= 0.5)).sum())
 
 
 def _correct(evidence: Evidence, predicted: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -9,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.analysis import access, pairs
-from benchbox.analysis.score import Score
-from benchbox.analysis.worst_case import surviving
+from benchbox.analysis.probed import Probed
+from benchbox.analysis.score import union
+from benchbox.analysis.worst_case import correctness, fallen, surviving
 from benchbox.domain import Access, Evidence
 
 
-def worth(cells: Sequence[Evidence], bare: Sequence[Evidence] = ()) -> dict[str, Any]:
+def worth(
+    cells: Sequence[Evidence], bare: Sequence[Evidence] = (), probed: Probed | None = None
+) -> dict[str, Any]:
     """Numbers and sentences about the worst case over finished cells; one sentence if nothing is finished.
 
     Args:
         cells: Finished cells of the defence on one sample list.
         bare: Finished cells of the bare classifier it builds on, on the same samples.
+        probed: What an audit of the defence broke of these samples.
 
     Returns:
         `robust` with its interval; `set_by`, the attack that leaves least; `weaker`, for each access and stand-in
@@ -28,10 +32,10 @@ def worth(cells: Sequence[Evidence], bare: Sequence[Evidence] = ()) -> dict[str,
     """
     if not cells:
         return {"said": ["nothing finished is stored, so there is no number yet; `benchbox run` fills it"]}
-    worst = surviving(cells)
+    worst = surviving(cells, probed)
     lowest = min(_distinct(cells), key=_strength)
     ties = [c for c in _distinct(cells) if c is not lowest and _left(c) == _left(lowest)]
-    robust = Score(worst, max(c.cell.scoring_draws for c in cells)).as_dict()
+    robust = union(correctness(cells, with_clean=True, probed=probed)).as_dict()
     found: dict[str, Any] = {
         "n": len(worst),
         "robust": {key: robust[key] for key in ("percent", "low", "high")},
@@ -40,6 +44,7 @@ def worth(cells: Sequence[Evidence], bare: Sequence[Evidence] = ()) -> dict[str,
         "ties": [f"{route(c)} {c.cell.attack.name}" for c in ties],
         "weaker": [_weaker(name, [c for c in cells if route(c) == name], worst) for name in _routes(cells)],
         "gain": _gain(bare, worst),
+        "fallen": fallen(cells, probed),
     }
     return {**found, "said": _said(found)}
 
@@ -109,6 +114,8 @@ def _said(found: dict[str, Any]) -> list[str]:
         f"{robust['percent']:.1f} % [{robust['low']:.1f}, {robust['high']:.1f}] of {n} images are robust; "
         f"{names} {sets} leaves {found['alone']:.1f} %"
     ]
+    if found["fallen"]:
+        said[0] += f"; the audit broke {found['fallen']} more images than all of them"
     for other in found["weaker"]:
         if other["route"] != by["through"]:
             said.append(

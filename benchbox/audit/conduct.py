@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from benchbox import provenance
+from benchbox.analysis.probed import probed
 from benchbox.analysis.worst_case import finished
 from benchbox.analysis.worth import worth
-from benchbox.audit import audit, summary
+from benchbox.audit import audit, summary, toll
 from benchbox.audit.checks.thresholds import SUSPECTS
-from benchbox.audit.evidence import WHITE_BOX, Panel, Probes, Rescored, Stored, Subject, from_store, union
+from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
 from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target
@@ -119,11 +120,10 @@ def conduct(
     stored = _stored(ready, store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
-    record = {
-        **_record(ready, findings, probes),
-        "standing": worth(stored.finished, stored.bare),
-        "broken": _broken(probes.panel),
-    }
+    record = _record(ready, findings, probes)
+    record |= toll.with_earlier(toll.of(probes.panel), store.attached(ready.training.digest, KIND), record)
+    found = probed(record, stored.finished[0].cell.samples) if stored.finished else None
+    record["standing"] = worth(stored.finished, stored.bare, found)
     store.attach(ready.training.digest, KIND, record)
     return findings, record
 
@@ -227,12 +227,6 @@ def _rescore(
         where((~inside).cpu().numpy()),
         tuple(x_adv.shape[1:]),
     )
-
-
-def _broken(panel: Panel) -> list[int]:
-    """Positions of the samples that the probes broke: they count in the worst case like any attack's."""
-    broken = union(panel.runs, len(panel.indices)) & panel.correct
-    return [int(index) for index in panel.indices[broken]]
 
 
 def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[str, Any]:

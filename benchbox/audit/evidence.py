@@ -68,6 +68,8 @@ class Run:
         seen: (N,) whether the attacked view ever erred on the sample.
         through: The model that was attacked: "deployed", a stand-in, or which other.
         reaches: Whether its steps together are as long as epsilon, as far as it is known.
+        right: (N, R) whether each fresh draw of a randomised defence gets that image right; None for a
+            deterministic one, and where nobody counted.
     """
 
     kind: Kind
@@ -77,6 +79,7 @@ class Run:
     seen: Flags
     through: str = "deployed"
     reaches: bool = True
+    right: Flags | None = None
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def _left_out(side: Side) -> Iterator[str]:
         yield f"{side.name}: {side.unfinished} unfinished or failed cells are left out."
     if side.alone:
         yield f"{side.name} alone was attacked with {', '.join(map(str, side.alone))}: in its own worst case only."
+    if side.fallen:
+        yield f"{side.name}: audit broke {side.fallen} more images: in its own worst case only."
 
 
 def _trainings(counts: Sequence[int]) -> Iterator[str]:

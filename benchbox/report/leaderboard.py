@@ -13,7 +13,7 @@ from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.report import leaderboard_record as record
 from benchbox.report.document import Badge, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
-from benchbox.report.remarks import brief, noted, remarks
+from benchbox.report.remarks import brief, noted, of_probes, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
 _BADGE: Mapping[State, Tone] = {
@@ -165,7 +165,8 @@ def _robust(line: Line) -> Number:
     if robust is None:
         return Number(line.row.headline, strong=True)
     ends = (robust.low, robust.high)
-    return Number(line.row.headline, strong=True, exact=robust.percent, interval=robust.interval, ends=ends)
+    said = of_probes(line.row)
+    return Number(line.row.headline, said, strong=True, exact=robust.percent, interval=robust.interval, ends=ends)
 
 
 def _versus(line: Line) -> Number:

@@ -220,6 +220,7 @@ def _row(line: Line) -> dict[str, Any]:
             "score": _described(row.robust),
             "lowest": None if row.set_by is None else _column_facts(*row.set_by),
             "attacks": row.over,
+            "fallen_to_probes": row.fallen,
             "missing": [_column_facts(*column) for column in row.missing],
         },
         "versus": None if row.versus is None else asdict(row.versus),

@@ -164,6 +164,14 @@ def of_control(control: Control) -> str:
     return f"withheld: {found}. What is scored is not what is deployed; no number of this row counts."
 
 
+def of_probes(row: Row) -> str:
+    """What a reader has to know of the images that the probes of the audit broke; empty if they broke no more."""
+    if not row.fallen:
+        return ""
+    images = "image" if row.fallen == 1 else "images"
+    return f"audit broke {row.fallen} more {images} than the stored attacks, which were too weak"
+
+
 def _of_gradients(rows: Sequence[Row], broken: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A gradient that is NaN leaves an image where it is: the attack was weaker than its name says."""
     for row in rows:
@@ -192,7 +200,11 @@ def _of_audits(rows: Sequence[Row]) -> Iterator[str]:
             "‡ masking: gradients are masked; ranked by the worst case per image over every attack, which may "
             "still be far too high."
         )
+    if any(row.fallen for row in rows):
+        yield "What the probes of an audit broke counts in the worst case like what an attack broke."
     for row in rows:
+        if row.fallen:
+            yield f"{row.label}: {of_probes(row)}."
         if row.purifier:
             yield from (f"{row.label}: {said}." for said in row.badge.remarks)
         if row.invalid or row.badge.masked:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchbox.analysis import intervals, pairs
+from benchbox.analysis.background import Background
 from benchbox.analysis.compare import compare
 from benchbox.analysis.comparison import Pair
 from benchbox.audit.checks import thresholds as limit
@@ -75,7 +76,7 @@ def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
     for artifact, cells in others.items():
         name = cells[0].cell.defense.name
         both = [*stored.finished, *cells]
-        (found,) = compare(both, stored.subject.artifact, artifact, purifiers=stored.purifiers)
+        (found,) = compare(both, stored.subject.artifact, artifact, known=Background(purifiers=stored.purifiers))
         label = name if names.count(name) == 1 else f"{name} ({artifact[:8]})"
         yield from ((label, pair) for pair in found.pairs if pair.scope == "common worst case")
 

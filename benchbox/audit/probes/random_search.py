@@ -9,7 +9,7 @@ from torch import Tensor
 from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import Run
 from benchbox.audit.probes.measurements import Flags
-from benchbox.audit.probes.search import Target
+from benchbox.audit.probes.search import Target, errs
 from benchbox.contract.ascent import margin
 
 #: Points after which, again and again, it is asked whether further ones can find anything.
@@ -23,7 +23,7 @@ def random_points(target: Target, standing: Flags) -> Run:
     deviations, that the remaining points have nothing to find.
     """
     broken, left = np.zeros(len(target.y), bool), np.flatnonzero(standing)
-    moved = np.zeros(len(target.y))
+    moved, draws = np.zeros(len(target.y)), _draws(target)
     sums = torch.zeros(2, len(target.y), dtype=torch.float64)
     for i in range(target.effort.random_points):
         if not len(left):
@@ -39,11 +39,25 @@ def random_points(target: Target, standing: Flags) -> Run:
             # Found in one draw; of a randomised defence it counts only if most fresh draws agree.
             fallen = fallen & part.wrong(x, f"confirm {i}")
             broken[left[fallen]] = True
+            if fallen.any() and target.defense.randomized:
+                # Those that confirmed it were chosen among many for saying so.
+                chosen = torch.from_numpy(np.flatnonzero(fallen)).to(x.device)
+                draws[left[fallen]] = part.rows(chosen).right(x[chosen], f"again {i}")
             moved[left[fallen]] = (x - part.x).flatten(1).abs().amax(1).cpu().numpy()[fallen]
             left = left[~fallen]
         if (i + 1) % SETTLING == 0:
             left = left[~_settled(sums[:, left] / (i + 1))]
-    return Run("random", "random points", broken, moved, broken.copy())
+    return Run("random", "random points", broken, moved, broken.copy(), right=_counted(target, draws))
+
+
+def _draws(target: Target) -> Flags:
+    """(N, R) all right, to be filled in."""
+    draws: Flags = np.ones((len(target.y), target.effort.scoring_draws if target.defense.randomized else 1), bool)
+    return draws
+
+
+def _counted(target: Target, draws: Flags) -> Flags | None:
+    return draws if target.defense.randomized else None
 
 
 def _settled(moments: Tensor) -> Flags:
@@ -57,14 +71,16 @@ def _settled(moments: Tensor) -> Flags:
 def squares(target: Target, standing: Flags) -> Run:
     """Random search by squares on the margin, after Andriushchenko et al. 2020; needs no gradient."""
     n = len(target.y)
-    broken, moved = np.zeros(n, bool), np.zeros(n)
+    broken, moved, draws = np.zeros(n, bool), np.zeros(n), _draws(target)
     rows = np.flatnonzero(standing)
     if len(rows):
         part = target.rows(torch.from_numpy(rows).to(target.y.device))
         x = _search(part)
-        broken[rows] = part.wrong(x, "squares")
+        draws[rows] = part.right(x, "squares")
+        broken[rows] = errs(draws[rows])
         moved[rows] = (x - part.x).flatten(1).abs().amax(1).double().cpu().numpy()
-    return Run("score-based", "random search by squares", broken, moved, broken.copy())
+    drawn = _counted(target, draws)
+    return Run("score-based", "random search by squares", broken, moved, broken.copy(), right=drawn)
 
 
 def _search(target: Target) -> Tensor:

@@ -80,14 +80,24 @@ class Target:
         eot = self.effort.eot if eot is None else eot
         return View(forward, self.y, self.draws.at("audit", purpose), randomized=randomized, eot=eot)
 
-    def wrong(self, x: Tensor, purpose: str = "score") -> Flags:
-        """(N,) whether the deployed defence errs; a randomised one in at least half of its fresh draws."""
+    def right(self, x: Tensor, purpose: str = "score") -> Flags:
+        """(N, R) whether the deployed defence is right in each fresh draw; R is 1 for a deterministic one."""
         repeats = self.effort.scoring_draws if self.defense.randomized else 1
         source = self.draws.at("audit", purpose)
         with torch.no_grad():
-            errors = [(self.ask(x, source.at(r)).argmax(1) != self.y).float() for r in range(repeats)]
-        flags: Flags = (torch.stack(errors).mean(0) >= 0.5).cpu().numpy()
+            found = [self.ask(x, source.at(r)).argmax(1) == self.y for r in range(repeats)]
+        flags: Flags = torch.stack(found, 1).cpu().numpy()
         return flags
+
+    def wrong(self, x: Tensor, purpose: str = "score") -> Flags:
+        """(N,) whether the deployed defence errs; a randomised one in at least half of its fresh draws."""
+        return errs(self.right(x, purpose))
+
+
+def errs(right: Flags) -> Flags:
+    """(N,) whether at least half of some draws (N, R) are wrong."""
+    flags: Flags = right.mean(axis=1) <= 0.5
+    return flags
 
 
 @dataclass(frozen=True)
@@ -204,8 +214,18 @@ def _spread(found: Found, x: Tensor, rows: Tensor) -> Found:
         spread[at] = values
         return spread
 
-    spread = replace(run, broken=all_rows(run.broken), moved=all_rows(run.moved), seen=all_rows(run.seen))
+    right = None if run.right is None else spread_draws(run.right, at, n)
+    spread = replace(
+        run, broken=all_rows(run.broken), moved=all_rows(run.moved), seen=all_rows(run.seen), right=right
+    )
     return Found(spread, images, trace)
+
+
+def spread_draws(right: Flags, rows: NDArray[np.int64], n: int) -> Flags:
+    """Draws (rows, R) as those of n samples: what was not attacked counts as right."""
+    spread: Flags = np.ones((n, right.shape[1]), bool)
+    spread[rows] = right
+    return spread
 
 
 def refused(error: RuntimeError) -> bool:
@@ -242,7 +262,9 @@ def _ascend(
 
 def _run(target: Target, kind: Kind, name: str, reached: Climb, through: str) -> Run:
     moved = (reached.x - target.x).flatten(1).abs().amax(1).double().cpu().numpy()
-    return Run(kind, name, target.wrong(reached.x), moved, reached.seen.cpu().numpy(), through)
+    right = target.right(reached.x)
+    drawn = right if target.defense.randomized else None
+    return Run(kind, name, errs(right), moved, reached.seen.cpu().numpy(), through, right=drawn)
 
 
 def transfer(target: Target) -> Run | None:
@@ -255,7 +277,9 @@ def transfer(target: Target) -> Run | None:
         return None
     first, second = on_classifier(target, "transfer")
     broken, seen = first.broken | second.broken, first.seen | second.seen
-    return Run("transfer", "PGD on the bare classifier", broken, first.moved, seen, "bare classifier")
+    # Of the two, that of the cross-entropy speaks for each draw: only whole runs can be told apart by draws.
+    right = first.right
+    return Run("transfer", "PGD on the bare classifier", broken, first.moved, seen, "bare classifier", right=right)
 
 
 def on_classifier(target: Target, name: str) -> tuple[Run, Run]:

@@ -13,7 +13,7 @@ from benchbox.analysis.score import Entry
 from benchbox.analysis.survival import ORDER
 from benchbox.analysis.table import Column
 from benchbox.domain import Access
-from benchbox.report.remarks import noted, of_control
+from benchbox.report.remarks import noted, of_control, of_probes
 
 if TYPE_CHECKING:
     from benchbox.analysis.badge import State
@@ -118,7 +118,7 @@ def drill(table: Table, row: Row, claimed: Claim | None, picture: str) -> Drill:
         cost=_cost(measured),
         verdict=VERDICTS[row.badge.state],
         audit=tuple(row.badge.sentences.items()),
-        said=row.badge.remarks,
+        said=(*([of_probes(row)] if row.fallen else []), *row.badge.remarks),
         notes=tuple(dict.fromkeys(notes)),
         picture=picture[picture.find("<svg") :] if picture else "",
         commands=tuple(_commands(table, row, measured)),
