@@ -6,46 +6,22 @@ Attacks. ICML 2020 (arXiv 2003.01690), Algorithm 1 and Eq. 6 and 7; constants as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View, direction
 
-from ._survivors import Found
-
-#: (logits (n, K), true classes (n,), targets (n,)) -> losses (n,), ascended.
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+from ._apgd_l1 import apgd_l1
+from ._losses import Loss
+from ._survivors import LOOK, Found, over_pixels
 
 #: α of Algorithm 1: how much of a step is the gradient's; the rest repeats the previous one.
 MOMENTUM = 0.75
 #: ρ: a step size is kept if more than this share of the steps since the last checkpoint raised the loss.
 PROGRESS = 0.75
-#: Steps between two looks at who has left: a look waits for the device.
-LOOK = 4
-
-
-def ce(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy."""
-    return F.cross_entropy(logits.float(), y, reduction="none")
-
-
-def dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Difference of logits ratio (Eq. 6); at least three classes."""
-    top = logits.float().topk(3).values
-    true = logits.gather(1, y[:, None])[:, 0].float()
-    other = torch.where(logits.argmax(1) == y, top[:, 1], top[:, 0])
-    return (other - true) / (top[:, 0] - top[:, 2] + 1e-12)
-
-
-def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Targeted difference of logits ratio (Eq. 7); at least four classes."""
-    top = logits.float().topk(4).values
-    pair = logits.gather(1, torch.stack([y, target], 1)).float()
-    return (pair[:, 1] - pair[:, 0]) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
 def checkpoints(steps: int) -> Iterator[int]:
@@ -68,7 +44,7 @@ def apgd(
     steps: int = 100,
     leave: bool = False,
 ) -> Found:
-    """One run from a random point of the ball's surface: `steps` + 1 passes each way.
+    """One run from a random point of the ball's surface: `steps` + 1 passes each way, in L1 `steps` + 3.
 
     Args:
         model: The view under attack. Of a randomised one, losses and gradients are means over `model.eot` draws.
@@ -86,8 +62,10 @@ def apgd(
         The last image that was misclassified (with `leave`, the first), else the one of highest loss; of a
         randomised view always the latter, and nothing counts as broken.
     """
-    leave = leave and not model.randomized
-    run = _start(model, x, y, threat, draws, loss, y if target is None else target)
+    leave, target = leave and not model.randomized, y if target is None else target
+    if threat.norm == "l1":
+        return apgd_l1(model, x, y, threat, draws, loss=loss, target=target, steps=steps, leave=leave)
+    run = _start(model, x, y, threat, draws, loss, target)
     found, broken = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     part, rows, reviews = model, torch.arange(len(y), device=y.device), set(checkpoints(steps))
     for step in range(steps + 1):
@@ -102,7 +80,7 @@ def apgd(
             run.advance(part, threat, loss, first=step == 0, leave=leave)
         if step + 1 in reviews:
             run.review(step + 1)
-    found[rows] = torch.where(_over_pixels(run.broken), run.found, run.best)
+    found[rows] = torch.where(over_pixels(run.broken), run.found, run.best)
     broken[rows] = run.broken
     return Found(found, broken)
 
@@ -168,22 +146,22 @@ class _Run:
         self.gradient, losses, logits = model.gradient(there, lambda z: loss(z, self.y, self.target))
         if not model.randomized:
             wrong = logits.argmax(1) != self.y
-            self.found = torch.where(_over_pixels(wrong & ~self.broken if leave else wrong), there, self.found)
+            self.found = torch.where(over_pixels(wrong & ~self.broken if leave else wrong), there, self.found)
             self.broken = self.broken | wrong
         self.rises += losses > self.loss
         self.loss = losses
         better = losses > self.best_loss
-        self.best = torch.where(_over_pixels(better), there, self.best)
-        self.best_gradient = torch.where(_over_pixels(better), self.gradient, self.best_gradient)
+        self.best = torch.where(over_pixels(better), there, self.best)
+        self.best_gradient = torch.where(over_pixels(better), self.gradient, self.best_gradient)
         self.best_loss = torch.where(better, losses, self.best_loss)
 
     def review(self, step: int) -> None:
         """At a checkpoint: who made no progress halves the step size and goes on from the best iterate."""
         stuck = ~self.halved & (self.reviewed_loss >= self.best_loss)
         halve = stuck | (self.rises <= PROGRESS * (step - self.reviewed))
-        self.size = torch.where(_over_pixels(halve), self.size / 2, self.size)
-        self.here = torch.where(_over_pixels(halve), self.best, self.here)
-        self.gradient = torch.where(_over_pixels(halve), self.best_gradient, self.gradient)
+        self.size = torch.where(over_pixels(halve), self.size / 2, self.size)
+        self.here = torch.where(over_pixels(halve), self.best, self.here)
+        self.gradient = torch.where(over_pixels(halve), self.best_gradient, self.gradient)
         self.halved, self.reviewed_loss, self.reviewed = halve, self.best_loss, step
         self.rises = torch.zeros_like(self.rises)
 
@@ -208,7 +186,3 @@ def _start(
         rises=torch.zeros_like(losses), reviewed_loss=losses,
         halved=torch.ones_like(wrong), found=here, broken=wrong,
     )  # fmt: skip
-
-
-def _over_pixels(flags: Tensor) -> Tensor:
-    return flags.view(-1, 1, 1, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchbox import Norm, ThreatModel, View
 
-from ._survivors import Found
+from ._survivors import LOOK, Found
 
 #: α_max: how far an iterate is pulled back towards the clean image.
 PULL = 0.1
@@ -21,8 +21,6 @@ PULL = 0.1
 OVERSHOOT = 1.05
 #: β: what is left of a successful perturbation before the search goes on.
 BACKWARD = 0.9
-#: Steps between two looks at who has left: a look waits for the device.
-LOOK = 4
 #: Rounds of Newton's method, at most; two or three are the rule.
 ROUNDS = 12
 
@@ -127,7 +125,8 @@ def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) ->
 
     A pixel moves by min(λ u, room), where room is its way to the wall and u is 1 in L∞ and the size of its weight
     in L2; λ solves Σ |w| min(λ u, room) = |rise|. The left side is concave and piecewise linear in λ: rounds of
-    Newton's method from 0 approach the solution from below and reach it when no further pixel hits its wall.
+    Newton's method from 0 approach the solution from below and reach it when no further pixel hits its wall. In L1
+    pixels go to their walls, that of the largest weight first, until the rest is one pixel's.
 
     Args:
         points: (m, n, C, H, W) in [0, 1].
@@ -146,6 +145,8 @@ def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) ->
     # 1 - p upwards, p downwards, 0 where the weight is 0.
     room = torch.where(towards > 0, 1 - points, points) * towards.abs()
     weight = normal.abs()
+    if norm == "l1":
+        return towards * _largest_first(weight, room, rise.abs())
     unit = weight if norm == "l2" else torch.ones_like(weight)
     wall = room / unit.clamp_min(1e-12)
     gain, capped = weight * unit, weight * room
@@ -158,6 +159,16 @@ def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) ->
             break
         size = torch.maximum(size, further)
     return towards * torch.minimum(size.view(*size.shape, 1, 1, 1) * unit, room)
+
+
+def _largest_first(weight: Tensor, room: Tensor, rise: Tensor) -> Tensor:
+    """(m, n, C, H, W) how far each pixel goes, by falling weight (n, C, H, W), to gain a rise (m, n) in all."""
+    order = weight.flatten(1).argsort(1, descending=True).expand(len(rise), -1, -1)
+    rooms, weights = room.flatten(2).gather(2, order), weight.flatten(1).expand(len(rise), -1, -1).gather(2, order)
+    gains = rooms * weights
+    before = (gains.double().cumsum(2) - gains).to(gains.dtype)
+    steps = ((rise[..., None] - before) / weights.clamp_min(1e-12)).clamp_min(0).minimum(rooms)
+    return torch.zeros_like(steps).scatter(2, order, steps).view_as(room)
 
 
 def _sum(pixels: Tensor) -> Tensor:

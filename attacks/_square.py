@@ -2,6 +2,7 @@
 
 M. Andriushchenko, F. Croce, N. Flammarion, M. Hein. Square Attack: a query-efficient black-box adversarial
 attack via random search. ECCV 2020 (arXiv 1912.00049), Algorithms 1 to 3; schedule as in the authors' AutoAttack.
+In L1: F. Croce, M. Hein. Mind the Box. ICML 2021 (arXiv 2103.01208), section 4.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def square(
 def _search(
     model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, queries: int, p: float
 ) -> Tensor:
-    kind = _Stripes if threat.norm == "linf" else _Pyramids
+    kind = {"linf": _Stripes, "l2": _Pyramids, "l1": _Spikes}[threat.norm]
     painter: _Stripes | _Pyramids = kind(threat.epsilon, x)
     best = painter.start(draws.at("start"))
     highest = _margin(model, best, y)
@@ -133,6 +134,8 @@ class _Pyramids:
     """L2: windows of two pyramids of opposite signs, each of which takes over the budget of a second window."""
 
     least = 3
+    order = 2  # of the norm in which windows are measured
+    fall = 2  # k^-fall is what the k-th ring adds
 
     def __init__(self, epsilon: float, x: Tensor) -> None:
         self.epsilon = epsilon
@@ -147,9 +150,9 @@ class _Pyramids:
         for top in range(margin, height - side + 1, side):
             for left in range(margin, width - side + 1, side):
                 own = draws.at("tile", top, left)
-                tile = _oriented(own, (), side).view(-1, 1, side, side) * _signs(own, channels, 1, 1)
+                tile = self._oriented(own, (), side).view(-1, 1, side, side) * _signs(own, channels, 1, 1)
                 delta[:, :, top : top + side, left : left + side] = tile
-        return self._scaled(delta.flatten(2))
+        return self._image(delta.flatten(2))
 
     def load(self, draws: Draws, queries: int, side: int) -> None:
         """Place the two windows of each of some queries to come."""
@@ -158,46 +161,77 @@ class _Pyramids:
         self.corner = (top * width + left).transpose(0, 1)
         steps = torch.arange(side, device=self.x.device)
         self.window = (steps[:, None] * width + steps).flatten()
-        self.pattern = _oriented(draws, (queries,), side).transpose(0, 1)[:, :, None]
+        self.pattern = self._oriented(draws, (queries,), side).transpose(0, 1)[:, :, None]
         self.sign = _signs(draws, queries, channels, 1).transpose(0, 1)
 
     def paint(self, best: Tensor, query: int) -> Tensor:
         """The candidates of one query (Algorithm 3)."""
         delta = (best - self.x).flatten(2)
+        painted, paying, old, rest = self._windows(delta, query)
         channels = delta.shape[1]
-        # (n, C, side²) places in the flattened image, of the window that is painted and of the one that pays.
-        painted, paying = (
-            (self.corner[query][:, i, None] + self.window)[:, None].expand(-1, channels, -1) for i in (0, 1)
-        )
-        old = delta.gather(2, painted)
-        rest = delta.scatter(2, painted, 0)
         freed = old.square().sum(2) + rest.gather(2, paying).square().sum(2)
         unspent = (self.epsilon**2 - delta.square().sum((1, 2))).clamp_min(0) / channels
-        new = _unit(self.sign[query] * self.pattern[query] + _unit(old, 2), 2)
-        new = new * (unspent[:, None] + freed).sqrt()[:, :, None]
-        rest.scatter_(2, paying, 0).scatter_(2, painted, new)
-        return self._scaled(rest)
+        new = self._pattern(query, old) * (unspent[:, None] + freed).sqrt()[:, :, None]
+        return self._image(rest.scatter_(2, paying, 0).scatter_(2, painted, new))
 
-    def _scaled(self, delta: Tensor) -> Tensor:
-        delta = _unit(delta, (1, 2)).mul_(self.epsilon)
+    def _windows(self, delta: Tensor, query: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(n, C, side²) places, in the flattened image, of the window that is painted and of the one that pays.
+
+        And what the first held, and the change without it.
+        """
+        painted, paying = (
+            (self.corner[query][:, i, None] + self.window)[:, None].expand(-1, delta.shape[1], -1) for i in (0, 1)
+        )
+        return painted, paying, delta.gather(2, painted), delta.scatter(2, painted, 0)
+
+    def _pattern(self, query: int, old: Tensor) -> Tensor:
+        """(n, C, side²) of unit length: the two pyramids upon what the window held."""
+        return self._unit(self.sign[query] * self.pattern[query] + self._unit(old, 2), 2)
+
+    def _image(self, delta: Tensor) -> Tensor:
+        delta = self._unit(delta, (1, 2)).mul_(self.epsilon)
         return (self.x + delta.view(self.x.shape)).clamp_(0, 1)
 
+    def _oriented(self, draws: Draws, shape: tuple[int, ...], side: int) -> Tensor:
+        """(n, *shape, side²): two pyramids side by side, or one above the other, as drawn; of unit length."""
+        half = side // 2
+        upright = torch.cat([self._pyramid(half, side), -self._pyramid(side - half, side)])
+        upright = self._unit(upright, (0, 1))
+        both = torch.stack([upright, upright.T]).flatten(1).to(draws.indices.device)
+        return both[draws.at("turned").integers(2, *(shape or (1,)))].view(len(draws), *shape, side * side)
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """(height, width), of unit length: rings around the middle, each a sum 1/k² over those from it outwards."""
-    middle, half = (height // 2, width // 2), max(height, width) // 2 + 1
-    rows, columns = (torch.arange(n) - m for n, m in zip((height, width), middle, strict=True))
-    ring = torch.maximum(rows.abs()[:, None], columns.abs()[None])
-    sums = (1 / torch.arange(1, half + 1).float() ** 2).flip(0).cumsum(0).flip(0)
-    return _unit(sums[ring], (0, 1))
+    def _pyramid(self, height: int, width: int) -> Tensor:
+        """(height, width), of unit length: rings around the middle, each a sum over those from it outwards."""
+        middle, half = (height // 2, width // 2), max(height, width) // 2 + 1
+        rows, columns = (torch.arange(n) - m for n, m in zip((height, width), middle, strict=True))
+        ring = torch.maximum(rows.abs()[:, None], columns.abs()[None])
+        sums = (1 / torch.arange(1, half + 1).float() ** self.fall).flip(0).cumsum(0).flip(0)
+        return self._unit(sums[ring], (0, 1))
+
+    def _unit(self, x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+        unit: Tensor = x / torch.linalg.vector_norm(x, self.order, dim=dim, keepdim=True).clamp_min(1e-12)
+        return unit
 
 
-def _oriented(draws: Draws, shape: tuple[int, ...], side: int) -> Tensor:
-    """(n, *shape, side²): two pyramids side by side, or one above the other, as drawn; of unit length."""
-    half = side // 2
-    upright = _unit(torch.cat([_pyramid(half, side), -_pyramid(side - half, side)]), (0, 1))
-    both = torch.stack([upright, upright.T]).flatten(1).to(draws.indices.device)
-    return both[draws.at("turned").integers(2, *(shape or (1,)))].view(len(draws), *shape, side * side)
+class _Spikes(_Pyramids):
+    """L1: pyramids so steep that a few pixels are most of them, and the projection in the place of scaling."""
+
+    order, fall = 1, 4
+
+    def paint(self, best: Tensor, query: int) -> Tensor:
+        """The candidates of one query."""
+        delta = (best - self.x).flatten(2)
+        painted, paying, old, rest = self._windows(delta, query)
+        channels = delta.shape[1]
+        freed = old.abs().sum(2) + rest.gather(2, paying).abs().sum(2)
+        unspent = (self.epsilon - delta.abs().sum((1, 2))).clamp_min(0) / channels
+        # As in the authors' program, so many times too much for colour images; the projection has the last word.
+        length = (unspent[:, None] + freed) * channels
+        new = self._pattern(query, old) * length[:, :, None]
+        return self._image(rest.scatter_(2, paying, 0).scatter_(2, painted, new))
+
+    def _image(self, delta: Tensor) -> Tensor:
+        return ThreatModel("l1", self.epsilon).project(self.x + delta.view(self.x.shape), self.x)
 
 
 def _corners(draws: Draws, shape: tuple[int, ...], side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -214,8 +248,3 @@ def _covered(start: Tensor, side: int, length: int) -> Tensor:
     """Which of `length` places the windows that begin at `start` (…) cover: (…, length)."""
     place = torch.arange(length, device=start.device) - start[..., None]
     return (place >= 0) & (place < side)
-
-
-def _unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    unit: Tensor = x / torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(1e-12)
-    return unit

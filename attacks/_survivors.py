@@ -11,6 +11,9 @@ from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View
 
+#: Steps between two looks at who has left: a look waits for the device.
+LOOK = 4
+
 
 class Found(NamedTuple):
     """What a search comes back with; row i is one sample.
@@ -79,6 +82,11 @@ class Survivors:
             left.append(rows[right])
         self.standing = torch.cat(left) if left else self.standing
         return classes
+
+
+def over_pixels(flags: Tensor) -> Tensor:
+    """(n,) as (n, 1, 1, 1)."""
+    return flags.view(-1, 1, 1, 1)
 
 
 def batches(rows: Tensor, size: int | None) -> Iterator[Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View
 
-from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
+from ._apgd import apgd
 from ._fab import fab
+from ._losses import Loss, ce, dlr, targeted_dlr
 from ._square import square
 from ._survivors import Found, Search, Survivors, batches, runner_up
 from .noise import worst
@@ -36,6 +37,9 @@ class AA(Attack):
     targeted DLR loss needs four classes; with three, untargeted APGD-DLR takes its place. The DLR loss itself
     needs three; with two, APGD-CE, FAB and Square remain.
 
+    In L1 the authors run APGD-CE five times, and targeted APGD and no other towards five classes (Croce & Hein,
+    ICML 2021).
+
     A randomised view is attacked by the authors' version `rand`, APGD-CE and APGD-DLR with gradients averaged over
     `model.eot` draws, but for three things. No sample is dropped because it erred in a single draw. Iterates are
     compared by their mean loss, not by that in the last draw. And each sample ends at that of the two attacks'
@@ -55,6 +59,7 @@ class AA(Attack):
     )
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
     pooled = True
     version = 3
 
@@ -94,13 +99,15 @@ def run(name: str, survivors: Survivors, classes: int) -> None:
         classes: Number of classes K.
     """
     threat, targets = survivors.threat, range(1, min(9, classes - 1) + 1)
+    sparse = threat.norm == "l1"
     match name:
         case "apgd-ce" | "apgd-dlr":
             survivors.ask()
-            survivors.attack(_apgd(threat, ce if name == "apgd-ce" else dlr))
+            for restart in range(5 if sparse else 1):
+                survivors.attack(_apgd(threat, ce if name == "apgd-ce" else dlr, restart))
         case "apgd-t":
             survivors.ask()
-            for rank in targets:
+            for rank in targets[:5] if sparse else targets:
                 survivors.attack(_targeted_apgd(threat, rank))
         case "fab-t":
             survivors.ask()
@@ -110,8 +117,9 @@ def run(name: str, survivors: Survivors, classes: int) -> None:
             survivors.attack(_square(threat))
 
 
-def _apgd(threat: ThreatModel, loss: Loss) -> Search:
-    return lambda model, x, y, draws: apgd(model, x, y, threat, draws.at(loss.__name__), loss=loss)
+def _apgd(threat: ThreatModel, loss: Loss, restart: int) -> Search:
+    purpose = (loss.__name__, *([restart] if restart else []))
+    return lambda model, x, y, draws: apgd(model, x, y, threat, draws.at(*purpose), loss=loss)
 
 
 def _targeted_apgd(threat: ThreatModel, rank: int) -> Search:

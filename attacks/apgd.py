@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchbox import MEAN_GRADIENT, Attack, AttackError, Card, Count, Draws, Nature, ThreatModel, View
 
-from ._apgd import Loss, apgd, ce, dlr, targeted_dlr
+from ._apgd import apgd
+from ._losses import Loss, ce, dlr, targeted_dlr
 from ._survivors import runner_up
 from .noise import worst
 
@@ -32,6 +33,7 @@ class APGDCE(Attack):
     card = Card("apgd-ce", "Auto-PGD, cross-entropy", paper="Croce & Hein, ICML 2020", year=2020, kind="gradient")
     nature = Nature("iterative", climbs=("cross-entropy",), step=2.0)
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
 
     steps: Count = 100
     restarts: Count = 1

@@ -33,6 +33,7 @@ class FABT(Attack):
     card = Card("fab-t", "minimum norm, targeted", paper="Croce & Hein, ICML 2020", year=2020, kind="minimum norm")
     nature = Nature("iterative", climbs=("margin",), families=("targeted", "minimum norm"))
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
 
     steps: Count = 100
     targets: Count = 9

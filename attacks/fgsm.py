@@ -23,6 +23,7 @@ class FGSM(Attack):
     nature = Nature("one-step", climbs=("cross-entropy",), steps=1)
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """One forward and one backward pass."""

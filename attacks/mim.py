@@ -43,6 +43,7 @@ class MIM(Attack):
     nature = Nature("iterative", climbs=("cross-entropy",))
     standard = (Access.GRAY_BOX, Access.TRANSFER)
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {"steps": 10, "step": 1 / 4},  # 10 × 2/255 at 8/255: the defaults of torchattacks.MIFGSM
     }

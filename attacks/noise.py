@@ -31,6 +31,7 @@ class Noise(Attack):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "share of draws that err, then the mean of the per-draw margins"
+    balls = ("linf", "l2", "l1")
 
     draws: Count = 100
 

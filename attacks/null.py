@@ -21,6 +21,7 @@ class Null(Attack):
 
     card = Card("null", "no attack: must return the clean accuracy", year=2019, kind="control")
     nature = Nature("control")
+    balls = ("linf", "l2", "l1")
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "nothing"
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

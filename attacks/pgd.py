@@ -46,6 +46,7 @@ class PGD(Attack):
     nature = Nature("iterative", climbs=("cross-entropy",))
     standard: ClassVar[tuple[Access, ...]] = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
     averaging = MEAN_GRADIENT
+    balls = ("linf", "l2", "l1")
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar": {
             "steps": 20,

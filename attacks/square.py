@@ -38,6 +38,7 @@ class Square(Attack):
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)
     averaging = "mean of the per-draw losses"
+    balls = ("linf", "l2", "l1")
     version = 3
 
     queries: Count = 5000

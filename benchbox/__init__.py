@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchbox.contract.ascent import cross_entropy as cross_entropy
     from benchbox.contract.ascent import direction as direction
     from benchbox.contract.ascent import margin as margin
+    from benchbox.contract.ascent import sparse_sign as sparse_sign
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
     from benchbox.contract.classifier import ClassifierRecipe as ClassifierRecipe
@@ -72,6 +73,7 @@ _HOME = {
     "load": "api",
     "supplied": "contract.absent",
     "ascend": "contract.ascent",
+    "sparse_sign": "contract.ascent",
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",
     "direction": "contract.ascent",

@@ -85,9 +85,7 @@ def evidence(
 
 
 def unfinished(item: Evidence, scored: int) -> Evidence:
-    kept = item.outcome
-    cut = {name: value[:scored] for name, value in vars(kept).items()}
-    return replace(item, outcome=Outcome(**cut), status="partial")
+    return replace(item, outcome=item.outcome.rows(slice(scored)), status="partial")
 
 
 def failed(item: Evidence, error: str) -> Evidence:

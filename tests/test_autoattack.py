@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import digits
 import pytest
 import torch
-from benchbox.plugins.attacks._apgd import apgd, ce
+from benchbox.plugins.attacks._apgd import apgd
+from benchbox.plugins.attacks._losses import ce
 from benchbox.plugins.attacks._survivors import Survivors
 from benchbox.plugins.attacks.aa import AA, members, run
 from benchbox.plugins.attacks.null import Null

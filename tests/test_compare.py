@@ -72,7 +72,7 @@ def test_indices_are_those_of_the_split_whatever_the_order_of_rows() -> None:
         replace(e, cell=replace(e.cell, samples=samples)) for e in (evidence("a", right=3), evidence("b", right=5))
     )
     order = np.random.default_rng(0).permutation(N)
-    a = replace(a, outcome=type(a.outcome)(**{k: v[order] for k, v in vars(a.outcome).items()}))
+    a = replace(a, outcome=a.outcome.rows(order))
     assert only_pairs([a, b], "a", "b")["white-box pgd"].only_b == (503, 504)
 
 

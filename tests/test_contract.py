@@ -78,12 +78,13 @@ def test_every_recipe_fits(name: str, data: str) -> None:
     assert isinstance(cls.configure(KNOWN[data].family, data), cls.recipe_type)
 
 
-BALLS = {"linf": BALL, "l2": ThreatModel("l2", 0.5)}
+BALLS = {"linf": BALL, "l2": ThreatModel("l2", 0.5), "l1": ThreatModel("l1", 4.0)}
 CASES = [
     # AutoAttack cannot be shortened: most of a minute each.
     pytest.param(name, norm, marks=pytest.mark.slow if name == "aa" else ())
     for name in ATTACKS.names()
     for norm in BALLS
+    if norm in ATTACKS.get("torchattacks:PGD" if name == "torchattacks" else name).cls.balls
     # The library's L2 attacks divide by zero where epsilon is 0; benchbox turns that into an error.
     if (name, norm) != ("torchattacks", "l2")
 ]

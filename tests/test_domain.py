@@ -68,7 +68,7 @@ def test_crafting_is_shared_by_cells_that_differ_in_the_scored_defense_alone():
     assert replace(CELL, view=ViewSpec("z")).craft_key != CELL.craft_key
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_projection_lands_in_ball_and_box_and_leaves_inner_points_alone(norm):
     threat = ThreatModel(norm, 0.3)
     x = sample_draws(50).at("x").uniform(1, 6, 6)
@@ -103,7 +103,7 @@ def test_epsilon_is_printed_as_papers_do():
 
 
 def test_a_threat_model_refuses_nonsense():
-    with pytest.raises(RequestError, match="use linf or l2"):
+    with pytest.raises(RequestError, match="use linf, l2 or l1"):
         ThreatModel("l7", 0.3)
     with pytest.raises(RequestError, match="-1"):
         ThreatModel("linf", -1)

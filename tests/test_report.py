@@ -28,7 +28,7 @@ from rows import (
 from benchbox.analysis import leaderboard, paper
 from benchbox.analysis.background import Background
 from benchbox.analysis.table import Column
-from benchbox.domain import Access, Evidence, Outcome, ThreatModel
+from benchbox.domain import Access, Evidence, ThreatModel
 from benchbox.report.remarks import remarks
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_no_defence_is_more_robust_than_it_is_accurate() -> None:
 def test_positions_are_aligned_before_attacks_are_united() -> None:
     a, b = evidence(attack="pgd", right=50), evidence(attack="cw", right=50)
     order = np.random.default_rng(0).permutation(N)
-    shuffled = Outcome(**{name: value[order] for name, value in vars(b.outcome).items()})
+    shuffled = b.outcome.rows(order)
     found = only([a, replace(b, outcome=shuffled)]).rows[0]
     assert found.robust is not None
     assert found.robust.percent == 50.0

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import pytest
 from evidence import CELL, RANDOM, assert_filled, assert_same, begin, fill, first, images, outcome
 from postgres import server, url  # noqa: F401
 
-from benchbox.domain import Outcome, SampleList
+from benchbox.domain import SampleList
 from benchbox.errors import StoreError
-from benchbox.store import Adversarials, Store
+from benchbox.store import Store
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_evidence_joins_batches_and_sorts_them_by_position(store, cell):
     whole = outcome(cell, range(6))
     parts = [[5, 2], [0, 4], [3, 1]]
     for part in parts:
-        batch = Outcome(**{f.name: getattr(whole, f.name)[part] for f in fields(Outcome)})
+        batch = whole.rows(part)
         assert store.evidence()[0].status == "partial"
         store.commit_batch(cell, batch, seconds=0.25)
     (evidence,) = store.evidence()
@@ -280,7 +280,7 @@ def test_adversarial_images_come_back_for_any_positions_across_batches_in_the_or
     key = CELL.craft_key
     made = images(key, range(6))
     for part in ([0, 1, 2], [3, 4, 5]):
-        batch = Adversarials(key, *(getattr(made, f.name)[part] for f in fields(made)[1:]))
+        batch = made.rows(part)
         store.commit_batch(CELL, outcome(CELL, part), seconds=0, crafted=batch)
     assert_same(store.crafted(key, np.array([4, 0, 3])), made, [4, 0, 3])
     assert store.crafted(key, np.array([5, 6])) is None

@@ -11,7 +11,7 @@ from benchbox.analysis import labels
 from benchbox.analysis.score import union, united
 from benchbox.analysis.worst_case import clean_correct, is_null
 from benchbox.canonical import canonical
-from benchbox.domain import Evidence, SampleList, Spec, ThreatModel, format_epsilon
+from benchbox.domain import SIGNS, Evidence, SampleList, Spec, ThreatModel, format_epsilon
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def over_epsilon(
                 clean = Point(0.0, union([clean_correct(row[0])]))
                 lines.append(replace(line, points=(clean, *line.points)))
         if lines:
-            axis = f"radius of the ball ({'L∞' if norm == 'linf' else 'L2'} ε)"
+            axis = f"radius of the ball ({SIGNS[norm]} ε)"
             found.append(_curves(axis, _what(attacks, accesses), group, samples, lines))
     if not found:
         raise RequestError(
@@ -219,7 +219,6 @@ def balls_said(balls: Sequence[ThreatModel]) -> str:
     """`L∞ ε = 0.15, 0.3`."""
     norms = dict.fromkeys(ball.norm for ball in balls)
     return "; ".join(
-        f"{'L∞' if norm == 'linf' else 'L2'} ε = "
-        + ", ".join(format_epsilon(ball.epsilon) for ball in balls if ball.norm == norm)
+        f"{SIGNS[norm]} ε = " + ", ".join(format_epsilon(ball.epsilon) for ball in balls if ball.norm == norm)
         for norm in norms
     )

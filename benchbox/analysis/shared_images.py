@@ -6,14 +6,14 @@ An image's fate is its own, whatever list it was scored on (`benchbox.engine.reu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from benchbox.analysis.selection import Ground
 from benchbox.canonical import digest
-from benchbox.domain import Evidence, Outcome, SampleList
+from benchbox.domain import Evidence, SampleList
 
 Grounded = Mapping[Ground, Sequence[Evidence]]
 
@@ -90,8 +90,7 @@ def _on(samples: SampleList, item: Evidence) -> Evidence:
     found = [place.get(item.cell.samples.indices[position], -1) for position in item.outcome.position.tolist()]
     new = np.array(found, np.int64)
     kept = np.flatnonzero(new >= 0)
-    rows = {field.name: getattr(item.outcome, field.name)[kept] for field in fields(Outcome)}
-    outcome = Outcome(**{**rows, "position": new[kept]})
+    outcome = item.outcome.rows(kept, position=new[kept])
     cell = replace(item.cell, samples=samples)
     if item.status == "partial" and len(outcome) == len(samples):
         return replace(item, cell=cell, outcome=outcome, status="done")

@@ -212,7 +212,11 @@ def _rescore(
     first = ready.judge.score(clean, streams.clean, cell.scoring_draws).cpu().numpy()
     excess = ready.threat.norms(x_adv - clean) - ready.threat.epsilon
     box = x_adv.flatten(1)
-    inside = (excess <= TOLERANCE) & (box.amin(1) >= -TOLERANCE) & (box.amax(1) <= 1 + TOLERANCE)
+    inside = (
+        (excess <= ready.threat.tolerance(box.shape[1]))
+        & (box.amin(1) >= -TOLERANCE)
+        & (box.amax(1) <= 1 + TOLERANCE)
+    )
 
     def where(flags: np.ndarray) -> tuple[int, ...]:
         return tuple(int(indices[i]) for i in np.flatnonzero(flags))

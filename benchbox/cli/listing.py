@@ -57,7 +57,7 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
     """List the attacks: built-in, installed, and in ./attacks."""
     _, registry = options.plugins(workspace=not no_workspace)
     _print(
-        ("name", "what it is", "paper", "year", "needs", "run by --attacks all under", "origin"),
+        ("name", "what it is", "paper", "year", "needs", "balls", "run by --attacks all under", "origin"),
         (
             (
                 plugin.name,
@@ -65,12 +65,13 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
                 plugin.cls.card.paper,
                 str(plugin.cls.card.year or ""),
                 plugin.cls.needs,
+                ", ".join(plugin.cls.balls),
                 ", ".join(plugin.cls.standard),
                 plugin.origin,
             )
             for plugin in _loaded(registry)
         ),
-        drops=("origin", "run by --attacks all under", "paper", "needs", "year"),
+        drops=("origin", "run by --attacks all under", "paper", "needs", "year", "balls"),
     )
 
 

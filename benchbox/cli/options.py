@@ -15,7 +15,7 @@ from benchbox import api
 from benchbox.cli.console import notice, present
 from benchbox.cli.words import Words, names
 from benchbox.data.catalogue import KNOWN
-from benchbox.domain import Access
+from benchbox.domain import SIGNS, Access
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
@@ -51,7 +51,7 @@ def _known_names() -> dict[str, Callable[[], Iterable[str]]]:
         "attacks": lambda: ["all", *_built_in("attacks")],
         "datasets": lambda: KNOWN,
         "accesses": lambda: [str(access) for access in Access if access is not Access.IMPORTED],
-        "norm": lambda: ("linf", "l2"),
+        "norm": lambda: tuple(SIGNS),
     }
 
 

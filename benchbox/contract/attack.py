@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchbox.contract import border, ranges
 from benchbox.contract.view import View
-from benchbox.domain import TOLERANCE, Access, Card, Nature, ThreatModel
+from benchbox.domain import TOLERANCE, Access, Card, Nature, Norm, ThreatModel
 from benchbox.draws import Draws
 from benchbox.errors import AttackError, RequestError, unknown
 
@@ -30,6 +30,7 @@ class Crafted:
         backwards: (N,) float64 backward passes.
         broken: (2, N) float64 gradients with a NaN or an infinity, see `View.broken`; None of images that were not
             made here.
+        distance: (N,) float64 length of the change, see `Outcome.distance`; None likewise.
     """
 
     x: Tensor
@@ -37,6 +38,7 @@ class Crafted:
     forwards: Tensor
     backwards: Tensor
     broken: Tensor | None = None
+    distance: Tensor | None = None
 
     @property
     def blind(self) -> bool:
@@ -61,6 +63,7 @@ class Attack(ABC):
             cannot tell.
         averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
             record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
+        balls: The norms of the balls it searches. It is run in no other.
         pooled: Whether it is given the images of many batches at once (and `View.batch`, into which it splits what
             it asks the model), because samples leave it early and batches would run half empty.
         version: Raised when a change to the code changes its results.
@@ -72,6 +75,7 @@ class Attack(ABC):
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     nature: ClassVar[Nature | None] = None
     averaging: ClassVar[str] = ""
+    balls: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     pooled: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
@@ -123,6 +127,19 @@ class Attack(ABC):
         own = {field.name for field in fields(self)} & {"steps", "step", "restarts", "targets", "queries"}
         return replace(self.nature, **{name: getattr(self, name) for name in own})
 
+    @classmethod
+    def require(cls, threat: ThreatModel) -> None:
+        """Refuse a ball it does not search.
+
+        Raises:
+            RequestError: It does not.
+        """
+        if threat.norm not in cls.balls:
+            raise RequestError(
+                f"attack {cls.card.name} searches {' and '.join(cls.balls)} balls, not {threat.norm}; "
+                "`benchbox list attacks` says which do"
+            )
+
     @abstractmethod
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Return an image for each sample, as bad for the model as it can find inside the ball.
@@ -140,9 +157,11 @@ class Attack(ABC):
         """Run the search and check that it kept to its contract.
 
         Raises:
+            RequestError: It does not search such a ball.
             AttackError: The search failed, its images are outside the ball or the box, not finite, of another
                 shape, or it changed the batch it was given.
         """
+        self.require(threat)
         before = x.clone()
         with border.crossing(type(self), AttackError):
             found = self.search(model, x, y, threat, draws.at("attack"))
@@ -151,12 +170,9 @@ class Attack(ABC):
             raise AttackError(f"attack {self.card.name} changed the batch it was given; work on a copy")
         self._check(found, x, threat)
         forwards, backwards = model.spent()
+        inside = model.settle(threat.project(found, x)).contiguous()
         return Crafted(
-            model.settle(threat.project(found, x)).contiguous(),
-            model.first_success,
-            forwards,
-            backwards,
-            model.broken(),
+            inside, model.first_success, forwards, backwards, model.broken(), measured(inside, x, threat)
         )
 
     def _check(self, found: Tensor, x: Tensor, threat: ThreatModel) -> None:
@@ -169,7 +185,7 @@ class Attack(ABC):
         if not bool(found.isfinite().all()):
             raise AttackError(f"attack {name} returned NaN or infinity; guard its divisions")
         excess = float((threat.norms(found - x) - threat.epsilon).max()) if len(x) else 0.0
-        if excess > TOLERANCE:
+        if excess > threat.tolerance(found[0].numel() if len(x) else 0):
             raise AttackError(
                 f"attack {name} left the ball {threat} by {excess:.2g}; finish with threat.project(x_adv, x)"
             )
@@ -178,6 +194,11 @@ class Attack(ABC):
             raise AttackError(
                 f"attack {name} returned pixels in [{low:.4g}, {high:.4g}]; finish with threat.project(x_adv, x)"
             )
+
+
+def measured(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> Tensor | None:
+    """(N,) float64 lengths of changes (N, C, H, W), as `Outcome.distance` has them."""
+    return None if threat.norm in ("linf", "l2") else threat.norms(x_adv - x).double().cpu()
 
 
 #: Types that pydantic knows nothing of: values of such fields are the plug-in's own business.

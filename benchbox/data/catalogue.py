@@ -47,5 +47,11 @@ KNOWN: Mapping[str, Entry] = {
     )
 }
 
-#: Customary L2 radii of images in [0, 1] (RobustBench, AutoAttack). Where there is none, a request names its own.
-L2_RADIUS: Mapping[str, float] = {"cifar10": 0.5}
+#: Customary radii of images in [0, 1] in norms other than a data set's own. Others are named by the request.
+RADIUS: Mapping[str, Mapping[str, float]] = {
+    "l2": {"cifar10": 0.5},  # RobustBench, AutoAttack
+    "l1": {
+        "mnist": 10.0,  # Tramèr & Boneh, NeurIPS 2019; Maini et al., ICML 2020
+        "cifar10": 12.0,  # Maini et al., ICML 2020; Croce & Hein, ICML 2021
+    },
+}

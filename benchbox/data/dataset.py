@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from benchbox.data.catalogue import KNOWN, Family
-from benchbox.domain import ImageSpec, SampleList
+from benchbox.domain import ImageSpec, Norm, SampleList
 from benchbox.draws import sample_draws
 from benchbox.errors import DataError, RequestError, unknown
 from benchbox.text import check_name
@@ -83,7 +82,7 @@ class Dataset:
     test: Images
     spec: ImageSpec
     epsilon: float
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
 
     def split(self, name: str) -> Images:
         """The images of `train` or `test`.

@@ -182,7 +182,7 @@ def is_rounded(x_adv: NDArray[np.float32]) -> bool:
 def slack(x_adv: NDArray[np.float32], threat: ThreatModel) -> float:
     """How far rounding to 8 bits may have taken an image of (C, H, W) out of the ball: half a level a pixel."""
     pixels = float(np.prod(x_adv.shape[1:]))
-    return 0.5 / 255 * (1.0 if threat.norm == "linf" else pixels**0.5)
+    return 0.5 / 255 * {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[threat.norm]
 
 
 def check(
@@ -219,13 +219,15 @@ def check(
             f"{_count(beyond > TOLERANCE)}; give images in [0, 1], not normalised"
         )
     delta = (exact - x).reshape(len(x), -1)
-    distance = np.abs(delta).max(axis=1) if threat.norm == "linf" else np.linalg.norm(delta, axis=1)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm]
+    distance = np.linalg.norm(delta, order, axis=1)
     excess = distance - threat.epsilon - beyond_by
-    if excess.max() > TOLERANCE:
+    tolerance = threat.tolerance(delta.shape[1])
+    if excess.max() > tolerance:
         worst = int(excess.argmax())
         raise DataError(
             f"image {indices[worst]} is {distance[worst]:.7g} from the clean one, outside the ball {threat} by "
-            f"{excess[worst] + beyond_by:.2g}, the worst; {_count(excess > TOLERANCE)}; project them, or name "
+            f"{excess[worst] + beyond_by:.2g}, the worst; {_count(excess > tolerance)}; project them, or name "
             "their --epsilon and --norm"
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchbox import provenance
-from benchbox.contract.attack import Crafted
+from benchbox.contract.attack import Crafted, measured
 from benchbox.domain import TOLERANCE, Access, Cell, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine import device, exchange, secret
 from benchbox.engine.judge import Streams
@@ -165,7 +165,13 @@ def _fill(cell: Cell, session: Session, store: Store, judge: Judge, x_adv: NDArr
         streams = Streams(indices, cell.attack_seed, where)
         nobody_counted = torch.zeros(len(y), dtype=torch.float64)
         attacked = torch.from_numpy(x_adv[positions]).to(where)
-        crafted = Crafted(attacked, torch.full((len(y),), -1), nobody_counted, nobody_counted)
+        crafted = Crafted(
+            attacked,
+            torch.full((len(y),), -1),
+            nobody_counted,
+            nobody_counted,
+            distance=measured(attacked, x, cell.threat),
+        )
         outcome = judge.outcome(positions, x, y, crafted, streams, cell.scoring_draws)
         images = adversarials(cell, positions, crafted)
         store.commit_batch(cell, outcome, seconds=time.perf_counter() - start, crafted=images)

@@ -194,6 +194,7 @@ class Judge:
             l2=delta.norm(dim=1).double().cpu().numpy(),
             forwards=crafted.forwards.numpy(),
             backwards=crafted.backwards.numpy(),
+            distance=None if crafted.distance is None else crafted.distance.numpy(),
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
-from benchbox.data.catalogue import L2_RADIUS
+from benchbox.data.catalogue import RADIUS
 from benchbox.domain import NULL_ATTACK, Access, Cell, Nature, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine.lent import Lent
 from benchbox.engine.request import Request as Request
@@ -68,6 +68,8 @@ class Planner:
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
             attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
+            for plugin, _ in attacks:
+                plugin.cls.require(threat)
             control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
             plugins = {plugin.name: plugin.cls for plugin, _ in attacks}
             plugins[control.name] = self.attacks.get(NULL_ATTACK).cls
@@ -181,7 +183,7 @@ class Planner:
     def _asked(self, request: Request) -> list[Plugin[Attack]]:
         if request.attacks == ("all",):
             every = [self.attacks.get(name) for name in self.attacks.names()]
-            return [plugin for plugin in every if plugin.cls.standard]
+            return [plugin for plugin in every if plugin.cls.standard and request.norm in plugin.cls.balls]
         return [self.attacks.get(name) for name in request.attacks]
 
     def _attack(
@@ -256,13 +258,14 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
     if epsilon is None and request.norm == dataset.norm:
         epsilon = dataset.epsilon
     if epsilon is None:
-        epsilon = L2_RADIUS.get(dataset.name)
+        epsilon = RADIUS.get(request.norm, {}).get(dataset.name)
     if epsilon is None:
         raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
-    diagonal = dataset.test.x[0].numel() ** 0.5
-    if request.norm == "l2" and epsilon > diagonal:
+    pixels = dataset.test.x[0].numel()
+    longest = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[request.norm]
+    if epsilon > longest:
         raise RequestError(
-            f"epsilon {epsilon:g} is longer than any change of an image of {dataset.name} ({diagonal:.3g}); "
+            f"epsilon {epsilon:g} is longer than any change of an image of {dataset.name} ({longest:.3g}); "
             f"did you mean {epsilon:g}/255?"
         )
     return ThreatModel(request.norm, epsilon)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchbox.domain import Access, Evidence, Outcome, SampleList, Spec, ThreatModel
+from benchbox.domain import Access, Evidence, SampleList, Spec, ThreatModel
 from benchbox.engine import secret as secrets
 from benchbox.engine.plan import Plan, Request
 from benchbox.errors import DataError, RequestError, unknown
@@ -85,7 +85,7 @@ def cut(item: Evidence, samples: SampleList) -> Evidence:
     """A cell as it would be on the first images of its list."""
     outcome, n = item.outcome, len(samples)
     rows = outcome.position < n
-    kept = Outcome(**{name: values[rows] for name, values in vars(outcome).items()})
+    kept = outcome.rows(rows)
     status = item.status if item.status == "failed" else "done" if rows.sum() == n else "partial"
     return replace(item, cell=replace(item.cell, samples=samples), outcome=kept, status=status)
 

@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from benchbox.domain import Access, Norm, Precision
+from benchbox.domain import NAMED, SIGNS, Access, Norm, Precision
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Registry
 
 #: How the field writes the norms: AutoAttack, RobustBench, papers.
-NORMS: Mapping[str, Norm] = {"linf": "linf", "l∞": "linf", "inf": "linf", "l2": "l2", "l₂": "l2", "2": "l2"}
+NORMS: Mapping[str, Norm] = {
+    **{"linf": "linf", "l∞": "linf", "inf": "linf", "l2": "l2", "l₂": "l2", "2": "l2"},
+    **{"l1": "l1", "l₁": "l1", "1": "l1"},
+}
 #: Norms of other threat models: known, and not searched by any attack here.
-OTHER_NORMS = ("l0", "l1", "0", "1", "lpips")
+OTHER_NORMS = ("l0", "0", "lpips")
 
 
 def _listed(value: Any) -> Any:
@@ -61,9 +64,9 @@ def _access(value: Any) -> Any:
 def _norm(value: Any) -> Any:
     name = str(value).strip().lower()
     if name in OTHER_NORMS:
-        raise RequestError(f"norm {value!r}: no attack here searches such a ball; use linf or l2")
+        raise RequestError(f"norm {value!r}: no attack here searches such a ball; use {NAMED}")
     if name not in NORMS:
-        raise unknown("norm", str(value), ("linf", "l2"), "use linf or l2")
+        raise unknown("norm", str(value), tuple(SIGNS), f"use {NAMED}")
     return NORMS[name]
 
 
@@ -158,7 +161,7 @@ class Grid(BaseModel):
     )
     norm: Annotated[Norm, BeforeValidator(_norm)] = Field(
         default="linf",
-        description="linf or l2.  (default: linf)",
+        description=f"{NAMED}.  (default: linf)",
         json_schema_extra=_says("NORM", "--norm"),
     )
     scoring_draws: PositiveInt = Field(

@@ -158,6 +158,7 @@ def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> 
         first_success=crafted.first_success.cpu().numpy(),
         forwards=crafted.forwards.numpy(),
         backwards=crafted.backwards.numpy(),
+        distance=None if crafted.distance is None else crafted.distance.numpy(),
     )
 
 
@@ -167,4 +168,5 @@ def _crafted(stored: Adversarials, device: torch.device) -> Crafted:
         torch.from_numpy(stored.first_success),
         torch.from_numpy(stored.forwards),
         torch.from_numpy(stored.backwards),
+        distance=None if stored.distance is None else torch.from_numpy(stored.distance),
     )

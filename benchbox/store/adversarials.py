@@ -28,6 +28,7 @@ class Adversarials:
         first_success: (N,) int64, see `Outcome.first_success`.
         forwards: (N,) float64, forward passes spent on the sample.
         backwards: (N,) float64, backward passes likewise.
+        distance: (N,) float64, see `Outcome.distance`; None likewise.
 
     Raises:
         StoreError: The rows do not match, or the images are not float32, which is what they come back as.
@@ -39,14 +40,18 @@ class Adversarials:
     first_success: NDArray[np.int64]
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
+    distance: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype != np.float32 or self.x.ndim != 4:
             raise StoreError(f"adversarial images are {self.x.dtype} {self.x.shape}; give float32 (N, C, H, W)")
         rows = (len(self.x),)
-        for name in ("position", "first_success", "forwards", "backwards"):
-            if (shape := getattr(self, name).shape) != rows:
-                raise StoreError(f"{name} has shape {shape} for {rows[0]} adversarial images; give one an image")
+        for name in ("position", "first_success", "forwards", "backwards", "distance"):
+            column = getattr(self, name)
+            if column is not None and column.shape != rows:
+                raise StoreError(
+                    f"{name} has shape {column.shape} for {rows[0]} adversarial images; give one an image"
+                )
 
     def __len__(self) -> int:
         return len(self.position)
@@ -58,7 +63,12 @@ class Adversarials:
 
     def rows(self, chosen: NDArray[Any], craft_key: str | None = None) -> Adversarials:
         """Some of the rows: a mask, or numbers."""
-        return Adversarials(craft_key or self.craft_key, *(getattr(self, name)[chosen] for name in _ARRAYS))
+        return Adversarials(craft_key or self.craft_key, **{k: v[chosen] for k, v in self.columns().items()})
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays there are, by name."""
+        known = {name: getattr(self, name) for name in _ARRAYS}
+        return {name: array for name, array in known.items() if array is not None}
 
 
 _ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "craft_key")
@@ -89,9 +99,8 @@ def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -
     if not np.isin(positions, arrays.positions(crafting.committed)).all():
         return None
     found = [decode(crafting, row) for row in _pieces(connection, crafting, positions)]
-    joined = Adversarials(
-        craft_key, *(np.concatenate([getattr(piece, name) for piece in found]) for name in _ARRAYS)
-    )
+    pieces = [piece.columns() for piece in found]
+    joined = Adversarials(craft_key, **{k: np.concatenate([piece[k] for piece in pieces]) for k in pieces[0]})
     order = np.argsort(joined.position)
     places = np.minimum(np.searchsorted(joined.position, positions, sorter=order), len(joined) - 1)
     if not np.array_equal(joined.position[order[places]], positions):
@@ -110,7 +119,7 @@ def check(crafting: Row[Any]) -> None:
 
 def encode(crafted: Adversarials) -> dict[str, bytes]:
     """The two packed columns of a piece: positions, to find it by, and all the rest."""
-    rest = {name: getattr(crafted, name) for name in _ARRAYS if name != "position"}
+    rest = {name: array for name, array in crafted.columns().items() if name != "position"}
     return {"position": arrays.pack({"position": crafted.position}), "images": arrays.pack(rest)}
 
 

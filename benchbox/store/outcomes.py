@@ -16,6 +16,8 @@ from benchbox.store import arrays
 _WHOLE = ("position", "label", "first_success")
 _REAL = ("linf", "l2", "forwards", "backwards")
 _PREDICTIONS = ("clean", "adversarial")
+#: In cells of some balls alone.
+_SOMETIMES = "distance"
 _NAMES = tuple(field.name for field in fields(Outcome))
 
 #: Outcomes that are kept unpacked. A report goes through thousands, a few at a time.
@@ -32,8 +34,12 @@ def check(cell: Cell, outcome: Outcome) -> None:
     n = len(outcome.position)
     expected: dict[str, tuple[int, ...]] = dict.fromkeys((*_WHOLE, *_REAL), (n,))
     expected |= dict.fromkeys(_PREDICTIONS, (n, cell.scoring_draws))
+    if cell.threat.norm not in _REAL:
+        expected[_SOMETIMES] = (n,)
     for name, shape in expected.items():
         array = getattr(outcome, name)
+        if array is None:
+            raise StoreError(f"outcome has no {name}; the ball {cell.threat} needs it")
         if array.shape != shape:
             raise StoreError(f"outcome has {name} of shape {array.shape}; the cell needs {shape}")
         if not np.isfinite(array).all():
@@ -50,7 +56,8 @@ def check(cell: Cell, outcome: Outcome) -> None:
 
 def encode(outcome: Outcome) -> bytes:
     """An outcome, packed."""
-    wide = {name: np.asarray(getattr(outcome, name), _kind(name)) for name in _NAMES}
+    known = {name: getattr(outcome, name) for name in _NAMES}
+    wide = {name: np.asarray(array, _kind(name)) for name, array in known.items() if array is not None}
     return arrays.pack(wide)
 
 
@@ -75,8 +82,7 @@ def without(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
 
 def moved(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
     """The same samples at other positions, (N,); those at -1 are left out."""
-    rows = {name: getattr(outcome, name)[positions >= 0] for name in _NAMES}
-    return Outcome(**{**rows, "position": positions[positions >= 0]})
+    return outcome.rows(positions >= 0, position=positions[positions >= 0])
 
 
 class Packed(Outcome):
@@ -106,7 +112,7 @@ class Packed(Outcome):
     def __getattr__(self, name: str) -> Any:  # asked only for what is not there, that is, for the arrays
         if name not in _NAMES or "_batches" not in vars(self):
             raise AttributeError(name)
-        return _unpack(self._batches, self._draws)[name]
+        return _unpack(self._batches, self._draws).get(name)
 
     @cached_property
     def passes(self) -> float:
@@ -124,8 +130,9 @@ def _unpack(batches: tuple[bytes, ...], draws: int) -> dict[str, NDArray[Any]]:
     if len(found) == 1:
         joined = found[0]
     else:
-        none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in _NAMES}
-        joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in _NAMES}
+        names = [name for name in _NAMES if name != _SOMETIMES or any(name in batch for batch in found)]
+        none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in names}
+        joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in names}
     if (np.diff(joined["position"]) < 0).any():
         order = np.argsort(joined["position"])
         joined = {name: array[order] for name, array in joined.items()}
@@ -135,4 +142,4 @@ def _unpack(batches: tuple[bytes, ...], draws: int) -> dict[str, NDArray[Any]]:
 
 
 def _kind(name: str) -> type[np.generic]:
-    return np.float64 if name in _REAL else np.int64
+    return np.float64 if name in (*_REAL, _SOMETIMES) else np.int64

@@ -36,7 +36,7 @@ def budget(case: Case) -> Judgement | None:
     samples: list[int] = [i for one in case.stored.rescored for i in one.outside]
     for evidence in cells:
         threat, outcome = evidence.cell.threat, evidence.outcome
-        over = (outcome.linf if threat.norm == "linf" else outcome.l2) - threat.epsilon
+        over = outcome.lengths(threat) - threat.epsilon
         excess = max(excess, float(over.max()))
         bad = outcome.position[~(over <= limit.RANGE_SLACK)]
         samples += [evidence.cell.samples.indices[p] for p in bad]

@@ -1,8 +1,4 @@
-"""The nouns of the field: what an attacker may do and know, what is run, and what came of it.
-
-Plain data from here on down: no SQL, no printing, and torch for typing only, so that planning and
-reporting never wait for it.
-"""
+"""What an attacker knows, what an attack and a defence say of themselves, what is run, and what came of it."""
 
 from __future__ import annotations
 
@@ -13,14 +9,11 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchbox.canonical import digest
-from benchbox.errors import RequestError
+from benchbox.domain.threat import ThreatModel
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
-
-    from benchbox.draws import Draws
 
 #: The control: the attack that changes no image. Whatever is attacked, a randomised defence is scored on it too.
 NULL_ATTACK = "null"
@@ -28,10 +21,7 @@ NULL_ATTACK = "null"
 DECLARED = ("averaging", "nature")
 #: Fields of a cell that its adversarial images hang on.
 CRAFTED = ("attack", "view", "threat", "samples", "attack_seed", "eot", "search_precision")
-#: Room for float32 rounding when a distance is compared with epsilon (exact arithmetic exceeds 8/255 by 2.6e-8).
-TOLERANCE = 1e-6
 
-Norm = Literal["linf", "l2"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -129,64 +119,6 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.size, self.width or self.size
-
-
-@dataclass(frozen=True)
-class ThreatModel:
-    """The set of images an attacker may replace `x` by: a ball around it, cut with the box [0, 1].
-
-    Attributes:
-        norm: `linf` or `l2`, over all channels and pixels of one image.
-        epsilon: The radius, in the units of images in [0, 1].
-    """
-
-    norm: Norm
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise RequestError(f"unknown norm {self.norm!r}; use linf or l2")
-        if not 0 <= self.epsilon < float("inf"):
-            raise RequestError(f"epsilon must be a finite number of at least 0, got {self.epsilon}")
-
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The closest permitted image, per sample; shapes (N, C, H, W)."""
-        if self.norm == "linf":
-            return x_adv.clamp(x - self.epsilon, x + self.epsilon).clamp(0, 1)
-        delta = x_adv - x
-        # The box is convex and contains x, so clamping after the rescaling keeps the point in the ball.
-        scale = (self.epsilon / self.norms(delta).clamp_min(1e-12)).clamp_max(1.0)
-        return (x + delta * scale.view(-1, 1, 1, 1)).clamp(0, 1)
-
-    def scaled(self, factor: float) -> ThreatModel:
-        """The same norm with the radius times `factor`."""
-        return ThreatModel(self.norm, self.epsilon * factor)
-
-    def random_start(self, x: Tensor, draws: Draws) -> Tensor:
-        """A point of the ball for each sample: uniform in the L∞ box or in the L2 ball, then cut with [0, 1]."""
-        if self.norm == "linf":
-            noise = draws.at("start").uniform(*x.shape[1:], low=-self.epsilon, high=self.epsilon)
-        else:
-            noise = draws.at("start").normal(*x.shape[1:])
-            radius = self.epsilon * draws.at("radius").uniform(1)[:, 0] ** (1 / noise[0].numel())
-            noise = noise * (radius / self.norms(noise)).view(-1, 1, 1, 1)
-        return self.project(x + noise, x)
-
-    def norms(self, delta: Tensor) -> Tensor:
-        """Norm of each row of `delta` (N, C, H, W): a tensor (N,)."""
-        flat = delta.flatten(1)
-        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
-
-    def __str__(self) -> str:
-        return f"{'L∞' if self.norm == 'linf' else 'L2'} ε = {format_epsilon(self.epsilon)}"
-
-
-def format_epsilon(epsilon: float) -> str:
-    """`0.3` as "0.3" and `0.03137` as "8/255", the way papers print them."""
-    steps = epsilon * 255
-    if steps >= 0.5 and abs(steps - round(steps)) < 1e-6 and abs(epsilon * 10 - round(epsilon * 10)) > 1e-9:
-        return f"{round(steps)}/255"
-    return f"{epsilon:g}"
 
 
 @dataclass(frozen=True)
@@ -353,6 +285,7 @@ class Outcome:
         l2: (N,) Euclidean length of the change.
         forwards: (N,) forward passes of the view spent on the sample.
         backwards: (N,) backward passes likewise.
+        distance: (N,) length of the change in the norm of the ball, where that is neither L∞ nor L2; else None.
     """
 
     position: NDArray[np.int64]
@@ -364,9 +297,23 @@ class Outcome:
     l2: NDArray[np.float64]
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
+    # By a factory, so that the class has no such attribute: the store makes outcomes that are unpacked on demand.
+    distance: NDArray[np.float64] | None = field(default_factory=lambda: None)
 
     def __len__(self) -> int:
         return len(self.position)
+
+    def rows(self, chosen: Any, **changed: NDArray[Any]) -> Outcome:
+        """Some of the samples, by anything that numpy takes as an index, with other values in some columns."""
+        columns = {f.name: getattr(self, f.name) for f in fields(Outcome)}
+        kept = {name: None if column is None else column[chosen] for name, column in columns.items()}
+        return Outcome(**kept | changed)
+
+    def lengths(self, threat: ThreatModel) -> NDArray[np.float64]:
+        """(N,) of the changes, as the ball measures them."""
+        known = {"linf": self.linf, "l2": self.l2}.get(threat.norm, self.distance)
+        assert known is not None, f"an outcome in the ball {threat} has no distances"
+        return known
 
     @property
     def clean_correct(self) -> NDArray[np.float64]:
