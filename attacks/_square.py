@@ -8,13 +8,13 @@ In L1: F. Croce, M. Hein. Mind the Box. ICML 2021 (arXiv 2103.01208), section 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View, margin
+from benchbox import Draws, Norm, ThreatModel, View, margin
 
 #: Queries after which the share of pixels in a square is halved.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -55,8 +55,8 @@ def square(
 def _search(
     model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, queries: int, p: float
 ) -> Tensor:
-    kind = {"linf": _Stripes, "l2": _Pyramids, "l1": _Spikes}[threat.norm]
-    painter: _Stripes | _Pyramids = kind(threat.epsilon, x)
+    kind = PAINTERS[threat.norm]
+    painter = kind(threat.epsilon, x)
     best = painter.start(draws.at("start"))
     highest = _margin(model, best, y)
     end, rows, part = best.clone(), torch.arange(len(y), device=y.device), model
@@ -248,3 +248,6 @@ def _covered(start: Tensor, side: int, length: int) -> Tensor:
     """Which of `length` places the windows that begin at `start` (…) cover: (…, length)."""
     place = torch.arange(length, device=start.device) - start[..., None]
     return (place >= 0) & (place < side)
+
+
+PAINTERS: Mapping[Norm, type[_Stripes | _Pyramids]] = {"linf": _Stripes, "l2": _Pyramids, "l1": _Spikes}

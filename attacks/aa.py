@@ -118,8 +118,11 @@ def run(name: str, survivors: Survivors, classes: int) -> None:
 
 
 def _apgd(threat: ThreatModel, loss: Loss, restart: int) -> Search:
-    purpose = (loss.__name__, *([restart] if restart else []))
-    return lambda model, x, y, draws: apgd(model, x, y, threat, draws.at(*purpose), loss=loss)
+    def search(model: View, x: Tensor, y: Tensor, draws: Draws) -> Found:
+        own = draws.at(loss.__name__, restart) if restart else draws.at(loss.__name__)
+        return apgd(model, x, y, threat, own, loss=loss)
+
+    return search
 
 
 def _targeted_apgd(threat: ThreatModel, rank: int) -> Search:

@@ -305,8 +305,8 @@ class Outcome:
 
     def rows(self, chosen: Any, **changed: NDArray[Any]) -> Outcome:
         """Some of the samples, by anything that numpy takes as an index, with other values in some columns."""
-        columns = {f.name: getattr(self, f.name) for f in fields(Outcome)}
-        kept = {name: None if column is None else column[chosen] for name, column in columns.items()}
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Outcome)}
+        kept: dict[str, Any] = {k: None if column is None else column[chosen] for k, column in columns.items()}
         return Outcome(**kept | changed)
 
     def lengths(self, threat: ThreatModel) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchbox.domain import TOLERANCE, Evidence, ImageSpec, SampleList, ThreatModel
+from benchbox.domain import TOLERANCE, Evidence, ImageSpec, Norm, SampleList, ThreatModel
 from benchbox.errors import DataError
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ def is_rounded(x_adv: NDArray[np.float32]) -> bool:
 def slack(x_adv: NDArray[np.float32], threat: ThreatModel) -> float:
     """How far rounding to 8 bits may have taken an image of (C, H, W) out of the ball: half a level a pixel."""
     pixels = float(np.prod(x_adv.shape[1:]))
-    return 0.5 / 255 * {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[threat.norm]
+    levels: dict[Norm, float] = {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}
+    return 0.5 / 255 * levels[threat.norm]
 
 
 def check(

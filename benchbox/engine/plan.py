@@ -68,8 +68,8 @@ class Planner:
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
             attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
-            for plugin, _ in attacks:
-                plugin.cls.require(threat)
+            for asked, _ in attacks:
+                asked.cls.require(threat)
             control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
             plugins = {plugin.name: plugin.cls for plugin, _ in attacks}
             plugins[control.name] = self.attacks.get(NULL_ATTACK).cls
