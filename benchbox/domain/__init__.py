@@ -4,7 +4,6 @@ Plain data from here on down: no SQL, no printing, and torch for typing only, so
 reporting never wait for it.
 """
 
-from benchbox.domain.nouns import CRAFTED as CRAFTED
 from benchbox.domain.nouns import DECLARED as DECLARED
 from benchbox.domain.nouns import NULL_ATTACK as NULL_ATTACK
 from benchbox.domain.nouns import Access as Access
