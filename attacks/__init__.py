@@ -19,5 +19,8 @@ DECLARED = {
     "fmn": "fmn:FMN",
     "pgd-t": "targeted:PGDT",
     "mt": "targeted:MultiTargeted",
+    "pgd-200": "pgd:PGD200",
+    "diffattack": "diffattack:DiffAttack",
+    "low-frequency": "low_frequency:LowFrequency",
     "torchattacks": "torchattacks_bridge:Torchattacks",  # a family: torchattacks:PGD, torchattacks:DIFGSM, …
 }

@@ -84,3 +84,25 @@ class PGD(Attack):
     def start(self, x: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """The first iterate of a run; a subclass may start elsewhere in the ball."""
         return threat.random_start(x, draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD200(PGD):
+    """PGD as Lee & Kim (ICCV 2023, arXiv 2303.09051) run it on diffusion purifiers: 200 steps from the image.
+
+    With `--eot 20` it is their protocol. A step is 0.007 at their ε of 8/255; the last iterate is returned.
+    """
+
+    card = Card(
+        "pgd-200", "PGD for purifiers; use --eot 20", paper="Lee & Kim, ICCV 2023", year=2023, kind="gradient"
+    )
+    standard: ClassVar[tuple[Access, ...]] = ()
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    steps: Count = 200
+    step: Positive = 0.007 / (8 / 255)
+    keep: Literal["last", "best"] = "last"
+
+    def start(self, x: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """The image itself."""
+        return x

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from benchbox.contract.ranges import Whole as Whole
     from benchbox.contract.stand_ins import stand_in as stand_in
     from benchbox.contract.stand_ins import straight_through as straight_through
+    from benchbox.contract.stepwise import StepwisePurifier as StepwisePurifier
     from benchbox.contract.view import MEAN_GRADIENT as MEAN_GRADIENT
+    from benchbox.contract.view import Trail as Trail
     from benchbox.contract.view import View as View
     from benchbox.contract.weightfile import read_weights as read_weights
     from benchbox.domain import TOLERANCE as TOLERANCE
@@ -100,7 +102,9 @@ _HOME = {
     "Whole": "contract.ranges",
     "stand_in": "contract.stand_ins",
     "straight_through": "contract.stand_ins",
+    "StepwisePurifier": "contract.stepwise",
     "MEAN_GRADIENT": "contract.view",
+    "Trail": "contract.view",
     "View": "contract.view",
     "Access": "domain",
     "Card": "domain",

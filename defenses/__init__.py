@@ -22,6 +22,9 @@ DECLARED = {
     "bagt-trades": "bag_of_tricks:BagTRADES",
     "ibp": "ibp:IBP",
     "jpeg": "jpeg:JPEG",
+    "diffpure": "diffpure:DiffPure",
+    "diffpure:ode": "diffpure:DiffPureODE",
+    "gdmp": "gdmp:GDMP",
     "randomized-resize-pad": "resize_pad:ResizePad",
 }
 #: The classifier without a defence: what a purifier builds on unless it says otherwise.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbox.contract.view import View
+from benchbox.contract.view import Trail, View
 from benchbox.domain import ThreatModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +41,7 @@ def ascend(
     loss: Loss = cross_entropy,
     momentum: float | None = None,
     keep: Literal["last", "best"] = "last",
+    along: Callable[[Trail, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Projected gradient ascent on a loss, by sign steps (L∞), normalised steps (L2) or sparse sign steps (L1).
 
@@ -58,6 +59,8 @@ def ascend(
         momentum: μ of the accumulated, L1-normalised gradient (MI-FGSM; Dong et al. 2018, Eq. 6); None for none.
         keep: Return the last iterate, as the reference implementations do, or for each sample the best one
             seen: misclassified before correct, then by loss.
+        along: (trail, y) -> per-sample losses, ascended in the place of `loss`, which then only tells iterates
+            apart that `best` chooses from.
 
     Returns:
         (N, C, H, W) images inside the ball.
@@ -66,7 +69,11 @@ def ascend(
     velocity = torch.zeros_like(x)
     best = _Best(start, torch.zeros_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=x.device))
     for _ in range(steps):
-        gradient, losses, logits = model.gradient(x_adv, lambda logits: loss(logits, y))
+        if along is None:
+            gradient, losses, logits = model.gradient(x_adv, lambda logits: loss(logits, y))
+        else:
+            gradient, _, logits = model.along(x_adv, lambda trail: along(trail, y))
+            losses = loss(logits, y)
         if keep == "best":
             best = best.update(x_adv, logits.argmax(1) != y, losses)
         if momentum is not None:

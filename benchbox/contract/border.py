@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from benchbox.errors import AttackError, BenchboxError, DefenseError
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from benchbox.contract.home import Home
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 #: The homes of the classes that come from a file.
 HOMES: WeakKeyDictionary[type, Home] = WeakKeyDictionary()
 #: Modules of ours that only hand a call on: an error below them is that of the plug-in they called.
-_PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home")
+_PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home", "stepwise")
 _LIBRARIES = tuple(
     {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "purelib", "platlib")}
 )
@@ -62,7 +63,15 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
             reraise(error, plugin, fault)
 
 
-def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P, Tensor]:
+@overload
+def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P, Tensor]: ...
+@overload
+def guarded(
+    call: Callable[P, Any], plugin: type[Any], what: str, check: Callable[[Any, str], T]
+) -> Callable[P, T]: ...
+def guarded(
+    call: Callable[P, Any], plugin: type[Any], what: str, check: Callable[[Any, str], Any] | None = None
+) -> Callable[P, Any]:
     """A forward pass of a defence that names it when it fails or returns no tensor. Costs nothing to speak of.
 
     Torch's default type and device and its gradient mode are put back at once, all other globals by the `crossing`
@@ -72,11 +81,14 @@ def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P,
         call: Images and draws -> logits.
         plugin: The class of the defence.
         what: It in words, for the message: "defence jpeg".
+        check: What looks at the answer, for something else than one tensor.
     """
 
     from benchbox.contract.process import modes
 
-    def ask(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    checked = check or tensor
+
+    def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
         undo = modes()
         try:
             found = call(*args, **kwargs)
@@ -84,7 +96,7 @@ def guarded(call: Callable[P, Any], plugin: type[Any], what: str) -> Callable[P,
             reraise(error, plugin, DefenseError)
         finally:
             undo()
-        return tensor(found, what)
+        return checked(found, what)
 
     return ask
 

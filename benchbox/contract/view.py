@@ -7,6 +7,8 @@ taken from the attack's stream, which the scoring never touches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,41 @@ from benchbox.contract.confirmation import Confirmation
 from benchbox.draws import Draws, stack
 
 Forward = Callable[[Tensor, Draws], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Trail:
+    """The logits of a model that works in steps, and its way there; S = 0 of a model that does not, or hides it.
+
+    Attributes:
+        logits: (N, K).
+        states: (N, S, C, H, W) after each step.
+        faithful: (N, S, C, H, W) what those states would be if the steps kept the image as it came in.
+    """
+
+    logits: Tensor
+    states: Tensor
+    faithful: Tensor
+
+    def split(self, size: int) -> list[Trail]:
+        """Of `size` samples each, as of a tensor."""
+        parts = (part.split(size) for part in (self.logits, self.states, self.faithful))
+        return [Trail(*part) for part in zip(*parts, strict=True)]
+
+
+Walk = Callable[[Tensor, Draws], Trail]
+#: Either of them.
+Model = Callable[[Tensor, Draws], Any]
+
+
+def joined(found: list[Any]) -> Any:
+    """Answers of the same kind, one below the other."""
+    if isinstance(found[0], Trail):
+        columns = zip(*((trail.logits, trail.states, trail.faithful) for trail in found), strict=True)
+        return Trail(*(torch.cat(column) for column in columns))
+    return torch.cat(found)
+
+
 #: What `View.gradient` averages over the draws. Means of logits or of probabilities are other objectives.
 MEAN_GRADIENT = "mean of the gradients of the per-draw losses"
 
@@ -31,6 +68,7 @@ class View:
         batch: Rows of one call of the model: larger batches are split, draws of a smaller one are taken together;
             None for calls as they come. An attack that is `pooled` is given more samples than that.
         confirmation: Who decides in float32 what is broken, where `forward` is of lower precision; else None.
+        walk: (x, draws) -> the logits with the steps to them; None of a model that has none, or hides them.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
     """
@@ -45,6 +83,7 @@ class View:
         eot: int = 1,
         batch: int | None = None,
         confirmation: Confirmation | None = None,
+        walk: Walk | None = None,
     ) -> None:
         self.forward = forward
         self.y = y
@@ -53,6 +92,7 @@ class View:
         self.eot = eot if randomized else 1
         self.batch = batch
         self.confirmation = confirmation
+        self.walk = walk
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._broken = torch.zeros(2, len(y), dtype=torch.int64, device=y.device)
@@ -64,7 +104,7 @@ class View:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
-        return self._ask(x, 1)
+        return self._ask(x, 1, self.forward)  # type: ignore[no-any-return]
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of a per-sample loss at x, in one forward and one backward pass per EOT draw.
@@ -76,11 +116,26 @@ class View:
         Returns:
             The gradient (n, C, H, W), the losses (n,) and the logits (n, K), each averaged over the draws.
         """
+        return self._averaged(x, self.forward, loss)
+
+    def along(self, x: Tensor, loss: Callable[[Trail], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `gradient`, of a loss that also sees the steps of the model, if it has any and shows them.
+
+        Args:
+            x: (n, C, H, W) images.
+            loss: the trail of n samples -> losses (n,).
+        """
+        if self.walk is not None:
+            return self._averaged(x, self.walk, loss)
+        nothing = x.new_empty(len(x), 0, *x.shape[1:])
+        return self._averaged(x, self.forward, lambda logits: loss(Trail(logits, nothing, nothing)))
+
+    def _averaged(self, x: Tensor, model: Model, loss: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         rows, left = len(x), self.eot
         totals: list[Tensor] = []
         while left:
             together = 1 if self.batch is None else min(left, max(1, self.batch // max(rows, 1)))
-            found = self._one_gradient(x, loss, together)
+            found = self._one_gradient(x, model, loss, together)
             # One draw after the other, so that the sum is rounded alike however many were taken together.
             for draw in zip(*(part.split(rows) for part in found), strict=True):
                 totals = [total + part for total, part in zip(totals, draw, strict=True)] if totals else [*draw]
@@ -89,25 +144,27 @@ class View:
         return gradient, losses, logits
 
     def _one_gradient(
-        self, x: Tensor, loss: Callable[[Tensor], Tensor], copies: int
+        self, x: Tensor, model: Model, loss: Callable[[Any], Tensor], copies: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         leaf = (x if copies == 1 else x.repeat(copies, 1, 1, 1)).detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._ask(leaf, copies)
-            parts = [loss(part) for part in logits.split(len(x))] if copies > 1 else [loss(logits)]
+            found = self._ask(leaf, copies, model)
+            parts = [loss(part) for part in found.split(len(x))] if copies > 1 else [loss(found)]
             # Of their sum, which need not be computed for it.
             (gradient,) = torch.autograd.grad(parts, leaf, [torch.ones_like(part) for part in parts])
             losses = parts[0] if copies == 1 else torch.cat(parts)
+        logits = found.logits if isinstance(found, Trail) else found
         return gradient.contiguous(), losses.detach(), logits.detach()
 
-    def _ask(self, x: Tensor, copies: int) -> Tensor:
-        """Logits of some images, given as often as there are draws to be taken, one copy below the other."""
+    def _ask(self, x: Tensor, copies: int, model: Model) -> Any:
+        """What a model says of some images, given once for each draw to be taken, one copy below the other."""
         rows = len(x) // copies
         if torch.is_grad_enabled() and x.requires_grad:
             # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
             x = x.view_as(x)
             x.register_hook(lambda gradient: self._usable(gradient, rows))
-        logits = self._said(x, rows, stack([self._source(rows) for _ in range(copies)]))
+        found = self._said(x, rows, stack([self._source(rows) for _ in range(copies)]), model)
+        logits = found.logits if isinstance(found, Trail) else found
         self._count(0, rows, copies)
         if logits.requires_grad:
             logits.register_hook(lambda gradient: self._count(1, rows, copies))
@@ -115,21 +172,21 @@ class View:
             for part in logits.detach().split(rows):
                 self._standing &= part.argmax(1) == self.y
                 self._withstood += self._standing
-        return logits
+        return found
 
-    def _said(self, x: Tensor, rows: int, draws: Draws) -> Tensor:
-        if self.confirmation is None:
-            return self._split(self.forward, x, draws)
+    def _said(self, x: Tensor, rows: int, draws: Draws, model: Model) -> Any:
+        if self.confirmation is None or model is self.walk:
+            return self._split(model, x, draws)
         if rows != len(self.y):
             # Nobody says whose rows these are, so nothing could be confirmed.
             return self._split(self.confirmation.exact, x, draws)
-        return self.confirmation.hear(self._split(self.forward, x, draws), x, self.y, draws)
+        return self.confirmation.hear(self._split(model, x, draws), x, self.y, draws)
 
-    def _split(self, forward: Forward, x: Tensor, draws: Draws) -> Tensor:
+    def _split(self, model: Model, x: Tensor, draws: Draws) -> Any:
         if self.batch is None or len(x) <= self.batch:
-            return forward(x, draws)
+            return model(x, draws)
         parts = (slice(at, at + self.batch) for at in range(0, len(x), self.batch))
-        return torch.cat([forward(x[part], draws.rows(part)) for part in parts])
+        return joined([model(x[part], draws.rows(part)) for part in parts])
 
     def settle(self, found: Tensor) -> Tensor:
         """The images (N, C, H, W) a search returned, see `Confirmation.settle`."""
@@ -151,6 +208,7 @@ class View:
             eot=self.eot,
             batch=self.batch,
             confirmation=self.confirmation and self.confirmation.rows(keep),
+            walk=self.walk,
         )
         self._parts.append((keep, part))
         return part

@@ -8,6 +8,7 @@ seen from inside a process is listed in docs/trust.md, with the check that watch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,29 +56,44 @@ def ask(
         channels_last: The layout of its copy.
         precision: Of its convolutions and matrix products.
     """
+    return ask_all(forward, x, draws, channels_last=channels_last, precision=precision)[0]
+
+
+def ask_all(
+    forward: Callable[[Tensor, Draws], Tensor | tuple[Tensor, ...]],
+    x: Tensor,
+    draws: Draws,
+    *,
+    channels_last: bool = False,
+    precision: Precision = "float32",
+) -> tuple[Tensor, ...]:
+    """As `ask`, of what answers with several tensors."""
     wanted = torch.is_grad_enabled() and x.requires_grad
     # A copy already here: the graph of what is handed over leads back to it, and so may a defence.
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad(), reduced(x.device, precision):
-        logits: Tensor = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
+        found = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
+        answers: tuple[Tensor, ...] = found if isinstance(found, tuple) else (found,)
         if precision != "float32":
-            logits = logits.float()
-    if not (wanted and logits.requires_grad):
-        return logits.detach()
-    return _Through.apply(x, (leaf, logits))  # type: ignore[no-any-return]
+            answers = tuple(answer.float() for answer in answers)
+    if not (wanted and any(answer.requires_grad for answer in answers)):
+        return tuple(answer.detach() for answer in answers)
+    return _Through.apply(x, (leaf, answers))  # type: ignore[no-any-return]
 
 
 class _Through(torch.autograd.Function):
-    """Logits that were computed from a copy, as a function of the image."""
+    """Answers that were computed from a copy, as functions of the image."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, inside: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, inside: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         ctx.inside = inside
-        return inside[1].detach()
+        return tuple(answer.detach() for answer in inside[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        leaf, logits = ctx.inside
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        leaf, answers = ctx.inside
+        pairs = [pair for pair in zip(answers, gradients, strict=True) if pair[0].requires_grad]
+        outputs, given = zip(*pairs, strict=True)
         # Whoever differentiates may come back, for the gradient of another logit.
-        return torch.autograd.grad(logits, leaf, gradient, retain_graph=True)[0], None
+        return torch.autograd.grad(outputs, leaf, given, retain_graph=True)[0], None

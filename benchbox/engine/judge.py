@@ -17,7 +17,8 @@ from benchbox.contract import border
 from benchbox.contract.attack import Crafted
 from benchbox.contract.confirmation import Confirmation
 from benchbox.contract.defense import Defense
-from benchbox.contract.view import Forward, View
+from benchbox.contract.stepwise import StepwisePurifier
+from benchbox.contract.view import Forward, Trail, View, Walk
 from benchbox.domain import Cell, Outcome, Precision
 from benchbox.draws import Draws, stack
 from benchbox.engine import booth
@@ -100,6 +101,19 @@ class Judge:
         forward = border.guarded(self.defense.surrogates()[stand_in], type(self.defense), self._named)
         return lambda x, draws: self.asked(forward, x, draws, precision)
 
+    def walk(self) -> Walk | None:
+        """The deployed defence with the steps it works in; None of one that has none."""
+        defense = self.defense
+        if not isinstance(defense, StepwisePurifier):
+            return None
+        trail = border.guarded(defense.trail, type(defense), self._named, _parts)
+
+        def walk(x: Tensor, draws: Draws) -> Trail:
+            channels_last = self.layout.channels_last
+            return Trail(*booth.ask_all(trail, x, self._veiled(draws), channels_last=channels_last))
+
+        return walk
+
     def asked(self, forward: Forward, x: Tensor, draws: Draws, precision: Precision = "float32") -> Tensor:
         """What another forward pass says in the place of the defence: a part of it, say."""
         last = self.layout.channels_last
@@ -111,7 +125,9 @@ class Judge:
     def view(self, y: Tensor, draws: Draws, *, stand_in: str | None = None, eot: int = 1) -> View:
         """The model an attack is given for one batch of samples of classes y (N,)."""
         randomized, batch = self.defense.randomized, self.layout.batch
-        return View(self.through(stand_in), y, draws, randomized=randomized, eot=eot, batch=batch)
+        # A stand-in has another backward pass than the steps.
+        walk = self.walk() if stand_in is None else None
+        return View(self.through(stand_in), y, draws, randomized=randomized, eot=eot, batch=batch, walk=walk)
 
     def searched(self, cell: Cell, x: Tensor, y: Tensor, draws: Draws) -> View:
         """The model the attack of a cell is given for images x (N, C, H, W) of classes y (N,).
@@ -196,6 +212,10 @@ class Judge:
             backwards=crafted.backwards.numpy(),
             distance=None if crafted.distance is None else crafted.distance.numpy(),
         )
+
+
+def _parts(trail: Trail, what: str) -> tuple[Tensor, ...]:
+    return tuple(border.tensor(part, what) for part in (trail.logits, trail.states, trail.faithful))
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
