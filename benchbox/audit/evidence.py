@@ -232,6 +232,12 @@ class Case:
         """The defence."""
         return self.stored.subject
 
+    @property
+    def probed(self) -> Probes:
+        """What the probes measured, of a check that presupposes them."""
+        assert self.probes is not None
+        return self.probes
+
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
         """The bodies of evidence that per-sample checks judge one by one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchbox.audit.evidence import Case
+    from benchbox.audit.evidence import Case, Subject
 
 #: Sample numbers a finding carries as evidence; the count says how many there are.
 SHOWN = 20
@@ -73,7 +75,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """One trust check.
 
@@ -83,11 +85,13 @@ class Check:
         needs: The evidence it reads.
         formula: What is computed.
         threshold: When it warns or fails.
-        sentence: What a reader sees when it does.
+        finding: What a reader sees when it does.
         source: Who proposed it; "[P]" where benchbox did.
         masking: Whether a FAIL says that the defence hides from the attack, rather than that a number is
             wrong or an attack is weak.
-        judge: The function; None when the check does not apply to this defence.
+        of: The defences it speaks of.
+        on: What says which evidence is missing, if any is; asked in this order before the judge.
+        judge: The function; None when the check does not apply after all.
     """
 
     id: str
@@ -95,9 +99,11 @@ class Check:
     needs: str
     formula: str
     threshold: str
-    sentence: str
+    finding: str
     source: str
     masking: bool
+    of: Callable[[Subject], bool]
+    on: tuple[Callable[[Case], str], ...]
     judge: Callable[[Case], Judgement | None]
 
     @property
@@ -107,11 +113,14 @@ class Check:
 
     def __call__(self, case: Case) -> Finding | None:
         """The finding, or None when the check does not apply."""
-        found = self.judge(case)
+        if not self.of(case.subject):
+            return None
+        missing = next(filter(None, (lack(case) for lack in self.on)), "")
+        found = incomplete(missing) if missing else self.judge(case)
         if found is None:
             return None
         bad = found.verdict in (Verdict.FAIL, Verdict.WARN)
-        sentence = f"{self.sentence}: {found.said}" if bad else found.said
+        sentence = f"{self.finding}: {found.said}" if bad else found.said
         ids = tuple(int(i) for i in found.samples)
         return Finding(self.id, found.verdict, sentence, dict(found.numbers), ids[:SHOWN], len(ids))
 
@@ -120,19 +129,29 @@ def check(
     id: str,
     name: str,
     *,
-    needs: str,
-    formula: str,
-    threshold: str,
-    sentence: str,
-    source: str,
+    of: Callable[[Subject], bool] = lambda subject: True,
+    on: Callable[[Case], str] | tuple[Callable[[Case], str], ...] = (),
     masking: bool = False,
 ) -> Callable[[Callable[[Case], Judgement | None]], Check]:
-    """Declare a check above the function that judges."""
+    """Declare a check above the function that judges.
+
+    The last paragraph of the function's docstring says the rest, a line each: `Needs: …`, `Formula: …`,
+    `Threshold: …`, `Finding: …`, `Source: …`.
+    """
+    needed = on if isinstance(on, tuple) else (on,)
 
     def declare(judge: Callable[[Case], Judgement | None]) -> Check:
-        return Check(id, name, needs, formula, threshold, sentence, source, masking, judge)
+        said = _last_paragraph(judge.__doc__ or "")
+        return Check(id=id, name=name, of=of, on=needed, masking=masking, judge=judge, **said)
 
     return declare
+
+
+def _last_paragraph(docstring: str) -> dict[str, str]:
+    """`Needs: names of attacks` as `{"needs": "names of attacks"}`; lines that are indented continue one."""
+    lines = re.split(r"\n(?=\S)", inspect.cleandoc(docstring).rpartition("\n\n")[2])
+    parts = (line.partition(": ") for line in lines)
+    return {word.lower(): " ".join(text.split()) for word, _, text in parts}
 
 
 def fail(said: str, samples: Sequence[int] = (), /, **numbers: float) -> Judgement:

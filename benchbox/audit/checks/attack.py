@@ -5,28 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from benchbox.analysis.pairs import mcnemar
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED, NOTHING_STORED
 from benchbox.audit.evidence import WHITE_BOX, Case, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
-@check(
-    "B6",
-    "convergence",
-    needs="loss at every step of PGD",
-    formula="loss rescaled to [0, 1], running best, range over the last 10 steps",
-    threshold="> 0.05 on more than 10 % of the surviving samples: WARN",
-    sentence="the optimisation is incomplete: take more steps",
-    source="Pintor et al. 2022, I4",
-)
-def convergence(case: Case) -> Judgement | None:
-    """Of samples that withstood the attack: a broken one need not converge."""
-    probes = case.probes
-    if probes is None:
-        return incomplete(NOT_PROBED)
-    if not probes.panel.correct.any():
-        return incomplete(NONE_CORRECT)
+@check("B6", "convergence", on=premises.correct)
+def convergence(case: Case) -> Judgement:
+    """Of samples that withstood the attack: a broken one need not converge.
+
+    Needs: loss at every step of PGD
+    Formula: loss rescaled to [0, 1], running best, range over the last 10 steps
+    Threshold: > 0.05 on more than 10 % of the surviving samples: WARN
+    Finding: the optimisation is incomplete: take more steps
+    Source: Pintor et al. 2022, I4
+    """
+    probes = case.probed
     survivors = probes.panel.correct & ~probes.panel.broken(*WHITE_BOX)
     if not survivors.any():
         return passed("no sample withstood the attack")
@@ -42,25 +37,24 @@ def convergence(case: Case) -> Judgement | None:
         f"{int(moving.sum())} of {int(survivors.sum())} survivors still climb in the last {int(limit.TAIL)} steps"
     )
     ids = list(probes.panel.indices[survivors][moving])
-    return (
-        warn(said, ids, share=share) if share > limit.TAIL_SHARE else passed(said, _few_steps(case), share=share)
-    )
+    if share > limit.TAIL_SHARE:
+        return warn(said, ids, share=share)
+    return passed(said, probes.panel.lacking.get("iterative", ""), share=share)
 
 
-@check(
-    "B7",
-    "doubling",
-    needs="the same attack with twice the steps, and with twice the starts",
-    formula="drop of robust accuracy; exact McNemar",
-    threshold="≥ 0.5 points or p < 0.05: WARN; ≥ 2 points and at least 2 samples: FAIL",
-    sentence="the attack has not converged: twice the effort breaks more",
-    source="Carlini et al. 2019",
-)
-def doubling(case: Case) -> Judgement | None:
-    """Below 1,000 samples a drop of half a point cannot be ruled out, so there is no PASS."""
-    probes = case.probes
-    if probes is None or not probes.doubled:
-        return incomplete(NOT_PROBED if probes is None else "no sample to double the attack on")
+@check("B7", "doubling", on=premises.probed)
+def doubling(case: Case) -> Judgement:
+    """Below 1,000 samples a drop of half a point cannot be ruled out, so there is no PASS.
+
+    Needs: the same attack with twice the steps, and with twice the starts
+    Formula: drop of robust accuracy; exact McNemar
+    Threshold: ≥ 0.5 points or p < 0.05: WARN; ≥ 2 points and at least 2 samples: FAIL
+    Finding: the attack has not converged: twice the effort breaks more
+    Source: Carlini et al. 2019
+    """
+    probes = case.probed
+    if not probes.doubled:
+        return incomplete("no sample to double the attack on")
     once, n = probes.doubled["once"], int(probes.subset.sum())
     found = []
     for what in ("steps", "restarts"):
@@ -83,19 +77,16 @@ def doubling(case: Case) -> Judgement | None:
     return worst(found)
 
 
-@check(
-    "B8",
-    "silent success",
-    needs="first success of the attacked view, label of the returned image",
-    formula="survivors on which the attacked view erred earlier",
-    threshold="≥ 1: WARN",
-    sentence="the returned image is not the worst one found: score the best iterate",
-    source="Pintor et al. 2022, I3",
-)
-def silent(case: Case) -> Judgement | None:
-    """Only where the attacked view is the deployed defence, and deterministic: else a single draw may err."""
-    if case.subject.randomized:
-        return None
+@check("B8", "silent success", of=premises.deterministic)
+def silent(case: Case) -> Judgement:
+    """Only where the attacked view is the deployed defence, and deterministic: else a single draw may err.
+
+    Needs: first success of the attacked view, label of the returned image
+    Formula: survivors on which the attacked view erred earlier
+    Threshold: ≥ 1: WARN
+    Finding: the returned image is not the worst one found: score the best iterate
+    Source: Pintor et al. 2022, I3
+    """
     found = []
     for panel in case.panels:
         runs = [r for r in panel.runs if r.through == "deployed" and r.kind not in ("pursuit", "control")]
@@ -112,27 +103,23 @@ def silent(case: Case) -> Judgement | None:
     return worst(found) if found else incomplete("no attack on the deployed defence itself had anything to break")
 
 
-@check(
-    "B11",
-    "gradient fidelity",
-    needs="finite differences of the margin along random directions",
-    formula="median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one",
-    threshold="> 0.05 where plain autograd is said to be exact, or one of the two is 0: WARN; > 0.5, or NaN: FAIL",
-    sentence="the gradient does not match finite differences",
-    source="[P], after Carlini et al. 2019",
-    masking=True,
-)
+@check("B11", "gradient fidelity", masking=True, on=premises.probed)
 def fidelity(case: Case) -> Judgement | None:
-    """Not by correlation: the directions that jump would dominate it."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
+    """Not by correlation: the directions that jump would dominate it.
+
+    Needs: finite differences of the margin along random directions
+    Formula: median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3 and 1e-4, the lower one
+    Threshold: > 0.05 where plain autograd is said to be exact, or one of the two is 0: WARN; > 0.5, or NaN: FAIL
+    Finding: the gradient does not match finite differences
+    Source: [P], after Carlini et al. 2019
+    """
     claimed = case.subject.exact is not None or not case.subject.stand_ins
-    slopes = case.probes.gradients
+    slopes = case.probed.gradients
     if "deployed" in slopes.refused:
         return None if not claimed else fail("autograd gives no gradient at all")
     if "deployed" in slopes.broken and slopes.broken["deployed"].any():
         share = float(slopes.broken["deployed"].mean())
-        ids = list(case.probes.panel.indices[slopes.broken["deployed"]])
+        ids = list(case.probed.panel.indices[slopes.broken["deployed"]])
         return fail(f"{100 * share:.1f} % of the gradients are NaN or infinite", ids, broken=share)
     if slopes.infidelity is None:
         return incomplete("differences and gradients are both 0 in the median; B9 judges that", difference=0.0)
@@ -153,20 +140,17 @@ def fidelity(case: Case) -> Judgement | None:
     return passed(said, ratio=slopes.infidelity)
 
 
-@check(
-    "B14",
-    "binarisation test",
-    needs="penultimate features of the defended classifier, 64 samples",
-    formula="success on planted adversarial examples; success of 200 random points",
-    threshold="success < 0.95: FAIL; random > 0.05: INCOMPLETE, too easy",
-    sentence="the attack does not find adversarial examples that are known to exist",
-    source="Zimmermann et al. 2022",
-)
-def binarisation(case: Case) -> Judgement | None:
-    """A failure speaks against the attack, not against the defence."""
-    probes = case.probes
-    if probes is None:
-        return incomplete(NOT_PROBED)
+@check("B14", "binarisation test", on=premises.probed)
+def binarisation(case: Case) -> Judgement:
+    """A failure speaks against the attack, not against the defence.
+
+    Needs: penultimate features of the defended classifier, 64 samples
+    Formula: success on planted adversarial examples; success of 200 random points
+    Threshold: success < 0.95: FAIL; random > 0.05: INCOMPLETE, too easy
+    Finding: the attack does not find adversarial examples that are known to exist
+    Source: Zimmermann et al. 2022
+    """
+    probes = case.probed
     test = probes.binarisation
     if test is None:
         return incomplete(f"not run: {probes.no_binarisation}")
@@ -189,22 +173,18 @@ def binarisation(case: Case) -> Judgement | None:
     return passed(said, lacking, **numbers)
 
 
-@check(
-    "B18",
-    "enough EOT draws",
-    needs="two independent EOT gradients; the attack with twice the draws",
-    formula="mean cosine; change of robust accuracy",
-    threshold="cosine < 0.5, or ≥ 0.5 points: WARN",
-    sentence="gradients are averaged over too few draws",
-    source="[P], after Athalye et al. 2018 and Gao et al. 2022",
-)
-def enough_draws(case: Case) -> Judgement | None:
-    """Does not apply to a deterministic defence."""
-    if not case.subject.randomized:
-        return None
-    draws = case.probes.randomness if case.probes else None
-    if draws is None:
-        return incomplete(NOT_PROBED)
+@check("B18", "enough EOT draws", of=premises.randomized, on=premises.drawn)
+def enough_draws(case: Case) -> Judgement:
+    """Does not apply to a deterministic defence.
+
+    Needs: two independent EOT gradients; the attack with twice the draws
+    Formula: mean cosine; change of robust accuracy
+    Threshold: cosine < 0.5, or ≥ 0.5 points: WARN
+    Finding: gradients are averaged over too few draws
+    Source: [P], after Athalye et al. 2018 and Gao et al. 2022
+    """
+    draws = case.probed.randomness
+    assert draws is not None
     drop = draws.single - draws.doubled
     said = f"cosine {draws.cosine:.2f}; twice the draws: {-100 * drop:+.1f} points of robust accuracy"
     if draws.cosine < limit.EOT_COSINE or drop >= limit.DOUBLING_WARN:
@@ -212,22 +192,18 @@ def enough_draws(case: Case) -> Judgement | None:
     return passed(said, cosine=draws.cosine, drop=drop)
 
 
-@check(
-    "B19",
-    "fixed randomness",
-    needs="an attack on the defence with its draws known and held",
-    formula="accuracy with held draws − accuracy under EOT",
-    threshold="> 2 points: WARN",
-    sentence="the attack fails even without randomness, so randomness is not what defends",
-    source="Carlini et al. 2019; Liu et al. 2024 (arXiv 2404.14309)",
-)
-def frozen(case: Case) -> Judgement | None:
-    """Does not apply to a deterministic defence."""
-    if not case.subject.randomized:
-        return None
-    draws = case.probes.randomness if case.probes else None
-    if draws is None:
-        return incomplete(NOT_PROBED)
+@check("B19", "fixed randomness", of=premises.randomized, on=premises.drawn)
+def frozen(case: Case) -> Judgement:
+    """Does not apply to a deterministic defence.
+
+    Needs: an attack on the defence with its draws known and held
+    Formula: accuracy with held draws − accuracy under EOT
+    Threshold: > 2 points: WARN
+    Finding: the attack fails even without randomness, so randomness is not what defends
+    Source: Carlini et al. 2019; Liu et al. 2024 (arXiv 2404.14309)
+    """
+    draws = case.probed.randomness
+    assert draws is not None
     said = f"{100 * draws.frozen:.1f} % robust with held draws, {100 * draws.fresh:.1f} % under EOT"
     bad = draws.frozen > draws.fresh + limit.FROZEN_GAP
     return (
@@ -237,23 +213,19 @@ def frozen(case: Case) -> Judgement | None:
     )
 
 
-@check(
-    "B20",
-    "AutoAttack's flags",
-    needs="the same questions AutoAttack asks of a model",
-    formula="randomised, probabilities, zero gradients, dynamic, number of classes",
-    threshold="any: WARN",
-    sentence="AutoAttack would flag this model",
-    source="AutoAttack, checks.py and flags_doc.md",
-)
-def flags(case: Case) -> Judgement | None:
-    """Asked afresh, not read from a log. A defence that looks at its own saliency is dynamic by design."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    seen, slopes = case.probes.behaviour, case.probes.gradients
+@check("B20", "AutoAttack's flags", on=premises.probed)
+def flags(case: Case) -> Judgement:
+    """Asked afresh, not read from a log. A defence that looks at its own saliency is dynamic by design.
+
+    Needs: the same questions AutoAttack asks of a model
+    Formula: randomised, probabilities, zero gradients, dynamic, number of classes
+    Threshold: any: WARN
+    Finding: AutoAttack would flag this model
+    Source: AutoAttack, checks.py and flags_doc.md
+    """
+    seen, slopes = case.probed.behaviour, case.probed.gradients
     raised = {
-        "randomised": bool(seen.relabelled.any() or (seen.repeat_gap > limit.REPEAT_GAP).any())
-        or case.subject.randomized,
+        "randomised": premises.restless(case) or case.subject.randomized,
         "probabilities": seen.probabilities,
         "zero gradients": bool(slopes.zero["deployed"].any()),
         "dynamic (computes gradients itself)": seen.dynamic,
@@ -263,22 +235,17 @@ def flags(case: Case) -> Judgement | None:
     return warn(", ".join(names), flags=len(names)) if names else passed("no flag", flags=0)
 
 
-@check(
-    "B21",
-    "stand-ins are what they say",
-    needs="logits of every stand-in and of the deployed defence, at the images and at random points",
-    formula="largest difference of a logit over the largest logit",
-    threshold="> 1e-3: FAIL",
-    sentence="a stand-in answers otherwise than the defence, so attacks through it attack another model",
-    source="Athalye et al. 2018: BPDA keeps the forward pass exact",
-)
+@check("B21", "stand-ins are what they say", of=premises.standing_in, on=premises.probed)
 def stand_ins(case: Case) -> Judgement | None:
-    """Does not apply without a stand-in that is attacked."""
-    if not case.subject.stand_ins:
-        return None
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    gaps = case.probes.gradients.forward_gap
+    """Does not apply without a stand-in that is attacked.
+
+    Needs: logits of every stand-in and of the deployed defence, at the images and at random points
+    Formula: largest difference of a logit over the largest logit
+    Threshold: > 1e-3: FAIL
+    Finding: a stand-in answers otherwise than the defence, so attacks through it attack another model
+    Source: Athalye et al. 2018: BPDA keeps the forward pass exact
+    """
+    gaps = case.probed.gradients.forward_gap
     if not gaps:
         return None
     bad = {name: gap for name, gap in gaps.items() if not gap <= limit.FORWARD_GAP}
@@ -286,22 +253,17 @@ def stand_ins(case: Case) -> Judgement | None:
     return fail(said, **gaps) if bad else passed(said, **gaps)
 
 
-@check(
-    "B22",
-    "the probes against the store",
-    needs="samples that the probes broke, and those that the stored attacks broke",
-    formula="samples that withstood every stored attack and fell to a probe",
-    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
-    sentence="the stored attacks were too weak: short probes break what withstood them",
-    source="[P]: the probes read 0 % where the store said 97.5 %, and nobody compared",
-)
-def against_store(case: Case) -> Judgement | None:
-    """On the samples that both know."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    if not case.stored.finished:
-        return incomplete(NOTHING_STORED)
-    stored, probed = case.panels[-1], case.probes.panel
+@check("B22", "the probes against the store", on=(premises.probed, premises.stored))
+def against_store(case: Case) -> Judgement:
+    """On the samples that both know.
+
+    Needs: samples that the probes broke, and those that the stored attacks broke
+    Formula: samples that withstood every stored attack and fell to a probe
+    Threshold: ≥ 1: WARN; > 1 % and at least 2: FAIL
+    Finding: the stored attacks were too weak: short probes break what withstood them
+    Source: [P]: the probes read 0 % where the store said 97.5 %, and nobody compared
+    """
+    stored, probed = case.panels[-1], case.probed.panel
     fallen = union(probed.runs, len(probed.indices)) & probed.correct
     stands = stored.correct & ~union([run for run in stored.runs if run.kind != "pursuit"], len(stored.indices))
     both = np.intersect1d(stored.indices, probed.indices)
@@ -313,10 +275,6 @@ def against_store(case: Case) -> Judgement | None:
     if len(more) >= limit.FEW and len(more) / len(both) > limit.PROBES_FAIL:
         return fail(said, list(more), more=len(more), n=len(both))
     return warn(said, list(more), more=len(more)) if len(more) else passed(said, more=0)
-
-
-def _few_steps(case: Case) -> str:
-    return case.probes.panel.lacking.get("iterative", "") if case.probes else NOT_PROBED
 
 
 CHECKS = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from benchbox.analysis import pairs
 from benchbox.analysis.worst_case import surviving
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NOTHING_STORED
-from benchbox.audit.evidence import Case, families, undeclared
+from benchbox.audit.evidence import Case, Subject, families, undeclared
 from benchbox.audit.verdict import Judgement, check, incomplete, passed, warn
 from benchbox.domain import Access
 
@@ -14,20 +14,17 @@ from benchbox.domain import Access
 TRAINS_ON_ATTACKS = ("attack_steps", "attack_step_size")
 
 
-@check(
-    "C1",
-    "attack families",
-    needs="names and accesses of finished attacks",
-    formula="number of families; a score-based one, a transferred one, a gradient of the whole defence",
-    threshold="< 4, or one of the three missing: INCOMPLETE",
-    sentence="the attacks are too much alike",
-    source="Carlini et al. 2019",
-)
-def diversity(case: Case) -> Judgement | None:
-    """FGSM, BIM, MIM and PGD are one family."""
+@check("C1", "attack families", on=premises.stored)
+def diversity(case: Case) -> Judgement:
+    """FGSM, BIM, MIM and PGD are one family.
+
+    Needs: names and accesses of finished attacks
+    Formula: number of families; a score-based one, a transferred one, a gradient of the whole defence
+    Threshold: < 4, or one of the three missing: INCOMPLETE
+    Finding: the attacks are too much alike
+    Source: Carlini et al. 2019
+    """
     cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
     found = families(cells)
     missing = [] if len(found) >= limit.FAMILIES else [f"only {len(found)} families"]
     missing += [f"no {need} attack" for need in ("score-based", "transfer") if need not in found]
@@ -40,19 +37,16 @@ def diversity(case: Case) -> Judgement | None:
     return incomplete(f"{', '.join(missing)}; there is {said}", families=len(found)) if missing else passed(said)
 
 
-@check(
-    "C2",
-    "adaptive variants",
-    needs="stand-ins of finished cells",
-    formula="every stand-in, a score-based attack, and images of the bare classifier",
-    threshold="any missing: INCOMPLETE",
-    sentence="the defence was not attacked adaptively",
-    source="Tramèr et al. 2020; Croce et al. 2022",
-)
-def adaptive(case: Case) -> Judgement | None:
-    """Does not apply to a defence without purifier."""
-    if not case.subject.purifies:
-        return None
+@check("C2", "adaptive variants", of=premises.purifying)
+def adaptive(case: Case) -> Judgement:
+    """Does not apply to a defence without purifier.
+
+    Needs: stand-ins of finished cells
+    Formula: every stand-in, a score-based attack, and images of the bare classifier
+    Threshold: any missing: INCOMPLETE
+    Finding: the defence was not attacked adaptively
+    Source: Tramèr et al. 2020; Croce et al. 2022
+    """
     cells = case.stored.finished
     through = {c.cell.view.stand_in for c in cells if c.cell.access is Access.BPDA}
     wanted = {name for name in case.subject.stand_ins if name != case.subject.exact}
@@ -66,19 +60,16 @@ def adaptive(case: Case) -> Judgement | None:
     return passed(f"{len(through)} stand-ins, a score-based attack and images of the bare classifier")
 
 
-@check(
-    "C3",
-    "gain over the bare classifier",
-    needs="cells of the bare classifier on the same samples",
-    formula="difference of the worst cases, paired, 95 % interval",
-    threshold="lower end ≤ 0: WARN",
-    sentence="no significant gain over the classifier without the defence",
-    source="Croce et al. 2022",
-)
-def gain(case: Case) -> Judgement | None:
-    """Does not apply to a defence that builds on no other classifier."""
-    if not case.subject.purifies:
-        return None
+@check("C3", "gain over the bare classifier", of=premises.purifying)
+def gain(case: Case) -> Judgement:
+    """Does not apply to a defence that builds on no other classifier.
+
+    Needs: cells of the bare classifier on the same samples
+    Formula: difference of the worst cases, paired, 95 % interval
+    Threshold: lower end ≤ 0: WARN
+    Finding: no significant gain over the classifier without the defence
+    Source: Croce et al. 2022
+    """
     own, static = case.stored.finished, case.stored.bare
     if not own or not static:
         return incomplete("the bare classifier and the defence need finished attacks on the same samples")
@@ -90,22 +81,17 @@ def gain(case: Case) -> Judgement | None:
     return warn(said, **numbers) if low <= 0 else passed(said, **numbers)
 
 
-@check(
-    "C4",
-    "ablation",
-    needs="the bare classifier and every defence declared as an ablation, on the same samples",
-    formula="paired differences of the worst cases, 95 % intervals",
-    threshold="any missing: INCOMPLETE",
-    sentence="nobody measured what each part of the defence contributes",
-    source="Carlini et al. 2019; Tramèr et al. 2020",
-)
-def ablation(case: Case) -> Judgement | None:
-    """Of the bare classifier always, and of every defence that this one declares as itself with parts left out."""
-    if not case.subject.purifies:
-        return None
+@check("C4", "ablation", of=premises.purifying, on=premises.stored)
+def ablation(case: Case) -> Judgement:
+    """Of the bare classifier always, and of every defence that this one declares as itself with parts left out.
+
+    Needs: the bare classifier and every defence declared as an ablation, on the same samples
+    Formula: paired differences of the worst cases, 95 % intervals
+    Threshold: any missing: INCOMPLETE
+    Finding: nobody measured what each part of the defence contributes
+    Source: Carlini et al. 2019; Tramèr et al. 2020
+    """
     stored = case.stored
-    if not stored.finished:
-        return incomplete(NOTHING_STORED)
     parts = {"the bare classifier": stored.bare}
     for name in case.subject.ablations:
         named = [c for c in stored.others if c.cell.defense.name == name]
@@ -130,17 +116,16 @@ def ablation(case: Case) -> Judgement | None:
     return passed("; ".join(said), **numbers)
 
 
-@check(
-    "C5",
-    "complementary attacks",
-    needs="flags of each finished attack",
-    formula="lowest accuracy under a single attack − worst case",
-    threshold="> 1 point: WARN",
-    sentence="attacks break different samples, so one more would lower the number",
-    source="Carlini et al. 2019",
-)
+@check("C5", "complementary attacks")
 def complementary(case: Case) -> Judgement | None:
-    """The published number is the worst case per sample, so nothing is wrong with it; it is not final either."""
+    """The published number is the worst case per sample, so nothing is wrong with it; it is not final either.
+
+    Needs: flags of each finished attack
+    Formula: lowest accuracy under a single attack − worst case
+    Threshold: > 1 point: WARN
+    Finding: attacks break different samples, so one more would lower the number
+    Source: Carlini et al. 2019
+    """
     cells = case.stored.finished
     if len(cells) < 2:
         return incomplete("at least two finished attacks are needed")
@@ -150,42 +135,38 @@ def complementary(case: Case) -> Judgement | None:
     return warn(said, gap=gap) if gap > limit.COMPLEMENTARY else passed(said, gap=gap)
 
 
-@check(
-    "C6",
-    "training attack = evaluation attack",
-    needs="recipe, names of finished attacks",
-    formula="evaluation attacks within the family the defence trains on",
-    threshold="yes: WARN",
-    sentence="evaluated only with attacks of the kind it was trained on",
-    source="Carlini et al. 2019",
-)
-def other_attacks(case: Case) -> Judgement | None:
-    """Read off the recipe: fields of a training attack mean FGSM or PGD."""
-    if not any(name in case.subject.recipe for name in TRAINS_ON_ATTACKS):
-        return None
+def _trained_on_attacks(subject: Subject) -> bool:
+    return any(name in subject.recipe for name in TRAINS_ON_ATTACKS)
+
+
+@check("C6", "training attack = evaluation attack", of=_trained_on_attacks, on=premises.stored)
+def other_attacks(case: Case) -> Judgement:
+    """Read off the recipe: fields of a training attack mean FGSM or PGD.
+
+    Needs: recipe, names of finished attacks
+    Formula: evaluation attacks within the family the defence trains on
+    Threshold: yes: WARN
+    Finding: evaluated only with attacks of the kind it was trained on
+    Source: Carlini et al. 2019
+    """
     cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
     found = families(cells) - {"gradient of the cross-entropy", "transfer"}
     if not found and (unclear := undeclared(cells)):
         return incomplete(unclear)
     return passed(f"also {', '.join(sorted(found))}") if found else warn("gradients of the cross-entropy alone")
 
 
-@check(
-    "C7",
-    "steps and restarts",
-    needs="settings of finished attacks",
-    formula="PGD with at least 100 steps, or AutoAttack; at least 10 restarts, or targeted APGD",
-    threshold="below: INCOMPLETE",
-    sentence="too few steps or starts",
-    source="Carlini et al. 2019; AutoAttack",
-)
-def floors(case: Case) -> Judgement | None:
-    """AutoAttack's members bring their own."""
+@check("C7", "steps and restarts", on=premises.stored)
+def floors(case: Case) -> Judgement:
+    """AutoAttack's members bring their own.
+
+    Needs: settings of finished attacks
+    Formula: PGD with at least 100 steps, or AutoAttack; at least 10 restarts, or targeted APGD
+    Threshold: below: INCOMPLETE
+    Finding: too few steps or starts
+    Source: Carlini et al. 2019; AutoAttack
+    """
     cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
     whole = [c for c in cells if c.cell.view.artifact == c.cell.artifact]
     natures = [c.cell.nature for c in whole if c.cell.nature and c.cell.nature.steps]
     steps = max((nature.steps for nature in natures), default=0)
@@ -200,17 +181,16 @@ def floors(case: Case) -> Judgement | None:
     return incomplete(f"{said}; {unclear}" if unclear else said, steps=steps, restarts=restarts)
 
 
-@check(
-    "C8",
-    "black-box budget",
-    needs="settings of score-based attacks",
-    formula="queries",
-    threshold="< 5,000: INCOMPLETE",
-    sentence="the black-box attack had too few queries",
-    source="AutoAttack's Square",
-)
+@check("C8", "black-box budget")
 def queries(case: Case) -> Judgement | None:
-    """AutoAttack includes 5,000."""
+    """AutoAttack includes 5,000.
+
+    Needs: settings of score-based attacks
+    Formula: queries
+    Threshold: < 5,000: INCOMPLETE
+    Finding: the black-box attack had too few queries
+    Source: AutoAttack's Square
+    """
     ran = [c.cell.nature.queries for c in case.stored.finished if c.cell.nature and c.cell.nature.queries]
     if not ran:
         return incomplete(undeclared(case.stored.finished) or "no score-based attack is finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchbox.analysis.intervals import clopper_pearson
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import WHITE_BOX, Case, Panel, supposed, undeclared
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
@@ -12,26 +13,19 @@ from benchbox.domain import Access
 
 #: What an attack says it stands for whose passes are known.
 AUTOATTACK = "AutoAttack"
-NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
-NOT_PROBED = "the probes were not run"
-NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
-RESTLESS = "it does not even answer the same question twice the same way (A6), so nothing can be compared"
 
 
-@check(
-    "A1",
-    "budget",
-    needs="stored distances and images",
-    formula="max ‖x_adv − x‖ − ε; range of x_adv; NaN",
-    threshold="> 1e-6, outside [−1e-6, 1 + 1e-6], any NaN: FAIL",
-    sentence="adversarial examples outside the threat model",
-    source="AutoAttack's final print, enforced",
-)
-def budget(case: Case) -> Judgement | None:
-    """Distances as stored by the engine, and the images themselves where they were read again."""
+@check("A1", "budget", on=premises.stored)
+def budget(case: Case) -> Judgement:
+    """Distances as stored by the engine, and the images themselves where they were read again.
+
+    Needs: stored distances and images
+    Formula: max ‖x_adv − x‖ − ε; range of x_adv; NaN
+    Threshold: > 1e-6, outside [−1e-6, 1 + 1e-6], any NaN: FAIL
+    Finding: adversarial examples outside the threat model
+    Source: AutoAttack's final print, enforced
+    """
     cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
     excess = -np.inf
     samples: list[int] = [i for one in case.stored.rescored for i in one.outside]
     for evidence in cells:
@@ -48,20 +42,19 @@ def budget(case: Case) -> Judgement | None:
     )
 
 
-@check(
-    "A2",
-    "coverage",
-    needs="stored positions",
-    formula="every sample of the list exactly once",
-    threshold="any mismatch: FAIL",
-    sentence="samples are missing or counted twice",
-    source="DiffPure and CARSO evaluation code, which drop or pad batches",
-)
+@check("A2", "coverage")
 def coverage(case: Case) -> Judgement | None:
-    """Of cells that call themselves done."""
+    """Of cells that call themselves done.
+
+    Needs: stored positions
+    Formula: every sample of the list exactly once
+    Threshold: any mismatch: FAIL
+    Finding: samples are missing or counted twice
+    Source: DiffPure and CARSO evaluation code, which drop or pad batches
+    """
     done = [cell for cell in case.stored.cells if cell.status == "done"]
     if not done:
-        return incomplete(NOTHING_STORED)
+        return incomplete(premises.NOTHING_STORED)
     for evidence in done:
         wanted = np.arange(len(evidence.cell.samples))
         if not np.array_equal(np.sort(evidence.outcome.position), wanted):
@@ -73,19 +66,16 @@ def coverage(case: Case) -> Judgement | None:
     return passed(f"{len(done)} cells have each sample once", f"{open_} cells are unfinished" if open_ else "")
 
 
-@check(
-    "A3",
-    "re-score",
-    needs="stored images, the defence loaded afresh",
-    formula="class of the stored image now = class stored",
-    threshold="any difference, of a deterministic defence: FAIL",
-    sentence="stored adversarial images are classified differently now",
-    source="RobustBench, which re-scores x_adv",
-)
-def rescore(case: Case) -> Judgement | None:
-    """The audit is a process of its own, so state left over from the attack is gone."""
-    if case.subject.randomized:
-        return None
+@check("A3", "re-score", of=premises.deterministic)
+def rescore(case: Case) -> Judgement:
+    """The audit is a process of its own, so state left over from the attack is gone.
+
+    Needs: stored images, the defence loaded afresh
+    Formula: class of the stored image now = class stored
+    Threshold: any difference, of a deterministic defence: FAIL
+    Finding: stored adversarial images are classified differently now
+    Source: RobustBench, which re-scores x_adv
+    """
     found = case.stored.rescored
     if not found:
         return incomplete("no stored adversarial image was classified again")
@@ -96,17 +86,16 @@ def rescore(case: Case) -> Judgement | None:
     return passed(f"{asked} images of {len(found)} cells keep their class", asked=asked)
 
 
-@check(
-    "A4",
-    "threat-model domain",
-    needs="shape of stored images",
-    formula="shape of the perturbation = shape of the data set's images",
-    threshold="differ: FAIL",
-    sentence="the perturbation was applied after resizing",
-    source="AToP's notebook, which attacks 256×256 copies of 32×32 images",
-)
+@check("A4", "threat-model domain")
 def domain(case: Case) -> Judgement | None:
-    """The engine itself compares shapes when an attack returns."""
+    """The engine itself compares shapes when an attack returns.
+
+    Needs: shape of stored images
+    Formula: shape of the perturbation = shape of the data set's images
+    Threshold: differ: FAIL
+    Finding: the perturbation was applied after resizing
+    Source: AToP's notebook, which attacks 256×256 copies of 32×32 images
+    """
     shapes = {one.shape for one in case.stored.rescored}
     if not shapes:
         return incomplete("no stored adversarial image was read again")
@@ -116,24 +105,18 @@ def domain(case: Case) -> Judgement | None:
     return passed(f"images of {tuple(case.stored.shape)}, as in the data set")
 
 
-@check(
-    "A5",
-    "unbounded attack",
-    needs="probes with ε = 0.5 and ε = 1 (L∞)",
-    formula="accuracy on clean-correct samples",
-    threshold="ε = 1: > 0; ε = 0.5: above the largest class share's upper bound: FAIL",
-    sentence="gradients do not reach 0 % without a bound: the attack is broken or the gradients are masked",
-    source="Carlini et al. 2019; CARSO's run at ε = 0.95",
-    masking=True,
-)
-def unbounded(case: Case) -> Judgement | None:
-    """With the whole box to move in, every image of another class is in reach."""
-    probes = case.probes
-    if probes is None:
-        return incomplete(NOT_PROBED)
+@check("A5", "unbounded attack", masking=True, on=premises.correct)
+def unbounded(case: Case) -> Judgement:
+    """With the whole box to move in, every image of another class is in reach.
+
+    Needs: probes with ε = 0.5 and ε = 1 (L∞)
+    Formula: accuracy on clean-correct samples
+    Threshold: ε = 1: > 0; ε = 0.5: above the largest class share's upper bound: FAIL
+    Finding: gradients do not reach 0 % without a bound: the attack is broken or the gradients are masked
+    Source: Carlini et al. 2019; CARSO's run at ε = 0.95
+    """
+    probes = case.probed
     correct = probes.panel.correct
-    if not correct.any():
-        return incomplete(NONE_CORRECT)
     left = {radius: correct & ~broken for radius, broken in probes.unbounded.items()}
     n = int(correct.sum())
     share = {radius: float(flags.sum()) / n for radius, flags in left.items()}
@@ -147,22 +130,19 @@ def unbounded(case: Case) -> Judgement | None:
     return passed(said, lacking, full=share[1.0], half=share[0.5])
 
 
-@check(
-    "A6",
-    "determinism",
-    needs="five calls on the same images, with the same draws",
-    formula="labels equal; L2 distance of normalised logits; parameters and buffers unchanged",
-    threshold="label change, > 1e-4, or changed state: FAIL",
-    sentence="the defence does not answer the same twice though it says so",
-    source="AutoAttack, check_randomized",
-)
-def determinism(case: Case) -> Judgement | None:
-    """A randomised defence takes all randomness from its draws, so with the same draws it is held to this too."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    seen = case.probes.behaviour
+@check("A6", "determinism", on=premises.probed)
+def determinism(case: Case) -> Judgement:
+    """A randomised defence takes all randomness from its draws, so with the same draws it is held to this too.
+
+    Needs: five calls on the same images, with the same draws
+    Formula: labels equal; L2 distance of normalised logits; parameters and buffers unchanged
+    Threshold: label change, > 1e-4, or changed state: FAIL
+    Finding: the defence does not answer the same twice though it says so
+    Source: AutoAttack, check_randomized
+    """
+    seen = case.probed.behaviour
     gap, relabelled = float(seen.repeat_gap.max()), int(seen.relabelled.sum())
-    ids = list(case.probes.panel.indices[seen.relabelled | (seen.repeat_gap > limit.REPEAT_GAP)])
+    ids = list(case.probed.panel.indices[seen.relabelled | (seen.repeat_gap > limit.REPEAT_GAP)])
     how = [f"distance {gap:.2g}, {relabelled} labels change"]
     if seen.first_differs:
         how.append("the first call differs from all later ones")
@@ -174,17 +154,16 @@ def determinism(case: Case) -> Judgement | None:
     return passed(f"five calls agree, distance {gap:.2g}", gap=gap)
 
 
-@check(
-    "A7",
-    "attack moved",
-    needs="displacement of gradient attacks",
-    formula="share of clean-correct samples that no attack broke and none moved by 0.01 ε",
-    threshold="> 0.5 %: FAIL",
-    sentence="the gradient attack did not move (zero or NaN gradient)",
-    source="torchattacks' MIFGSM, whose momentum freezes at the first zero gradient",
-)
+@check("A7", "attack moved")
 def moved(case: Case) -> Judgement | None:
-    """By single steps from the image itself: a random start moves without any gradient."""
+    """By single steps from the image itself: a random start moves without any gradient.
+
+    Needs: displacement of gradient attacks
+    Formula: share of clean-correct samples that no attack broke and none moved by 0.01 ε
+    Threshold: > 0.5 %: FAIL
+    Finding: the gradient attack did not move (zero or NaN gradient)
+    Source: torchattacks' MIFGSM, whose momentum freezes at the first zero gradient
+    """
     nearest = limit.STILL * case.stored.threat.epsilon
     found = [
         one
@@ -209,21 +188,18 @@ def _moved(panel: Panel, nearest: float) -> Judgement | None:
     return passed(said, share=share)
 
 
-@check(
-    "A8",
-    "implementation identity",
-    needs="pass counts of stored AutoAttack cells",
-    formula="mean passes ≥ share of survivors × (7857 forward, 1910 backward)",
-    threshold="fewer: FAIL",
-    sentence="this is not AutoAttack",
-    source="torchattacks' AutoAttack, which has run 10 instead of 100 steps since its version 3.3",
-)
+@check("A8", "implementation identity", of=premises.deterministic)
 def identity(case: Case) -> Judgement | None:
-    """Passes are stored as means of a batch, so the bound is what the survivors alone must have cost."""
+    """Passes are stored as means of a batch, so the bound is what the survivors alone must have cost.
+
+    Needs: pass counts of stored AutoAttack cells
+    Formula: mean passes ≥ share of survivors × (7857 forward, 1910 backward)
+    Threshold: fewer: FAIL
+    Finding: this is not AutoAttack
+    Source: torchattacks' AutoAttack, which has run 10 instead of 100 steps since its version 3.3
+    """
     cells = [c for c in case.stored.finished if c.cell.access is Access.WHITE_BOX and c.cell.eot == 1]
     ran = [c for c in cells if c.cell.nature and c.cell.nature.stands_for == AUTOATTACK]
-    if case.subject.randomized:
-        return None
     if not ran:
         unclear = undeclared(cells)
         return incomplete(unclear) if unclear else None
@@ -239,26 +215,19 @@ def identity(case: Case) -> Judgement | None:
     return passed(said, forwards=forwards, backwards=backwards, survivors=share)
 
 
-@check(
-    "A9",
-    "clean accuracy",
-    needs="stored clean predictions, the defence loaded afresh",
-    formula="difference of the clean accuracies, on the same samples",
-    threshold="> 0.05 points: FAIL; other classes at the same accuracy: WARN",
-    sentence="weights or preprocessing differ from those that were scored",
-    source="RobustBench's reproduction test",
-)
-def clean(case: Case) -> Judgement | None:
-    """Now against what was stored with the attacks. Does not apply to draws, which are others now."""
-    if case.subject.randomized:
-        return None
-    if not case.stored.finished:
-        return incomplete(NOTHING_STORED)
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
+@check("A9", "clean accuracy", of=premises.deterministic, on=(premises.stored, premises.probed))
+def clean(case: Case) -> Judgement:
+    """Now against what was stored with the attacks. Does not apply to draws, which are others now.
+
+    Needs: stored clean predictions, the defence loaded afresh
+    Formula: difference of the clean accuracies, on the same samples
+    Threshold: > 0.05 points: FAIL; other classes at the same accuracy: WARN
+    Finding: weights or preprocessing differ from those that were scored
+    Source: RobustBench's reproduction test
+    """
     evidence = case.stored.finished[0]
     at = {index: row for row, index in enumerate(evidence.cell.samples.indices)}
-    panel = case.probes.panel
+    panel = case.probed.panel
     rows = [(i, at[int(index)]) for i, index in enumerate(panel.indices) if int(index) in at]
     if not rows:
         return incomplete("the probed samples are not among the stored ones")
@@ -275,71 +244,54 @@ def clean(case: Case) -> Judgement | None:
     return passed(said, gap=gap)
 
 
-@check(
-    "A10",
-    "batch independence",
-    needs="the same images in other orders and batch sizes",
-    formula="labels; max |Δ logit| over the largest logit",
-    threshold="label change or > 1e-4: FAIL; a module in training mode: WARN",
-    sentence="a prediction depends on the images beside it",
-    source="saliency averaged over a batch; batch norm in training mode",
-)
-def batches(case: Case) -> Judgement | None:
-    """Reversed, in sevens, and one by one."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    seen = case.probes.behaviour
-    if restless(case):
-        return incomplete(RESTLESS)
+@check("A10", "batch independence", on=premises.settled)
+def batches(case: Case) -> Judgement:
+    """Reversed, in sevens, and one by one.
+
+    Needs: the same images in other orders and batch sizes
+    Formula: labels; max |Δ logit| over the largest logit
+    Threshold: label change or > 1e-4: FAIL; a module in training mode: WARN
+    Finding: a prediction depends on the images beside it
+    Source: saliency averaged over a batch; batch norm in training mode
+    """
+    seen = case.probed.behaviour
     gap, relabelled = float(seen.batch_gap.max()), int(seen.batch_relabelled.sum())
     said = f"{relabelled} labels change, logits by {gap:.2g} of the largest"
     if relabelled or gap > limit.BATCH_GAP:
-        ids = case.probes.panel.indices[seen.batch_relabelled | (seen.batch_gap > limit.BATCH_GAP)]
+        ids = case.probed.panel.indices[seen.batch_relabelled | (seen.batch_gap > limit.BATCH_GAP)]
         return fail(said, list(ids), gap=gap, relabelled=relabelled)
     if seen.training:
         return warn(f"{said}, but a module is in training mode", gap=gap)
     return passed(said, gap=gap)
 
 
-@check(
-    "A11",
-    "no memory of the images",
-    needs="the same images with inaudible noise (1e-6, and one grey level)",
-    formula="share of samples whose logits change by more than 0.1 of their spread",
-    threshold="> 5 %: WARN; > 50 %: FAIL",
-    sentence="the answers change under noise that nobody sees",
-    source="[P]: a look-up of known images by a hash passes every other check",
-)
-def memory(case: Case) -> Judgement | None:
-    """No classifier of images sees a change of one part in a million; a table of their hashes does."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    if restless(case):
-        return incomplete(RESTLESS)
-    jumps = case.probes.behaviour.jump > limit.JUMP
+@check("A11", "no memory of the images", on=premises.settled)
+def memory(case: Case) -> Judgement:
+    """No classifier of images sees a change of one part in a million; a table of their hashes does.
+
+    Needs: the same images with inaudible noise (1e-6, and one grey level)
+    Formula: share of samples whose logits change by more than 0.1 of their spread
+    Threshold: > 5 %: WARN; > 50 %: FAIL
+    Finding: the answers change under noise that nobody sees
+    Source: [P]: a look-up of known images by a hash passes every other check
+    """
+    jumps = case.probed.behaviour.jump > limit.JUMP
     share = float(jumps.mean())
-    beside = float((case.probes.behaviour.beside > limit.JUMP).mean())
+    beside = float((case.probed.behaviour.beside > limit.JUMP).mean())
     said = (
-        f"{100 * share:.1f} % of the samples jump, by up to {case.probes.behaviour.jump.max():.2g} of their spread"
+        f"{100 * share:.1f} % of the samples jump, by up to {case.probed.behaviour.jump.max():.2g} of their spread"
     )
     if share > limit.JUMP_FAIL and beside > limit.JUMP_FAIL:
         said += ", and images beside them as well: no memory, but noise drawn from a hash of the image; "
         said += "take it from `draws`, so that an attacker can average over it"
     elif share > limit.JUMP_FAIL:
         said += ", and images beside them do not: it knows the test images"
-    ids = list(case.probes.panel.indices[jumps])
+    ids = list(case.probed.panel.indices[jumps])
     if share > limit.JUMP_FAIL:
         return fail(said, ids, share=share)
     if share > limit.JUMP_WARN:
         return warn(said, ids, share=share)
     return passed(said, share=share)
-
-
-def restless(case: Case) -> bool:
-    """Whether answers change although nothing else does."""
-    assert case.probes is not None
-    seen = case.probes.behaviour
-    return bool(seen.relabelled.any() or (seen.repeat_gap > limit.REPEAT_GAP).any())
 
 
 CHECKS = (budget, coverage, rescore, domain, unbounded, determinism, moved, identity, clean, batches, memory)

@@ -5,71 +5,63 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NONE_CORRECT, NOT_PROBED
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case, Kind, Panel, supposed, union
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
-@check(
-    "B1",
-    "black-box beats white-box",
-    needs="per-sample flags of score-based and gradient attacks",
-    formula="samples that a score-based attack breaks and no gradient attack does, over N",
-    threshold="> 0.2 %: WARN; > 1 % and at least 2: FAIL",
-    sentence="a black-box search breaks what no gradient attack breaks, a sign of masked gradients",
-    source="Athalye et al. 2018; AutoAttack, check_square_sr, per sample",
-    masking=True,
-)
+@check("B1", "black-box beats white-box", masking=True)
 def black_box(case: Case) -> Judgement | None:
-    """Per sample: averages hide it."""
+    """Per sample: averages hide it.
+
+    Needs: per-sample flags of score-based and gradient attacks
+    Formula: samples that a score-based attack breaks and no gradient attack does, over N
+    Threshold: > 0.2 %: WARN; > 1 % and at least 2: FAIL
+    Finding: a black-box search breaks what no gradient attack breaks, a sign of masked gradients
+    Source: Athalye et al. 2018; AutoAttack, check_square_sr, per sample
+    """
     return _unique(case, BLACK_BOX, "a score-based attack", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
-@check(
-    "B2",
-    "transfer beats white-box",
-    needs="per-sample flags of transferred images",
-    formula="as B1, with images crafted on the bare classifier or on a substitute",
-    threshold="> 0.2 %: WARN; > 1 % and at least 2: FAIL",
-    sentence="adversarial images of another model break what gradients of the defence do not",
-    source="Carlini et al. 2019",
-    masking=True,
-)
+@check("B2", "transfer beats white-box", masking=True)
 def transfer(case: Case) -> Judgement | None:
-    """Does not apply where there is no other model to transfer from."""
+    """Does not apply where there is no other model to transfer from.
+
+    Needs: per-sample flags of transferred images
+    Formula: as B1, with images crafted on the bare classifier or on a substitute
+    Threshold: > 0.2 %: WARN; > 1 % and at least 2: FAIL
+    Finding: adversarial images of another model break what gradients of the defence do not
+    Source: Carlini et al. 2019
+    """
     if not any(panel.of("transfer") for panel in case.panels) and not case.subject.purifies:
         return None
     return _unique(case, ("transfer",), "a transferred image", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
-@check(
-    "B3",
-    "random points beat gradients",
-    needs="10,000 random points on each of 100 clean-correct samples",
-    formula="samples that a random point breaks and no gradient attack does",
-    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
-    sentence="random noise succeeds where gradients fail",
-    source="Carlini et al. 2019; Athalye et al. 2018",
-    masking=True,
-)
+@check("B3", "random points beat gradients", masking=True)
 def random(case: Case) -> Judgement | None:
-    """Only what gradients left standing is tried."""
+    """Only what gradients left standing is tried.
+
+    Needs: 10,000 random points on each of 100 clean-correct samples
+    Formula: samples that a random point breaks and no gradient attack does
+    Threshold: ≥ 1: WARN; > 1 % and at least 2: FAIL
+    Finding: random noise succeeds where gradients fail
+    Source: Carlini et al. 2019; Athalye et al. 2018
+    """
     return _unique(case, ("random",), "a random point", 0.0, limit.RANDOM_FAIL)
 
 
-@check(
-    "B4",
-    "one step beats many",
-    needs="flags of FGSM and of iterated attacks",
-    formula="accuracy under PGD − accuracy under FGSM; samples only FGSM breaks",
-    threshold="PGD weaker: FAIL; equal with samples left, or > 1 % of N by FGSM only: WARN",
-    sentence="the iterative attack is no stronger than a single step",
-    source="Athalye et al. 2018",
-    masking=True,
-)
+@check("B4", "one step beats many", masking=True)
 def one_step(case: Case) -> Judgement | None:
-    """Equal counts warn only: on a hundred samples a robust model may show them; B5 fails a stuck attack."""
+    """Equal counts warn only: on a hundred samples a robust model may show them; B5 fails a stuck attack.
+
+    Needs: flags of FGSM and of iterated attacks
+    Formula: accuracy under PGD − accuracy under FGSM; samples only FGSM breaks
+    Threshold: PGD weaker: FAIL; equal with samples left, or > 1 % of N by FGSM only: WARN
+    Finding: the iterative attack is no stronger than a single step
+    Source: Athalye et al. 2018
+    """
     found = [one for panel in case.panels if (one := supposed(panel, WHITE_BOX, _one_step)) is not None]
     return worst(found) if found else incomplete("FGSM and an iterative attack are needed")
 
@@ -78,7 +70,7 @@ def _one_step(panel: Panel) -> Judgement | None:
     if not (panel.of("one-step") and panel.of("iterative")):
         return None
     if not panel.correct.any():
-        return incomplete(f"{NONE_CORRECT} ({panel.origin})")
+        return incomplete(f"{premises.NONE_CORRECT} ({panel.origin})")
     once, often = panel.broken("one-step"), panel.broken("iterative")
     only = once & ~often
     n = max(len(panel.indices), 1)
@@ -97,23 +89,17 @@ def _one_step(panel: Panel) -> Judgement | None:
     return passed(said, panel.lacking.get("iterative", ""), **numbers)
 
 
-@check(
-    "B5",
-    "monotone in the radius",
-    needs="the same attack at ε/4, ε/2, ε, 2ε, 4ε",
-    formula="samples broken at one radius and robust at a larger one; change along the ladder",
-    threshold="> 0.5 %: WARN; > 2 % and at least 2, or flat above 0: FAIL",
-    sentence="robust accuracy does not fall as the radius grows",
-    source="Athalye et al. 2018; Carlini et al. 2019",
-    masking=True,
-)
-def monotone(case: Case) -> Judgement | None:
-    """Flat means that nothing more breaks from a quarter of epsilon to four times as much."""
-    probes = case.probes
-    if probes is None:
-        return incomplete(NOT_PROBED)
-    if not probes.panel.correct.any():
-        return incomplete(NONE_CORRECT)
+@check("B5", "monotone in the radius", masking=True, on=premises.correct)
+def monotone(case: Case) -> Judgement:
+    """Flat means that nothing more breaks from a quarter of epsilon to four times as much.
+
+    Needs: the same attack at ε/4, ε/2, ε, 2ε, 4ε
+    Formula: samples broken at one radius and robust at a larger one; change along the ladder
+    Threshold: > 0.5 %: WARN; > 2 % and at least 2, or flat above 0: FAIL
+    Finding: robust accuracy does not fall as the radius grows
+    Source: Athalye et al. 2018; Carlini et al. 2019
+    """
+    probes = case.probed
     radii = sorted(probes.ladder)
     rungs = [probes.ladder[r] & probes.panel.correct for r in radii]
     earlier = np.zeros_like(rungs[0])
@@ -131,36 +117,32 @@ def monotone(case: Case) -> Judgement | None:
         return fail(said + ("; the curve is flat" if flat else ""), ids, **numbers)
     if share > limit.MONOTONE_WARN:
         return warn(said, ids, **numbers)
-    return passed(said, _few_steps(case), **numbers)
+    return passed(said, probes.panel.lacking.get("iterative", ""), **numbers)
 
 
-@check(
-    "B9",
-    "gradient availability",
-    needs="gradients of both losses at the image and at a random point",
-    formula="autograd error, Σ|g| = 0 for both losses, or NaN or infinity, through each model",
-    threshold="any: WARN; > 5 % of the samples through every model, or any NaN or infinity: FAIL",
-    sentence="gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack",
-    source="AutoAttack, check_zero_gradients; Pintor et al. 2022, I1",
-    masking=True,
-)
-def available(case: Case) -> Judgement | None:
-    """A stand-in with gradients saves the evaluation, not the deployed defence's own gradients."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    slopes = case.probes.gradients
+@check("B9", "gradient availability", masking=True, on=premises.probed)
+def available(case: Case) -> Judgement:
+    """A stand-in with gradients saves the evaluation, not the deployed defence's own gradients.
+
+    Needs: gradients of both losses at the image and at a random point
+    Formula: autograd error, Σ|g| = 0 for both losses, or NaN or infinity, through each model
+    Threshold: any: WARN; > 5 % of the samples through every model, or any NaN or infinity: FAIL
+    Finding: gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack
+    Source: AutoAttack, check_zero_gradients; Pintor et al. 2022, I1
+    """
+    slopes = case.probed.gradients
     shares = {name: float(zero.mean()) for name, zero in slopes.zero.items()}
     everywhere = np.logical_and.reduce(list(slopes.zero.values()))
     said = ", ".join(f"{100 * share:.1f} % without gradient through {name}" for name, share in shares.items())
     said += "".join(f"; autograd through {name}: {text}" for name, text in slopes.refused.items())
-    ids = list(case.probes.panel.indices[everywhere if everywhere.any() else slopes.zero["deployed"]])
+    ids = list(case.probed.panel.indices[everywhere if everywhere.any() else slopes.zero["deployed"]])
     numbers = {**shares, "zero pixels": slopes.zero_pixels}
     broken = {name: flags for name, flags in slopes.broken.items() if flags.any()}
     if broken:
         told = ", ".join(f"{100 * flags.mean():.1f} % NaN or infinite through {n}" for n, flags in broken.items())
         return fail(
             f"{told}; {said}",
-            list(case.probes.panel.indices[np.logical_or.reduce(list(broken.values()))]),
+            list(case.probed.panel.indices[np.logical_or.reduce(list(broken.values()))]),
             **numbers,
         )
     if everywhere.mean() > limit.ZERO_FAIL:
@@ -170,45 +152,36 @@ def available(case: Case) -> Judgement | None:
     return passed(said, **numbers)
 
 
-@check(
-    "B10",
-    "loss-landscape noise",
-    needs="100 random draws in ±4/255",
-    formula="mean of |ΔL| / |L| of the margin, clipped at 1",
-    threshold="> 0.1: WARN",
-    sentence="predictions are unstable under noise: average gradients over it",
-    source="Pintor et al. 2022, I2",
-)
-def stability(case: Case) -> Judgement | None:
-    """On clean-correct samples."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    correct = case.probes.panel.correct
-    if not correct.any():
-        return incomplete(NONE_CORRECT)
-    values = case.probes.gradients.unstable[correct]
+@check("B10", "loss-landscape noise", on=premises.correct)
+def stability(case: Case) -> Judgement:
+    """On clean-correct samples.
+
+    Needs: 100 random draws in ±4/255
+    Formula: mean of |ΔL| / |L| of the margin, clipped at 1
+    Threshold: > 0.1: WARN
+    Finding: predictions are unstable under noise: average gradients over it
+    Source: Pintor et al. 2022, I2
+    """
+    correct = case.probed.panel.correct
+    values = case.probed.gradients.unstable[correct]
     mean = float(values.mean())
     if mean > limit.UNSTABLE:
         return warn(
-            f"{mean:.3f} on average", list(case.probes.panel.indices[correct][values > limit.UNSTABLE]), mean=mean
+            f"{mean:.3f} on average", list(case.probed.panel.indices[correct][values > limit.UNSTABLE]), mean=mean
         )
     return passed(f"{mean:.3f} on average", mean=mean)
 
 
-@check(
-    "B12",
-    "stand-in failure",
-    needs="what the attacked model and the deployed defence said",
-    formula="share of samples broken on a stand-in that no attack through it breaks on the deployed defence",
-    threshold="> 20 %: WARN",
-    sentence="the stand-in's adversarial images do not carry over to the deployed defence",
-    source="Pintor et al. 2022, I5",
-    masking=True,
-)
-def carries(case: Case) -> Judgement | None:
-    """Does not apply without a stand-in."""
-    if not case.subject.stand_ins:
-        return None
+@check("B12", "stand-in failure", masking=True, of=premises.standing_in)
+def carries(case: Case) -> Judgement:
+    """Does not apply without a stand-in.
+
+    Needs: what the attacked model and the deployed defence said
+    Formula: share of samples broken on a stand-in that no attack through it breaks on the deployed defence
+    Threshold: > 20 %: WARN
+    Finding: the stand-in's adversarial images do not carry over to the deployed defence
+    Source: Pintor et al. 2022, I5
+    """
     found = [
         one for panel in case.panels if (one := supposed(panel, ("iterative", "ensemble"), _carries)) is not None
     ]
@@ -236,24 +209,20 @@ def _carries(panel: Panel) -> Judgement | None:
     return judged if worst_share > limit.TRANSFER_FAILURE else passed(said, share=worst_share)
 
 
-@check(
-    "B16",
-    "scale of the logits",
-    needs="logits of the clean images",
-    formula="AutoAttack's rule for probabilities; log Σ exp = 0; share with softmax exactly 1 in float32",
-    threshold="fires, or > 5 %: WARN",
-    sentence="logits are not raw: the cross-entropy has no gradient; return logits and use a margin loss",
-    source="AutoAttack, check_range_output; Carlini & Wagner 2017 on distillation",
-    masking=True,
-)
-def scale(case: Case) -> Judgement | None:
-    """Probabilities behind a logarithm are what AutoAttack's rule misses."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    seen = case.probes.behaviour
+@check("B16", "scale of the logits", masking=True, on=premises.probed)
+def scale(case: Case) -> Judgement:
+    """Probabilities behind a logarithm are what AutoAttack's rule misses.
+
+    Needs: logits of the clean images
+    Formula: AutoAttack's rule for probabilities; log Σ exp = 0; share with softmax exactly 1 in float32
+    Threshold: fires, or > 5 %: WARN
+    Finding: logits are not raw: the cross-entropy has no gradient; return logits and use a margin loss
+    Source: AutoAttack, check_range_output; Carlini & Wagner 2017 on distillation
+    """
+    seen = case.probed.behaviour
     share = float(seen.saturated.mean())
     said = f"softmax is exactly 1 on {100 * share:.1f} %"
-    ids = list(case.probes.panel.indices[seen.saturated])
+    ids = list(case.probed.panel.indices[seen.saturated])
     if seen.probabilities or seen.log_probabilities:
         kind = "they are probabilities" if seen.probabilities else "they are logarithms of probabilities"
         return warn(f"{kind}; {said}", ids, share=share)
@@ -279,7 +248,7 @@ def _unique_in(
     if not panel.of(*kinds) or not panel.of(*WHITE_BOX):
         return None
     if not panel.correct.any():
-        return incomplete(f"{NONE_CORRECT} ({panel.origin})")
+        return incomplete(f"{premises.NONE_CORRECT} ({panel.origin})")
     only = panel.only(kinds, WHITE_BOX)
     n, k = max(len(panel.indices), 1), len(only)
     tried = int((panel.correct & ~panel.broken(*WHITE_BOX)).sum())
@@ -310,10 +279,6 @@ def _resisting(panel: Panel, only: NDArray[np.int64]) -> tuple[int, float]:
         return int(chosen.sum()), 1.0
     hard = tried & ~panel.broken("pursuit")
     return int(hard.sum()), float(hard.sum() / tried.sum())
-
-
-def _few_steps(case: Case) -> str:
-    return case.probes.panel.lacking.get("iterative", "") if case.probes else NOT_PROBED
 
 
 CHECKS = (black_box, transfer, random, one_step, monotone, available, stability, carries, scale)

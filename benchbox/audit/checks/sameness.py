@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NOT_PROBED, RESTLESS, restless
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 
 
-@check(
-    "A12",
-    "one answer to one image",
-    needs="what the probes saw while they searched, and what the image they kept is scored as",
-    formula="samples on which the deployed defence erred during the search and no longer on the very same image",
-    threshold="≥ 1: WARN; > 1 % and at least 2: FAIL",
-    sentence="the same image is answered in two ways: wrongly while it is attacked, rightly when it is scored",
-    source="[P]; Pintor et al. 2022, I3, of attacks that keep the worst image themselves",
-)
-def one_answer(case: Case) -> Judgement | None:
-    """Does not apply to a randomised defence. The probes keep the image that broke, so no attack is to blame."""
-    if case.subject.randomized:
-        return None
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    panel = case.probes.panel
+@check("A12", "one answer to one image", of=premises.deterministic, on=premises.probed)
+def one_answer(case: Case) -> Judgement:
+    """Does not apply to a randomised defence. The probes keep the image that broke, so no attack is to blame.
+
+    Needs: what the probes saw while they searched, and what the image they kept is scored as
+    Formula: samples on which the deployed defence erred during the search and no longer on the very same image
+    Threshold: ≥ 1: WARN; > 1 % and at least 2: FAIL
+    Finding: the same image is answered in two ways: wrongly while it is attacked, rightly when it is scored
+    Source: [P]; Pintor et al. 2022, I3, of attacks that keep the worst image themselves
+    """
+    panel = case.probed.panel
     two = np.zeros(len(panel.indices), bool)
     for run in panel.runs:
         if run.through == "deployed" and run.kind == "iterative":
@@ -41,53 +36,45 @@ def one_answer(case: Case) -> Judgement | None:
     return warn(said, ids, two=len(ids)) if ids else passed(f"{said} were answered in two ways", two=0)
 
 
-@check(
-    "A13",
-    "the same however it is asked",
-    needs="logits with and without a gradient, under other names and seeds, after other questions, and at the end",
-    formula="largest change of a logit over the largest logit",
-    threshold="> 1e-4 on more than 5 % of the samples: FAIL",
-    sentence="the answer hangs on who asks",
-    source="[P]: what tells scoring from attacking keeps a defence of 0 % at 97",
-)
-def indifferent(case: Case) -> Judgement | None:
-    """Names each way in which the answers differ."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    if restless(case):
-        return incomplete(RESTLESS)
-    seen = case.probes.behaviour
+@check("A13", "the same however it is asked", on=premises.settled)
+def indifferent(case: Case) -> Judgement:
+    """Names each way in which the answers differ.
+
+    Needs: logits with and without a gradient, under other names and seeds, after other questions, and at the end
+    Formula: largest change of a logit over the largest logit
+    Threshold: > 1e-4 on more than 5 % of the samples: FAIL
+    Finding: the answer hangs on who asks
+    Source: [P]: what tells scoring from attacking keeps a defence of 0 % at 97
+    """
+    seen = case.probed.behaviour
     ways = {
         "another answer where no gradient is asked for": seen.mode_gap,
         "another answer under other indices and seeds": seen.name_gap,
         "an image is answered by what was asked before it": seen.history,
         "another answer at the end of the audit than at its beginning": seen.later,
     }
-    told, ids = [], np.zeros(len(case.probes.panel.indices), bool)
+    told, ids = [], np.zeros(len(case.probed.panel.indices), bool)
     for way, gaps in ways.items():
         if gaps is not None and (gaps > limit.REPEAT_GAP).mean() > limit.JUMP_WARN:
             told.append(f"{way} ({100 * (gaps > limit.REPEAT_GAP).mean():.0f} % of the samples)")
             ids |= gaps > limit.REPEAT_GAP
     if told:
-        return fail("; ".join(told), list(case.probes.panel.indices[ids]), ways=len(told))
+        return fail("; ".join(told), list(case.probed.panel.indices[ids]), ways=len(told))
     lacking = "it could not be copied, so what it remembers was not tried" if seen.history is None else ""
     return passed("no gradient, other names, other questions before and after change nothing", lacking, ways=0)
 
 
-@check(
-    "A14",
-    "images that nobody has seen",
-    needs="the probes on training images, and on test images shifted and turned, beyond ε of every test image",
-    formula="share that withstands, of what is right: test images − images from elsewhere",
-    threshold="≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL",
-    sentence="it is robust on the test images alone: it knows them, or remembers what it met first",
-    source="[P]: a look-up of the nearest test image falls from 97 to 0 % there",
-)
-def unseen(case: Case) -> Judgement | None:
-    """Fewer attacks than on the test images, so that robustness may only seem higher there."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    panel, found = case.probes.panel, case.probes.unseen
+@check("A14", "images that nobody has seen", on=premises.probed)
+def unseen(case: Case) -> Judgement:
+    """Fewer attacks than on the test images, so that robustness may only seem higher there.
+
+    Needs: the probes on training images, and on test images shifted and turned, beyond ε of every test image
+    Formula: share that withstands, of what is right: test images − images from elsewhere
+    Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
+    Finding: it is robust on the test images alone: it knows them, or remembers what it met first
+    Source: [P]: a look-up of the nearest test image falls from 97 to 0 % there
+    """
+    panel, found = case.probed.panel, case.probed.unseen
     found = {name: one for name, one in found.items() if one.correct}
     if not panel.correct.any() or not found:
         return incomplete("no image, here or from elsewhere, is classified rightly")
@@ -106,23 +93,20 @@ def unseen(case: Case) -> Judgement | None:
     return passed(said, f"{limit.UNSEEN_SAMPLES:.0f} images of each are needed" if few else "", **numbers)
 
 
-@check(
-    "A15",
-    "constant answers",
-    needs="logits at four random points of the ball",
-    formula="share of samples whose logits are equal to the last bit; the same of images from elsewhere",
-    threshold="> 5 %: WARN; > 50 %, and less than half as many elsewhere: FAIL",
-    sentence="the logits are the very same all over the ball",
-    source="[P]: a continuous function moves; a look-up, a memory and a coarse rounding do not",
-)
-def constant(case: Case) -> Judgement | None:
-    """Coarse rounding is constant too, and honest: then images from elsewhere are constant as well."""
-    if case.probes is None:
-        return incomplete(NOT_PROBED)
-    flags, found = case.probes.behaviour.constant, case.probes.unseen
+@check("A15", "constant answers", on=premises.probed)
+def constant(case: Case) -> Judgement:
+    """Coarse rounding is constant too, and honest: then images from elsewhere are constant as well.
+
+    Needs: logits at four random points of the ball
+    Formula: share of samples whose logits are equal to the last bit; the same of images from elsewhere
+    Threshold: > 5 %: WARN; > 50 %, and less than half as many elsewhere: FAIL
+    Finding: the logits are the very same all over the ball
+    Source: [P]: a continuous function moves; a look-up, a memory and a coarse rounding do not
+    """
+    flags, found = case.probed.behaviour.constant, case.probed.unseen
     share, correct = float(flags.mean()), sum(one.correct for one in found.values())
     elsewhere = sum(one.constant for one in found.values()) / max(correct, 1)
-    ids = list(case.probes.panel.indices[flags])
+    ids = list(case.probed.panel.indices[flags])
     said = f"{100 * share:.0f} % of the samples, {100 * elsewhere:.0f} % of images from elsewhere"
     numbers = {"share": share, "elsewhere": elsewhere}
     if share > limit.JUMP_FAIL and correct and elsewhere < share / 2:

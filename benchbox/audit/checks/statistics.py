@@ -10,27 +10,24 @@ from benchbox.analysis import intervals, pairs
 from benchbox.analysis.background import Background
 from benchbox.analysis.compare import compare
 from benchbox.analysis.comparison import Pair
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
-from benchbox.audit.checks.integrity import NOTHING_STORED
 from benchbox.audit.evidence import Case, Stored
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 from benchbox.domain import NULL_ATTACK, Access, Evidence
 
 
-@check(
-    "D1",
-    "sample size",
-    needs="n and the worst case",
-    formula="half-width of the Clopper–Pearson interval",
-    threshold="> 1 point: WARN, the rank is a group's (≈); > 3 points: INCOMPLETE",
-    sentence="too few samples for a place of its own",
-    source="[P]",
-)
-def size(case: Case) -> Judgement | None:
-    """Of the accuracy under the strongest single attack."""
+@check("D1", "sample size", on=premises.stored)
+def size(case: Case) -> Judgement:
+    """Of the accuracy under the strongest single attack.
+
+    Needs: n and the worst case
+    Formula: half-width of the Clopper–Pearson interval
+    Threshold: > 1 point: WARN, the rank is a group's (≈); > 3 points: INCOMPLETE
+    Finding: too few samples for a place of its own
+    Source: [P]
+    """
     cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
     n = len(cells[0].outcome)
     robust = min(float(c.outcome.robust.mean()) for c in cells)
     interval = intervals.clopper_pearson(round(robust * n), n)
@@ -41,17 +38,16 @@ def size(case: Case) -> Judgement | None:
     return warn(said, half=half, n=n) if half > limit.HALF_WIDTH_WARN else passed(said, half=half, n=n)
 
 
-@check(
-    "D2",
-    "claims about two defences",
-    needs="flags of the other defences in the store on the same samples",
-    formula="exact McNemar on the common worst case, Holm's correction over the defences",
-    threshold="p ≥ 0.05 for any: WARN, same rank",
-    sentence="not significantly better or worse than another defence",
-    source="Holm 1979; McNemar 1947",
-)
+@check("D2", "claims about two defences")
 def claim(case: Case) -> Judgement | None:
-    """Over the worst case that each pair has in common, as `benchbox compare` does; Holm over all pairs."""
+    """Over the worst case that each pair has in common, as `benchbox compare` does; Holm over all pairs.
+
+    Needs: flags of the other defences in the store on the same samples
+    Formula: exact McNemar on the common worst case, Holm's correction over the defences
+    Threshold: p ≥ 0.05 for any: WARN, same rank
+    Finding: not significantly better or worse than another defence
+    Source: Holm 1979; McNemar 1947
+    """
     compared = dict(_pairs(case.stored))
     if not compared:
         return incomplete("no other defence has finished one of these attacks on these samples")
@@ -81,17 +77,16 @@ def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
         yield from ((label, pair) for pair in found.pairs if pair.scope == "common worst case")
 
 
-@check(
-    "D4",
-    "attack seeds",
-    needs="the same attack with at least three seeds",
-    formula="range of its accuracy over the seeds",
-    threshold="> 1 point: WARN; fewer seeds: INCOMPLETE",
-    sentence="the number depends on the attack's seed",
-    source="[P], after Madry's leaderboards, where restarts alone are worth 2.9 points",
-)
+@check("D4", "attack seeds")
 def seeds(case: Case) -> Judgement | None:
-    """Cells that differ in nothing else."""
+    """Cells that differ in nothing else.
+
+    Needs: the same attack with at least three seeds
+    Formula: range of its accuracy over the seeds
+    Threshold: > 1 point: WARN; fewer seeds: INCOMPLETE
+    Finding: the number depends on the attack's seed
+    Source: [P], after Madry's leaderboards, where restarts alone are worth 2.9 points
+    """
     groups: dict[str, dict[int, float]] = {}
     for evidence in case.stored.finished:
         cell = evidence.cell
@@ -105,21 +100,16 @@ def seeds(case: Case) -> Judgement | None:
     return warn(said, spread=spread) if spread > limit.SEED_RANGE else passed(said, spread=spread)
 
 
-@check(
-    "D5",
-    "scoring of a randomised defence",
-    needs="predictions in R fresh draws",
-    formula="R; from them the expected accuracy, the majority vote and the worst of R",
-    threshold="R < 10: INCOMPLETE",
-    sentence="too few scoring draws",
-    source="[P], after ADP, where the statistic moves the number by 17 to 36 points (Croce et al. 2022)",
-)
-def scoring(case: Case) -> Judgement | None:
-    """Does not apply to a deterministic defence."""
-    if not case.subject.randomized:
-        return None
-    if not case.stored.finished:
-        return incomplete(NOTHING_STORED)
+@check("D5", "scoring of a randomised defence", of=premises.randomized, on=premises.stored)
+def scoring(case: Case) -> Judgement:
+    """Does not apply to a deterministic defence.
+
+    Needs: predictions in R fresh draws
+    Formula: R; from them the expected accuracy, the majority vote and the worst of R
+    Threshold: R < 10: INCOMPLETE
+    Finding: too few scoring draws
+    Source: [P], after ADP, where the statistic moves the number by 17 to 36 points (Croce et al. 2022)
+    """
     draws = min(c.cell.scoring_draws for c in case.stored.finished)
     return (
         passed(f"{draws} draws", draws=draws)
@@ -128,21 +118,16 @@ def scoring(case: Case) -> Judgement | None:
     )
 
 
-@check(
-    "D6",
-    "selection and scoring apart",
-    needs="draws by which the worst attack is chosen and scored",
-    formula="disjoint",
-    threshold="overlap: FAIL",
-    sentence="the worst attack is chosen by the draws that score it",
-    source="[P], after DiffBreak's warning",
-)
-def apart(case: Case) -> Judgement | None:
-    """Attack and scoring draw from streams of different names; the worst case needs two draws to keep apart."""
-    if not case.subject.randomized:
-        return None
-    if not case.stored.finished:
-        return incomplete(NOTHING_STORED)
+@check("D6", "selection and scoring apart", of=premises.randomized, on=premises.stored)
+def apart(case: Case) -> Judgement:
+    """Attack and scoring draw from streams of different names; the worst case needs two draws to keep apart.
+
+    Needs: draws by which the worst attack is chosen and scored
+    Formula: disjoint
+    Threshold: overlap: FAIL
+    Finding: the worst attack is chosen by the draws that score it
+    Source: [P], after DiffBreak's warning
+    """
     draws = min(c.cell.scoring_draws for c in case.stored.finished)
     said = f"{draws} scoring draws"
     return (
@@ -152,21 +137,20 @@ def apart(case: Case) -> Judgement | None:
     )
 
 
-@check(
-    "D7",
-    "cost",
-    needs="pass counters",
-    formula="forward and backward passes a sample",
-    threshold="missing: INCOMPLETE",
-    sentence="nobody counted what the attacks cost",
-    source="[P], after AttackBench",
-)
+@check("D7", "cost")
 def cost(case: Case) -> Judgement | None:
-    """Counted by the view, whatever the attack says of itself."""
+    """Counted by the view, whatever the attack says of itself.
+
+    Needs: pass counters
+    Formula: forward and backward passes a sample
+    Threshold: missing: INCOMPLETE
+    Finding: nobody counted what the attacks cost
+    Source: [P], after AttackBench
+    """
     counted = [c for c in case.stored.finished if c.cell.access is not Access.IMPORTED]
     cells = [c for c in counted if c.cell.attack.name != NULL_ATTACK]
     if not cells:
-        return incomplete(NOTHING_STORED)
+        return incomplete(premises.NOTHING_STORED)
     silent = [c.cell.attack.name for c in cells if not c.outcome.forwards.any()]
     if silent:
         return incomplete(f"no pass was counted for {', '.join(sorted(set(silent)))}")
@@ -174,21 +158,17 @@ def cost(case: Case) -> Judgement | None:
     return passed(f"{total:.0f} passes a sample over {len(cells)} cells", passes=total)
 
 
-@check(
-    "D8",
-    "which samples",
-    needs="sample list",
-    formula="declared, with the digest of its images",
-    threshold="missing: INCOMPLETE",
-    sentence="nobody knows which samples the number is about",
-    source="[P]",
-)
-def subset(case: Case) -> Judgement | None:
-    """The list is part of every cell's key."""
-    cells = case.stored.finished
-    if not cells:
-        return incomplete(NOTHING_STORED)
-    samples = cells[0].cell.samples
+@check("D8", "which samples", on=premises.stored)
+def subset(case: Case) -> Judgement:
+    """The list is part of every cell's key.
+
+    Needs: sample list
+    Formula: declared, with the digest of its images
+    Threshold: missing: INCOMPLETE
+    Finding: nobody knows which samples the number is about
+    Source: [P]
+    """
+    samples = case.stored.finished[0].cell.samples
     if not samples.digest:
         return incomplete("the sample list has no digest")
     return passed(f"{samples.said}, digest {samples.digest[:12]}")

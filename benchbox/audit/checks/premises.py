@@ -1,0 +1,62 @@
+"""What a check presupposes: the defences it speaks of, and the evidence without which it is INCOMPLETE."""
+
+from __future__ import annotations
+
+from benchbox.audit.checks import thresholds as limit
+from benchbox.audit.evidence import Case, Subject
+
+NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
+NOT_PROBED = "the probes were not run"
+NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
+RESTLESS = "it does not even answer the same question twice the same way (A6), so nothing can be compared"
+
+
+def deterministic(subject: Subject) -> bool:
+    """Of defences that answer the same question the same way."""
+    return not subject.randomized
+
+
+def randomized(subject: Subject) -> bool:
+    """Of defences that draw."""
+    return subject.randomized
+
+
+def purifying(subject: Subject) -> bool:
+    """Of defences that build on a classifier, which can be measured without them."""
+    return subject.purifies
+
+
+def standing_in(subject: Subject) -> bool:
+    """Of defences with a stand-in."""
+    return bool(subject.stand_ins)
+
+
+def stored(case: Case) -> str:
+    """A finished attack."""
+    return "" if case.stored.finished else NOTHING_STORED
+
+
+def probed(case: Case) -> str:
+    """The probes."""
+    return "" if case.probes else NOT_PROBED
+
+
+def correct(case: Case) -> str:
+    """The probes, and a clean image that is classified correctly."""
+    return probed(case) or ("" if case.probed.panel.correct.any() else NONE_CORRECT)
+
+
+def settled(case: Case) -> str:
+    """The probes, and the same answer to the same question."""
+    return probed(case) or (RESTLESS if restless(case) else "")
+
+
+def drawn(case: Case) -> str:
+    """The probes of a randomised defence."""
+    return "" if case.probes and case.probes.randomness else NOT_PROBED
+
+
+def restless(case: Case) -> bool:
+    """Whether answers change although nothing else does."""
+    seen = case.probed.behaviour
+    return bool(seen.relabelled.any() or (seen.repeat_gap > limit.REPEAT_GAP).any())
