@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import SHORT, WHITE, Said, refusal
 
 # ---- run, report, show, list --------------------------------------------------------------------------------
@@ -153,6 +154,16 @@ def test_report_keeps_what_is_asked_for(said: Said, workspace: Path) -> None:
     fgsm = [image for image in images if image["attack"] == "fgsm"]
     assert len(fgsm) == 2 * 20
     assert {image["label"] for image in fgsm} == set(map(str, range(10)))
+
+    (table, _) = json.loads(said("report", "--format", "json")[1])["tables"]
+    (row,) = table["rows"]
+    (cell,) = next(entry for entry in row["entries"] if entry["attack"] == "fgsm")["cells"]
+    for name, its in cell["by_class"].items():
+        of_it = [i for i in fgsm if i["label"] == name and float(i["epsilon"]) == table["threat"]["epsilon"]]
+        right = sum(float(image["adversarial"]) for image in of_it)
+        assert its["n"] == len(of_it)
+        assert its["percent"] == pytest.approx(100 * right / len(of_it))
+        assert row["robust"]["by_class"][name]["percent"] <= its["percent"] <= its["clean"]
 
 
 def test_report_formats_and_files(said: Said, workspace: Path) -> None:

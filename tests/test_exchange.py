@@ -182,11 +182,12 @@ def test_what_rounding_costs_is_said(said: Said, workspace: Path, kind: str) -> 
         "float64": found["x_adv"].astype(np.float64),
     }
     np.savez(workspace / "rounded.npz", x_adv=made[kind], indices=found["indices"])
-    status, _, err = said("import-adversarials", "rounded.npz", *DEFENSE, *STORE, "--origin", kind)
+    status, out, err = said("import-adversarials", "rounded.npz", *DEFENSE, *STORE, "--origin", kind)
     assert status == 0, err
     how = "to the bit" if kind == "float64" else "rounded to 8 bits"
+    last = out.splitlines()[-1]
     assert re.search(
-        rf"the images of cell [0-9a-f]{{12}} \(.*\), {how}: [\d.]+ % robust there, [\d.]+ % here", err
+        rf"the images of cell [0-9a-f]{{12}} \(.*\), {how}: [\d.]+ % robust there, [\d.]+ % here", last
     )
     (cell,) = [e for e in stored(workspace, Access.IMPORTED) if e.cell.attack.name == f"imported:{kind}"]
     assert cell.outcome.linf.max() <= cell.cell.threat.epsilon + 1e-6

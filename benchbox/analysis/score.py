@@ -138,6 +138,15 @@ class Measurement:
             return None
         return float(outcome.forwards.mean()), float(outcome.backwards.mean())
 
+    @cached_property
+    def by_class(self) -> dict[str, dict[str, Any]]:
+        """By true class: its images, and the percentages of them that are right as they are and attacked."""
+        if self.score is None:
+            return {}
+        outcome = self.evidence.outcome
+        clean, robust = (shares_by_class(outcome.label, s) for s in (outcome.clean_correct, outcome.robust))
+        return {name: {"n": robust[name][0], "clean": clean[name][1], "percent": robust[name][1]} for name in robust}
+
     @property
     def commit(self) -> str:
         """The code's commit, with a + when the tree had changes; "unknown" outside a checkout."""
@@ -179,6 +188,17 @@ class Entry:
     def passes(self) -> float:
         """Forward and backward passes a sample, over all measurements."""
         return sum(m.evidence.outcome.passes for m in self.measurements)
+
+
+def shares_by_class(label: NDArray[np.int64], shares: NDArray[np.float64]) -> dict[str, tuple[int, float]]:
+    """Of each class that occurs: how many images, and their mean share in percent.
+
+    Args:
+        label: (N,) true classes.
+        shares: (N,) in [0, 1].
+    """
+    classes = sorted(set(label.tolist()))
+    return {str(c): (int((label == c).sum()), 100 * float(shares[label == c].mean())) for c in classes}
 
 
 def measure(evidence: Evidence) -> Measurement:

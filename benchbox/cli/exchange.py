@@ -94,11 +94,14 @@ def import_adversarials(
 
     session = work.session()
     with Store.open(work.store) as opened:
-        cells = score_file(session, opened, found, request, origin)
+        cells, cost = score_file(session, opened, found, request, origin)
         evidence = opened.evidence(keys=[cell.key for cell in cells])
         present(report.tabulate(evidence, known_of(evidence, opened)))
     for cell in cells:
         typer.echo(f"stored as cell {cell.key}")
+    # Last, where a long table cannot hide it.
+    for line in cost:
+        typer.echo(line)
 
 
 def _stored(prefix: str, store: str) -> tuple[Evidence, NDArray[np.float32]]:

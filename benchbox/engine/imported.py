@@ -19,6 +19,8 @@ from benchbox.errors import ArtifactError, DefenseError
 from benchbox.training.artifacts import Artifacts, Training
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from benchbox.data.dataset import Dataset
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 UNKNOWN = ViewSpec("unknown")
 
 
-def score_file(session: Session, store: Store, file: AdversarialFile, request: Request, origin: str) -> list[Cell]:
+def score_file(
+    session: Session, store: Store, file: AdversarialFile, request: Request, origin: str
+) -> tuple[list[Cell], list[str]]:
     """Check the images of a file, score them on the deployed defence in fresh draws, and store the outcome.
 
     Args:
@@ -43,7 +47,7 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
         origin: Where the images come from, for the tables.
 
     Returns:
-        The cells.
+        The cells, and what their way through a file has cost images that came out of this store.
 
     Raises:
         DataError: The images are not what they have to be; nothing is stored then.
@@ -81,9 +85,7 @@ def score_file(session: Session, store: Store, file: AdversarialFile, request: R
         store.finish_run(run, "failed")
         raise
     store.finish_run(run, "done")
-    for cell in cells:
-        _tell_strength(cell, session, store, x_adv)
-    return cells
+    return cells, [line for cell in cells for line in _strength(cell, store, x_adv)]
 
 
 def _checked(
@@ -99,8 +101,8 @@ def _checked(
     return threat.project(torch.from_numpy(x_adv), x).numpy() if rounded else x_adv
 
 
-def _tell_strength(cell: Cell, session: Session, store: Store, x_adv: NDArray[np.float32]) -> None:
-    """Say what rounding to 8 bits has cost images that came out of this store."""
+def _strength(cell: Cell, store: Store, x_adv: NDArray[np.float32]) -> Iterator[str]:
+    """What rounding to 8 bits has cost images that came out of this store."""
     after = 100 * float(store.evidence(keys=[cell.key])[0].outcome.robust.mean())
     for other in store.evidence(dataset=cell.samples.dataset):
         its = other.cell
@@ -112,7 +114,7 @@ def _tell_strength(cell: Cell, session: Session, store: Store, x_adv: NDArray[np
             continue
         before = 100 * float(other.outcome.robust.mean())
         kept = "to the bit" if np.array_equal(crafted.x, x_adv) else "rounded to 8 bits"
-        session.announce(
+        yield (
             f"these are the images of cell {its.key[:12]} ({its.attack.name}, {its.access}), {kept}: "
             f"{before:.1f} % robust there, {after:.1f} % here"
         )

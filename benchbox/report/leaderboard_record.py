@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbox.analysis.control import Control
 from benchbox.analysis.paper import Printed
-from benchbox.analysis.score import WITHHELD, Entry, Measurement, Score
+from benchbox.analysis.score import WITHHELD, Entry, Measurement, Score, shares_by_class
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.analysis.trainings import repeated
 from benchbox.domain import NULL_ATTACK, Access, Spec
@@ -218,6 +218,7 @@ def _row(line: Line) -> dict[str, Any]:
         "null": _control_json(row.control),
         "robust": {
             "score": _described(row.robust),
+            "by_class": _robust_by_class(row),
             "lowest": None if row.set_by is None else _column_facts(*row.set_by),
             "attacks": row.over,
             "fallen_to_probes": row.fallen,
@@ -226,6 +227,16 @@ def _row(line: Line) -> dict[str, Any]:
         "versus": None if row.versus is None else asdict(row.versus),
         "entries": [_column_facts(*column) | _entry_json(entry, line) for column, entry in row.entries.items()],
     }
+
+
+def _robust_by_class(row: Row) -> dict[str, Any]:
+    """The worst case by true class; every finished cell of a row is of the same images in the same order."""
+    cells = (m.evidence.outcome for entry in row.entries.values() for m in entry.measurements if m.status == "done")
+    label = next((outcome.label for outcome in cells), None)
+    if row.robust is None or label is None:
+        return {}
+    found = shares_by_class(label, row.robust.shares)
+    return {name: {"n": n, "percent": percent} for name, (n, percent) in found.items()}
 
 
 def _control_json(control: Control | None) -> dict[str, Any] | None:
@@ -268,6 +279,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "status": measurement.status,
         "score": _described(measurement.score),
         **measurement.extra,
+        "by_class": measurement.by_class,
         "passes": measurement.passes,
         "error": evidence.error or None,
         "seconds": evidence.seconds,
