@@ -145,7 +145,7 @@ class Measurement:
             return {}
         outcome = self.evidence.outcome
         clean, robust = (shares_by_class(outcome.label, s) for s in (outcome.clean_correct, outcome.robust))
-        return {name: {"n": robust[name][0], "clean": clean[name][1], "percent": robust[name][1]} for name in robust}
+        return {c: {"n": n, "clean": clean[c][1], "percent": percent} for c, (n, percent) in robust.items()}
 
     @property
     def commit(self) -> str:

@@ -231,8 +231,8 @@ def _row(line: Line) -> dict[str, Any]:
 
 def _robust_by_class(row: Row) -> dict[str, Any]:
     """The worst case by true class; every finished cell of a row is of the same images in the same order."""
-    cells = (m.evidence.outcome for entry in row.entries.values() for m in entry.measurements if m.status == "done")
-    label = next((outcome.label for outcome in cells), None)
+    cells = [m for entry in row.entries.values() for m in entry.measurements if m.status == "done"]
+    label = cells[0].evidence.outcome.label if cells else None
     if row.robust is None or label is None:
         return {}
     found = shares_by_class(label, row.robust.shares)
