@@ -8,8 +8,12 @@ from typing import Any
 
 
 def canonical(record: Any) -> str:
-    """JSON with sorted keys and no white space: equal records have equal text."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """JSON with sorted keys and no white space: equal records have equal text.
+
+    What UTF-8 cannot say (a file's name may hold any byte) is escaped.
+    """
+    said = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(record: Any) -> str:

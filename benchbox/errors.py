@@ -56,6 +56,7 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Req
         remedy: What to do when no name is close; a full sentence without its final stop.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    same = [one for one in names if one.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else remedy or f"known: {', '.join(names)}"
     return RequestError(f"unknown {kind} {name!r}; {hint}")

@@ -17,8 +17,9 @@ _USER_WITH_QUESTION_MARK = re.compile(r"(://[^\s:/@?]*?(?::|%3a))([^\n]*)(@|%40)
 # A URL that ends within its password: what stands there is no port.
 _NO_HOST = re.compile(r"(://[^\s:/@?]*(?::|%3a))(?!\d{1,5}(?:[/?\s'\"]|$))(?!\*\*\*)[^\s/@?'\"]+", re.IGNORECASE)
 # user:password@host without a scheme.
-_BARE = re.compile(r"(?<![\w/:.])([\w.+%-]+:)(?!//)(?!\*\*\*)[^\s@]+(@[\w.-])")
-_PAIR = re.compile(r"([\w.%-]+)=([^&\s'\"]*)")
+# Lengths are bounded, and a name begins where none of its characters stand: a text without end is read once.
+_BARE = re.compile(r"(?<![\w/:.])([\w.+%-]{1,200}:)(?!//)(?!\*\*\*)[^\s@]{1,500}(@[\w.-])")
+_PAIR = re.compile(r"(?<![\w.%-])([\w.%-]+)=([^&\s'\"]*)")
 _SECRET = re.compile(r"passw|passphrase|^pass$|pwd|secret|credential|api_?key|(^|[._-])token$", re.IGNORECASE)
 
 # Control characters but line feed and tab, and what is invisible or turns the direction of writing.

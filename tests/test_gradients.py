@@ -177,4 +177,4 @@ def test_the_audit_fails_what_is_not_finite() -> None:
 def test_a_network_without_a_gradient_is_named_in_one_line(said: Said, workspace: Path) -> None:
     status, told = run(said, workspace, "x.detach()")
     assert status == 2
-    assert "model.py:Net gives pgd no gradient: its logits do not depend on the image" in told
+    assert "model.py:Net gives no gradient: its logits do not depend on the image" in told

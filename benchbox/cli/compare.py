@@ -43,6 +43,10 @@ def compare(
     They are compared on the list of images that both were scored on, else on the images that both of their lists
     have. Several training seeds of a defence are taken together.
     """
-    asked = {"dataset": names(dataset), "attacks": names(attacks), "weights": tuple(weights or ())}
+    asked = {
+        "dataset": names(dataset, "--dataset"),
+        "attacks": names(attacks, "--attacks"),
+        "weights": tuple(weights or ()),
+    }
     found = api.compare(a, b, **asked, store=records.place)
     shown.present(found.document())

@@ -79,15 +79,16 @@ def figures(
     from benchbox.figures import style
     from benchbox.store import open_records
 
-    wanted, kinds = words.names(names) or ("survives",), words.names(formats) or style.FORMATS
+    wanted = words.names(names, "the argument NAMES") or ("survives",)
+    kinds = words.names(formats, "--formats") or style.FORMATS
     for name in wanted:
         if name not in STORED | TRAINED:
             raise unknown("figure", name, STORED | TRAINED)
     for kind in kinds:
         if kind not in style.FORMATS:
             raise unknown("format", kind, style.FORMATS)
-    given = {"dataset": chosen.datasets, "defense": chosen.defenses, "attacks": words.names(attacks)}
-    given |= {"access": words.names(access), "samples": (str(samples),) if samples else ()}
+    given = {"dataset": chosen.datasets, "defense": chosen.defenses, "attacks": words.names(attacks, "--attacks")}
+    given |= {"access": words.names(access, "--access"), "samples": (str(samples),) if samples else ()}
     with open_records(records.place) as opened, style.style():
         evidence = chosen.of(opened)
         if not evidence:

@@ -184,12 +184,12 @@ class Chosen:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of data sets."""
-        return names(self.dataset)
+        return names(self.dataset, "--dataset")
 
     @property
     def defenses(self) -> tuple[str, ...]:
         """Names of defences."""
-        return names(self.defense)
+        return names(self.defense, "--defense")
 
     def of(self, records: stores.Records) -> list[Evidence]:
         """Their cells."""

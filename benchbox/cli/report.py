@@ -120,7 +120,7 @@ def report(
         from benchbox.analysis.paper_layout import Layout
 
         accesses = words.request(None, {"accesses": access}).accesses
-        asked = Layout(table, _rows(rows), words.names(columns), chosen.datasets, accesses)
+        asked = Layout(table, _rows(rows), words.names(columns, "--columns"), chosen.datasets, accesses)
         document = found.paper_table(asked, paper=paper, intervals=intervals)
     else:
         document = found.document(against)

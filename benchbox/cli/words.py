@@ -45,16 +45,27 @@ def _word(field: str, value: Any) -> Any:
         return settings(value)
     if not isinstance(value, list | tuple):
         return value
+    flag = says(Grid.model_fields[field])["flags"][0]
     if get_origin(Grid.model_fields[field].annotation) is tuple:
-        return names(value)
+        return names(value, flag)
     if len(value) > 1:
-        flag = says(Grid.model_fields[field])["flags"][0]
         raise RequestError(f"{flag} is given {len(value)} times: {', '.join(value)}; give it once")
     return value[0]
 
 
-def names(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Repeated options and comma lists as one tuple, each name once."""
+def names(values: Sequence[str] | None, flag: str) -> tuple[str, ...]:
+    """Repeated options and comma lists as one tuple, each name once.
+
+    Args:
+        values: As they were given.
+        flag: The option, for the message.
+
+    Raises:
+        RequestError: One is empty, as `--epsilon "$UNSET"` is: the default is not what was meant.
+    """
+    for value in values or ():
+        if not value.replace(",", "").strip():
+            raise RequestError(f"{flag} is given {value!r}, which names nothing; leave it out for its default")
     parts = [part.strip() for value in values or () for part in value.split(",")]
     return tuple(dict.fromkeys(filter(None, parts)))
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar,
 from weakref import WeakKeyDictionary
 
 from benchbox.errors import AttackError, BenchboxError, DefenseError
+from benchbox.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,8 @@ T = TypeVar("T")
 HOMES: WeakKeyDictionary[type, Home] = WeakKeyDictionary()
 #: Modules of ours that only hand a call on: an error below them is that of the plug-in they called.
 _PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home", "stepwise")
+#: Characters of somebody's message that are shown.
+LONGEST = 1000
 _LIBRARIES = tuple(
     {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "purelib", "platlib")}
 )
@@ -164,8 +167,13 @@ def is_library(file: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    """An error in one line, which is cut where it is endless."""
+    try:
+        said = str(error)
+    except BaseException as another:  # its __str__ is foreign code, too
+        said = f"its text cannot be had ({type(another).__name__})"
+    line = " ".join(f"{type(error).__name__}: {said[: 2 * LONGEST]}".split()).rstrip(": ")
+    return printable(line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(said)} characters)")
 
 
 def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> Tensor:
@@ -179,12 +187,15 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
     Raises:
         BenchboxError: A `fault`: it is anything else.
     """
-    from torch import Tensor
+    from torch import Tensor, strided
 
     if not isinstance(found, Tensor):
         remedy = "return its first element alone" if isinstance(found, tuple | list) else "return a torch tensor"
         shown = "None" if found is None else f"a {type(found).__name__}"
         raise fault(f"{what} returned {shown}; {remedy}")
+    if found.layout is not strided or found.is_meta:
+        kind = "without numbers, on the device meta" if found.is_meta else f"of layout {found.layout}"
+        raise fault(f"{what} returned a tensor {kind}; return a dense one, on the device of the images")
     if not found.dtype.is_floating_point:
         raise fault(f"{what} returned {found.dtype}; return float32")
     return found

@@ -168,7 +168,7 @@ def _why(error: BaseException, said: io.StringIO) -> str:
             "below `if __name__ == '__main__':`"
         )
     remedy = "mend it or move it away"
-    if "relative import" in str(error):
+    if "relative import" in border.reason(error):
         remedy = "files beside it are imported by their names, `from net import Net`"
     elif isinstance(error, ModuleNotFoundError):
         remedy = "install it, or lay it beside the file"

@@ -158,8 +158,14 @@ class Registry(Generic[T]):
             module, _, attribute = target.partition(":")
             try:
                 cls = self._member(importlib.import_module(module), attribute)
-            except ImportError as error:
-                raise RequestError(f"{self.kind} {target} of {origin} cannot be imported: {error}") from error
+            except BaseException as error:
+                ours = module.startswith("benchbox.") and not isinstance(error, ImportError)
+                if ours or isinstance(error, KeyboardInterrupt):
+                    raise
+                raise RequestError(
+                    f"{self.kind} {target} of {origin} cannot be imported: {border.reason(error)}; "
+                    "mend or uninstall the package"
+                ) from error
             return cls, f"{origin}/{getattr(cls, 'version', 1)}"
 
         return Claim(origin, load)

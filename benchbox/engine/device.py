@@ -19,7 +19,8 @@ def choose(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=name)
+        # What is written there has to be read back: "meta" holds nothing.
+        torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device {name!r} is not available here; use --device cpu") from error
     return torch.device(name)

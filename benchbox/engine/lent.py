@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from benchbox.contract import seeded
+from benchbox.contract import border, seeded
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.contract.registry import Plugin
 from benchbox.domain import Card, ImageSpec, Spec, ThreatModel
@@ -173,8 +173,7 @@ def _logits(defense: Defense, images: ImageSpec, name: str) -> str:
     except Exception as error:
         shape = "×".join(map(str, x.shape[1:]))
         raise DefenseError(
-            f"{name} does not take images of {shape} ({type(error).__name__}: {error}); "
-            "name the data set it was trained on"
+            f"{name} does not take images of {shape} ({border.reason(error)}); name the data set it was trained on"
         ) from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (PROBES, images.classes):

@@ -32,8 +32,8 @@ def check(secret: str) -> str:
     Raises:
         RequestError: It is not hexadecimal, or too long.
     """
-    if not re.fullmatch(r"([0-9a-f]{2}){0,64}", secret):
-        raise RequestError(f"--secret {secret!r} is no secret; give up to 128 hexadecimal digits, an even number")
+    if not re.fullmatch(r"([0-9a-f]{2}){1,64}", secret):
+        raise RequestError(f"--secret {secret!r} is no secret; give 2 to 128 hexadecimal digits, an even number")
     return secret
 
 

@@ -130,9 +130,9 @@ def work(unit: Unit, models: Models) -> Done:
             try:
                 crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
             except RuntimeError as error:
-                if "does not require grad" not in str(error):
+                if "does not require grad" not in border.reason(error):
                     raise
-                raise without_gradient(attacked, cell, name) from error
+                raise without_gradient(attacked, cell) from error
         images = adversarials(cell, unit.positions, crafted)
     end = time.perf_counter()
     outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
@@ -140,11 +140,11 @@ def work(unit: Unit, models: Models) -> Done:
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
 
 
-def without_gradient(attacked: Judge, cell: Cell, attack: str) -> DefenseError:
+def without_gradient(attacked: Judge, cell: Cell) -> DefenseError:
     """The error for a network that autograd does not see through."""
     through = f" through its stand-in {cell.view.stand_in}" if cell.view.stand_in else ""
     return DefenseError(
-        f"{attacked.defense.card.name}{through} gives {attack} no gradient: its logits do not depend on the image "
+        f"{attacked.defense.card.name}{through} gives no gradient: its logits do not depend on the image "
         "for autograd (no_grad, detach, numpy); compute them with torch, mark a @benchbox.stand_in, or use square"
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from benchbox.contract import border
 from benchbox.draws import Draws
 from benchbox.engine.judge import Judge, check_logits
 from benchbox.errors import DefenseError
@@ -85,7 +86,7 @@ def _require_alone(judge: Judge, x: Tensor, draws: Draws, company: Tensor) -> No
             alone = torch.cat([judge.ask(x[row], draws.rows(row)) for row in rows])
         except Exception as error:  # whatever code of others makes of a batch of one
             raise DefenseError(
-                f"defence {name} fails on an image alone ({type(error).__name__}: {error}); let it take any number"
+                f"defence {name} fails on an image alone ({border.reason(error)}); let it take any number"
             ) from error
     if len(x) > 1 and _differ(last, alone):
         raise DefenseError(

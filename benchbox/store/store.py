@@ -21,7 +21,7 @@ from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
 from benchbox.store.repair import Diagnosis, examine
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
-from benchbox.text import masked_record
+from benchbox.text import masked_record, printable
 
 #: The status of a run that was neither finished nor is alive.
 KILLED = "killed"
@@ -246,7 +246,7 @@ class Store:
     def fail(self, cell: Cell, error: str) -> None:
         """Note that a cell ended with an error; what it has committed stays."""
         with self._writing() as connection:
-            cells.change(connection, cells.find(connection, cell), status="failed", error=error)
+            cells.change(connection, cells.find(connection, cell), status="failed", error=printable(error))
 
     def cells(self, **narrow: Any) -> list[CellRecord]:
         """Cells and how far they have come, without their outcomes; narrowed as `evidence` is."""

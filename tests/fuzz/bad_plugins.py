@@ -80,6 +80,9 @@ ENDS = {
     "quit": "raise SystemExit",
     "interrupt": "raise KeyboardInterrupt", "base": "raise BaseException('x')", "generator": "raise GeneratorExit",
     "stop": "raise StopIteration", "recursion": "f = lambda: f(); f()", "memory": "raise MemoryError('x')",
+    "endless": "raise ValueError('x' * 100000)", "surrogate": "raise ValueError('\\udcff')",
+    "group": "raise BaseExceptionGroup('many', [ValueError('a'), SystemExit(0)])",
+    "no text": "raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})()",
     "assert": "assert False", "lines": "raise RuntimeError('a\\nb\\x1b[31mc')",
 }  # fmt: skip
 RETURNS = {
@@ -88,6 +91,7 @@ RETURNS = {
     "integer": "return x.long()",
     "class": "return Bad", "generator": "return (i for i in x)", "dict": "return {'logits': x}",
     "truth": "return x > 0.5", "short": "return x[:-1]", "empty": "return x[:0]", "flat": "return x.flatten()",
+    "sparse": "return x.to_sparse()", "meta": "return torch.empty(len(x), 10, device='meta')",
     "NaN": "return x * float('nan')", "infinite": "return x / 0",
 }  # fmt: skip
 #: What the process has only one of: the good one's number stays.

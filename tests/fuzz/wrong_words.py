@@ -27,6 +27,19 @@ REPORT, COMPARE = ["report"], ["compare", "none", "pgd-at"]
 FIGURES, DOCTOR, DIFF = ["figures"], ["doctor"], ["diff", "1", "1"]
 
 NUMBERS = ["x", "-1", "0", "1.5", "nan", "99999999999999999999999"]
+#: As a variable of the shell that is not set leaves it.
+NOTHING = ["", ",", " "]
+TAKES_NOTHING = {
+    "--format",
+    "--origin",
+    "--epsilon",
+    "--attacks",
+    "--dataset",
+    "-d",
+    "--access",
+    "--seeds",
+    "--samples",
+}
 RADII = ["x", "-0.1", "nan", "inf", "1/0", "8", "//", "1e999", "0.1,x", "0x1"]
 NORMS = ["l1", "l0", "linff", "2-norm"]
 SETTINGS = [
@@ -36,7 +49,7 @@ SETTINGS = [
 ]
 STORES = ["data", "file.txt/x.sqlite", "garbage.sqlite", "foo://bar", "sqlite://host/x", "postgresql://u:pw@[/x"]
 ABSENT = ["absent.sqlite", "absent.json", "published:absent", "bad.json"]
-DEVICES = ["cudaa", "cuda:99", "cpu:x", "meta:0:1"]
+DEVICES = ["meta", "cudaa", "cuda:99", "cpu:x", "meta:0:1"]
 FORMATS = ["xml", "", "pdf"]
 OUTPUTS = ["data", "file.txt/x.csv"]
 NAMES = [
@@ -62,6 +75,8 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (RUN, "--store", STORES), (RUN, "--device", DEVICES), (RUN, "--batch-size", NUMBERS[:5]),
     (RUN, "--precision", PRECISIONS), (RUN, "--access", ["graybox", "nope", "imported"]),
     (RUN, "--attacks", ["nope", "pgdd", "bad.py:A", "model.py:net", "torchattacks:Nope"]),
+    *((RUN, option, NOTHING) for option in ("--epsilon", "--attacks", "--dataset", "-d", "--access", "--seeds")),
+    (RUN, "--samples", NOTHING), (RUN, "--secret", [",", "xyz", "abc"]),
     (RUN, "--nope", [""]), (RUN, "extra", [""]), (RUN, "--dataset", DATASETS[:2]),
     (["run", "--dataset", "tiny", "-a", "fgsm", "-d"], "", NAMES),
     (["run", "-d", "none", "-a", "fgsm", "--dataset"], "", DATASETS),
@@ -113,7 +128,7 @@ def cases() -> Iterator[list[str]]:
             yield [
                 *words,
                 *([option] if option else []),
-                *([value] if value or option in ("--format", "--origin") else []),
+                *([value] if value or option in TAKES_NOTHING else []),
             ]
 
 
