@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,35 @@ def test_what_was_learned_is_never_left_out(
         taken(state, tmp_path)
     with pytest.raises(ArtifactError, match=sentence.replace("c.pt has", "c.pt#ema has")):
         taken({"ema": named("module.", state), "optimizer": {"x": torch.zeros(1)}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda w: w.to_sparse(), r"is torch\.sparse_coo; save it as a dense tensor"),
+        (lambda w: w.to("meta"), "is without numbers; save it as a dense tensor"),
+        (lambda w: (w * 100).to(torch.int8), r"is torch\.int8 where the network has torch\.float32"),
+        (lambda w: w.to(torch.complex64), r"is torch\.complex64 where the network has torch\.float32"),
+        (lambda w: w / 0 * 0, "holds NaN, so the training has diverged; take an earlier checkpoint"),
+    ],
+    ids=["sparse", "meta", "integers", "complex", "NaN"],
+)
+def test_numbers_that_are_none_are_not_cast(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], fault: str
+) -> None:
+    with pytest.raises(ArtifactError, match=rf"c\.pt: 'fc\.weight' {fault}"):
+        taken({**right(), "fc.weight": change(right()["fc.weight"])}, tmp_path)
+
+
+def test_a_flipped_bit_is_no_other_weight(tmp_path: Path) -> None:
+    file = tmp_path / "c.pt"
+    torch.save(right(), file)
+    content = bytearray(file.read_bytes())
+    at = content.find(right()["fc.weight"].numpy().tobytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"is damaged: .*data/.* is not what its checksum says"):
+        fill(Net(), file)
 
 
 def test_counters_may_be_there_or_not(tmp_path: Path) -> None:

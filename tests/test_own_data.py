@@ -58,6 +58,41 @@ def test_labels_are_converted_and_said(tmp_path: Path, kind: str, caplog: pytest
         assert not caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda x: (x / 255).astype(np.float32), "convert them with (255 * x).round().astype('uint8')"),
+        (lambda x: x.astype(np.float32), "convert them with x.round().astype('uint8')"),
+        (lambda x: x.astype(np.int64), "convert them with x.astype('uint8')"),
+        (lambda x: x > 100, "convert them with 255 * x.astype('uint8')"),
+        (lambda x: x.astype(np.int64) * 2, "save them as they were before they were normalised"),
+        (lambda x: x / 127.5 - 1, "save them as they were before they were normalised"),
+        (lambda x: np.where(x > 200, np.nan, x / 255), "save them as they were before they were normalised"),
+    ],
+    ids=["[0, 1]", "[0, 255]", "whole numbers", "truth values", "[0, 510]", "[-1, 1]", "NaN"],
+)
+def test_no_remedy_wraps_around(tmp_path: Path, change: Any, remedy: str) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    own(tmp_path, x_test=change(x))
+    with pytest.raises(DataError) as caught:
+        load("own", tmp_path)
+    assert remedy in str(caught.value)
+
+
+def test_a_name_that_leads_to_no_file(tmp_path: Path) -> None:
+    (tmp_path / "own.npz").mkdir()
+    (tmp_path / "link.npz").symlink_to("nowhere.npz")
+    for name in ("own", "link"):
+        with pytest.raises(DataError, match="is no file, but a folder or a link to nothing"):
+            load(name, tmp_path)
+
+
+def test_an_empty_training_set_is_left_out(tmp_path: Path) -> None:
+    own(tmp_path, x_train=np.zeros((0, 8, 8, 3), np.uint8), y_train=CLASS[:0])
+    with pytest.raises(DataError, match="x_train is empty; leave it and y_train out"):
+        load("own", tmp_path)
+
+
 def test_names_are_numbered_over_both_sets(tmp_path: Path) -> None:
     x = np.zeros((4, 8, 8), np.uint8)
     own(tmp_path, x_test=x[:2], y_test=np.array(["b", "c"]), x_train=x, y_train=np.array(["c", "a", "b", "a"]))

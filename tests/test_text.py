@@ -2,11 +2,14 @@
 
 import csv
 import io
+import json
 import sys
+import time
 
 import pytest
 
 from benchbox import provenance
+from benchbox.canonical import canonical
 from benchbox.cli import main
 from benchbox.cli.console import one_line, output
 from benchbox.errors import RequestError
@@ -96,6 +99,18 @@ def test_control_characters_are_shown_and_not_sent(code, capsys):
     with pytest.raises(RequestError) as caught:
         check_words("origin", f"a{code}b")
     assert code[0] not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000 + ":", "a-" * 50_000 + ":", "x=" * 50_000, "://a:" * 20_000 + "@"])
+def test_a_text_without_end_is_read_at_once(text):
+    start = time.process_time()
+    masked(text)
+    assert time.process_time() - start < 2
+
+
+def test_bytes_that_are_no_text_can_be_recorded():
+    assert canonical("\udcff") == r'"\udcff"'
+    assert json.loads(canonical(["\udcff", "ü"])) == ["\udcff", "ü"]
 
 
 def test_line_feeds_and_all_languages_stay():

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from benchbox.contract import weightfile
@@ -80,7 +81,7 @@ def fill(module: nn.Module, file: Path) -> None:
     if not fits:
         best = max(tried, key=lambda name: tried[name].matching)
         where = f"{path}#{best}" if best else str(path)
-        raise ArtifactError(f"{where}{tried[best].problem}; {_REMEDY}")
+        raise ArtifactError(f"{where}{tried[best].problem}")
     taken = tried[fits[0]]
     if len(fits) > 1:
         others = " or ".join(f"{path}#{name}" for name in fits[1:])
@@ -97,7 +98,8 @@ class _Fit:
 
     Attributes:
         state: The tensors, under the module's names.
-        problem: The first thing that does not fit, to stand behind the file's name; empty if all does.
+        problem: The first thing that does not fit, and the remedy, to stand behind the file's name; empty if all
+            does.
         matching: How many tensors have a place.
         kept: Constants of the module that are missing.
     """
@@ -116,11 +118,13 @@ class _Fit:
         for key, value in wanted.items():
             if key not in self.state and key in needed:
                 near = difflib.get_close_matches(key, extra, n=1)
-                return f" has no {key!r}{f' but {near[0]!r}' if near else ''}"
+                return f" has no {key!r}{f' but {near[0]!r}' if near else ''}; {_REMEDY}"
             if key in self.state and self.state[key].shape != value.shape:
                 shapes = tuple(self.state[key].shape), tuple(value.shape)
-                return f": {key!r} is {shapes[0]} where the network has {shapes[1]}"
-        return f" has {extra[0]!r}, which the network has not" if extra else ""
+                return f": {key!r} is {shapes[0]} where the network has {shapes[1]}; {_REMEDY}"
+            if key in self.state and (fault := _fault(self.state[key], value, key in needed)):
+                return f": {key!r} {fault}"
+        return f" has {extra[0]!r}, which the network has not; {_REMEDY}" if extra else ""
 
 
 def _matched(found: list[str], wanted: list[str], needed: set[str]) -> dict[str, str]:
@@ -163,6 +167,18 @@ def _needed(module: nn.Module) -> set[str]:
     """What was learned: parameters, and the statistics of normalisations. Other buffers are constants."""
     learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return learned | {name for name, _ in module.named_buffers() if name.rpartition(".")[2].startswith("running_")}
+
+
+def _fault(found: Tensor, wanted: Tensor, learned: bool) -> str:
+    """Why the numbers of a tensor are not taken, with the remedy; empty if they are."""
+    if found.is_quantized or found.layout is not torch.strided or found.is_meta:
+        kind = "quantised" if found.is_quantized else "without numbers" if found.is_meta else str(found.layout)
+        return f"is {kind}; save it as a dense tensor of floating-point numbers"
+    if wanted.is_floating_point() and not found.is_floating_point():
+        return f"is {found.dtype} where the network has {wanted.dtype}; {_REMEDY}"
+    if learned and bool(found.isnan().any()):
+        return "holds NaN, so the training has diverged; take an earlier checkpoint"
+    return ""
 
 
 def _is_counter(name: str) -> bool:

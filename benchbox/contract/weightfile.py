@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,14 @@ def _zip(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+            # Torch reads past a wrong checksum.
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
         raise ArtifactError(f"{file} is cut short or damaged; copy or download it again") from None
+    if damaged:
+        raise ArtifactError(
+            f"{file} is damaged: {damaged} is not what its checksum says; copy or download it again"
+        )
     ends = {name.rpartition("/")[2] for name in names}
     if any("/code/" in name or name.startswith("code/") for name in names) or "constants.pkl" in ends:
         raise _no_weights(file, "a TorchScript program", f"load it with torch.jit.load and {_STATE}")
@@ -107,6 +114,8 @@ def _guess(head: bytes) -> tuple[str, str]:
         return "a web page", "a login or a warning was saved in its place; download the file itself"
     if head[:1] == b"\x08" and (b"onnx" in head.lower() or b"pytorch" in head.lower()):
         return "an ONNX model", f"take the network it was exported from and {_STATE}"
+    if head.lstrip().startswith(b"{") and b'"weight_map"' in head:
+        return "an index of weights in several files", f"load them all into the network and {_STATE}"
     if head[:1] == b"\x80":
         return "a pickle of Python objects", f"what it holds could be code and is not read; {_STATE}"
     if head[257:262] == b"ustar":

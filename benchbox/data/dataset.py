@@ -138,6 +138,8 @@ def load(
 
         train, test = fetch(KNOWN[name], folder, download=download, progress=progress)
         return _assemble(name, Images(*train), Images(*test), KNOWN[name].classes)
+    if os.path.lexists(there := folder / f"{name}.npz"):
+        raise DataError(f"{there} is no file, but a folder or a link to nothing; put the images there")
     names = {*KNOWN, *(file.stem for file in folder.glob("*.npz"))}
     remedy = (
         f"known: {', '.join(sorted(names))}; or put your own images in {folder / name}.npz, or give the path of "

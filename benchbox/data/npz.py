@@ -81,13 +81,13 @@ def _open(path: Path) -> dict[str, NDArray[Any]]:
 
 def _split(path: Path, split: str, x: NDArray[Any], y: NDArray[np.int64]) -> Split:
     if x.dtype != np.uint8:
-        whole, numeric = x.dtype.kind in "iu", x.dtype.kind in "iuf" and x.size
-        found = f"{x.dtype} in [{x.min():g}, {x.max():g}]" if numeric else f"{x.dtype}"
-        remedy = "x.astype('uint8')" if whole else "(255 * x).round().astype('uint8') from [0, 1]"
+        found = f"{x.dtype} in [{x.min():g}, {x.max():g}]" if x.dtype.kind in "iuf" and x.size else f"{x.dtype}"
         raise DataError(
             f"{path}: images must be uint8 0..255 (N, H, W, C) or (N, H, W), got {found} in x_{split}; "
-            f"convert them with {remedy}"
+            f"{_remedy(x)}"
         )
+    if len(x) == 0 and split == "train":
+        raise DataError(f"{path}: x_train is empty; leave it and y_train out where nothing is trained")
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise DataError(
             f"{path}: x_{split} must be images (N, H, W, C) or (N, H, W), at least one, got shape {x.shape}; "
@@ -108,6 +108,18 @@ def _split(path: Path, split: str, x: NDArray[Any], y: NDArray[np.int64]) -> Spl
         )
     channels_first = np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2))
     return torch.from_numpy(channels_first), torch.from_numpy(y)
+
+
+def _remedy(x: NDArray[Any]) -> str:
+    """How to make bytes of numbers that are none: what would wrap around or cut off is not advised."""
+    if x.dtype.kind == "b":
+        return "convert them with 255 * x.astype('uint8')"
+    low, high = (x.min(), x.max()) if x.dtype.kind in "iuf" and x.size else (np.nan, np.nan)
+    if low >= 0 and high <= 1 and x.dtype.kind == "f":
+        return "convert them with (255 * x).round().astype('uint8')"
+    if low >= 0 and high <= 255:
+        return f"convert them with x{'.round()' if x.dtype.kind == 'f' else ''}.astype('uint8')"
+    return "save them as they were before they were normalised, in whole numbers from 0 to 255"
 
 
 def _classes(path: Path, arrays: dict[str, NDArray[Any]]) -> int | None:
