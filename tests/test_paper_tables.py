@@ -214,6 +214,18 @@ def test_a_defence_of_ones_own_is_cited_by_its_card() -> None:
     assert document.bibtex == entry + "\n"
 
 
+def test_the_ranking_cites_too_in_print_alone() -> None:
+    entry = "@misc{me2026,\n  author = {Me, Myself and I},\n  title = {Mine & {Best}},\n  year = {2026}\n}"
+    items = [evidence(name, WHITE, "pgd", 5) for name in ("mine", "pssr:cae", "other")]
+    document = report.tabulate(items, Background(papers={"mine": entry}))
+    text = report.render(document, "latex", standalone=True)
+    assert r"mine~\cite{me2026} &" in text
+    assert r"pssr:cae~\cite{fu2024invariance} &" in text
+    assert "other &" in text
+    assert text.count(r"\bibitem{") == document.bibtex.count("@") == 2
+    assert "Me et al." not in report.render(document, "markdown") + report.render(document, "terminal")
+
+
 def pages(tmp_path: Path, text: str) -> str:
     """What a reader reads on the pages of a LaTeX document, without the marks of ligatures."""
     (tmp_path / "table.tex").write_text(text, encoding="utf-8")
@@ -282,6 +294,10 @@ def test_the_command_writes_the_table_and_its_bibliography(said: Said, filled: s
     assert status == 0, err
     assert (tmp_path / "one.tex").read_text(encoding="utf-8").count(r"\begin{tabular}") == 1
     assert (tmp_path / "one.bib").read_text(encoding="utf-8").startswith("@")
+    status, out, err = said(*words[:3], "--format", "latex", "--output", str(tmp_path / "ranks.tex"))
+    assert status == 0, err
+    assert r"\cite{" in (tmp_path / "ranks.tex").read_text(encoding="utf-8")
+    assert (tmp_path / "ranks.bib").exists()
     status, out, err = said(*words[:3], "--layout", "paper", "--rows", "pssr,trades", "--columns", "benign,pgd")
     assert status == 0, err
     assert re.search(r"defence +Benign +PGD", out)

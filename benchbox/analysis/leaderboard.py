@@ -77,7 +77,8 @@ class _Builder:
         cards = weights.behind(self.evidence, self.known.cards)
         known = self.known
         ranked = ranking.ranked(rows)
-        return Table(samples, threat, columns, ranked, cards, gradients=known.gradients, contract=known.contract)
+        noted = {"gradients": known.gradients, "contract": known.contract, "papers": known.papers}
+        return Table(samples, threat, columns, ranked, cards, **noted)
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]

@@ -196,6 +196,7 @@ class Table:
         against: Label of the row the others are compared with, if any.
         gradients: By key of a crafting, how many of its gradients were NaN or infinite.
         contract: By digest of the weights, what was remarked when the defence was tried.
+        papers: BibTeX entries of the defences that bring one, by name.
     """
 
     samples: SampleList
@@ -206,6 +207,7 @@ class Table:
     against: str = ""
     gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     contract: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    papers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

@@ -77,7 +77,7 @@ def report(
     bib: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Likewise: where the BibTeX of what is cited goes.  (default: beside --output)"
+            metavar="FILE", help="Where the BibTeX of what is cited goes; with latex, beside --output by itself."
         ),
     ] = None,
     by_access: Annotated[
@@ -99,7 +99,7 @@ def report(
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     in_its_shape = table is not None or layout == "paper"
-    own = {"--rows": rows, "--columns": columns, "--paper": paper, "--intervals": intervals, "--bib": bib}
+    own = {"--rows": rows, "--columns": columns, "--paper": paper, "--intervals": intervals}
     if not in_its_shape and (stray := [flag for flag, given in own.items() if given]):
         raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
     if in_its_shape and against:

@@ -74,7 +74,7 @@ class Cited(Text):
 
     Attributes:
         key: BibTeX key, of characters that `\\cite` takes as they are; "" where nobody has named a paper.
-        number: Of the paper in the section's list, from 1.
+        number: Of the paper in the section's list, from 1; 0 where it is cited by its key alone.
     """
 
     key: str = ""
@@ -181,6 +181,7 @@ class Section:
         remarks: The small print.
         brief: As much of it as a printed page has room for; None for all.
         cited: The papers that names refer to, from 1.
+        keyed: The papers that names refer to by their key alone: for print, which has a bibliography.
         sources: What the numbers stand on, for formats with room for it.
         verdict: What it comes to: printed last and largest.
     """
@@ -193,8 +194,14 @@ class Section:
     brief: Sequence[str] | None = None
     caption: str = ""
     cited: Sequence[Source] = ()
+    keyed: Sequence[Source] = ()
     sources: Sequence[str] = ()
     verdict: Badge | None = None
+
+    @property
+    def bibliography(self) -> Sequence[Source]:
+        """Every paper that a printed page of it cites."""
+        return (*self.cited, *self.keyed)
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class Document:
     @property
     def bibtex(self) -> str:
         """The .bib file of what its sections cite, sorted by key; empty if they cite nothing."""
-        found = {source.key: source.bibtex for section in self.sections for source in section.cited}
+        found = {source.key: source.bibtex for section in self.sections for source in section.bibliography}
         return "\n".join(found[key] for key in sorted(found))
 
 

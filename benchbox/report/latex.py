@@ -175,7 +175,7 @@ def _said(section: Section, groups: bool) -> Iterator[str]:
 
 def _bibliography(document: Document) -> Iterator[str]:
     """The papers, so that the text needs no BibTeX."""
-    found = {source.key: source.text for section in document.sections for source in section.cited}
+    found = {source.key: source.text for section in document.sections for source in section.bibliography}
     if found:
         yield r"\begin{thebibliography}{99}\raggedright"
         yield from (f"\\bibitem{{{key}}} {escape(text)}" for key, text in found.items())

@@ -12,7 +12,8 @@ from benchbox.analysis.score import Entry, Status
 from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.report import leaderboard_record as record
-from benchbox.report.document import Badge, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
+from benchbox.report.citations import Citations
+from benchbox.report.document import Badge, Cited, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
 from benchbox.report.remarks import brief, noted, of_probes, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
@@ -34,11 +35,13 @@ class Line:
         row: One trained defence.
         table: Which it stands in.
         numbers: Of each note of the table, from 1.
+        citations: The papers of the table's defences.
     """
 
     row: Row
     table: Table
     numbers: Mapping[str, int]
+    citations: Citations
 
     def numbers_of(self, entry: Entry) -> list[int]:
         """Of the notes about an entry."""
@@ -86,7 +89,8 @@ def _lines(table: Table) -> list[Line]:
         note for row in table.rows for entry in row.entries.values() for note in noted(row.label, entry)
     )
     numbers = {note: number for number, note in enumerate(found, start=1)}
-    return [Line(row, table, numbers) for row in table.rows]
+    citations = Citations((row.defense.name for row in table.rows), table.papers)
+    return [Line(row, table, numbers, citations) for row in table.rows]
 
 
 def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -> Section:
@@ -105,7 +109,8 @@ def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -
     )
     notes = list(lines[0].numbers) if lines else []
     small, printed = list(remarks(table)), list(brief(table))
-    return Section(table.title, [shown], notes, remarks=small, brief=printed, sources=[source])
+    keyed = lines[0].citations.sources if lines else []
+    return Section(table.title, [shown], notes, remarks=small, brief=printed, keyed=keyed, sources=[source])
 
 
 def figure(entry: Entry, line: Line) -> Number:
@@ -157,7 +162,8 @@ def _name(line: Line) -> Text:
     row = line.row
     settings = json.dumps(dict(row.defense.arguments), ensure_ascii=False)
     made = f"code {row.defense.code}, weights {row.artifact[:16]}, training seed {row.training_seed}"
-    return Text(row.label, f"{settings}\n{made}")
+    key, _ = line.citations.place(row.defense.name)
+    return Cited(row.label, f"{settings}\n{made}", key=key)
 
 
 def _robust(line: Line) -> Number:

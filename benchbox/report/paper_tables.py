@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from benchbox.analysis import paper, papers, references
+from benchbox.analysis import paper, papers
 from benchbox.analysis.paper_layout import BENIGN
 from benchbox.analysis.paper_table import Figure, Group, Line, PaperTable
 from benchbox.domain import Access
-from benchbox.errors import RequestError
-from benchbox.report.document import Cited, Column, Document, Number, Section, Source, Text, grid
+from benchbox.report.citations import Citations
+from benchbox.report.document import Cited, Column, Document, Number, Section, Text, grid
 
 #: What stands where nothing was run.
 NOT_RUN = "–"
@@ -29,8 +28,6 @@ _UNDER = {
     Access.IMPORTED: "on images made elsewhere",
 }
 _WORST_OF_ALL = "worst per image"
-#: Of BibTeX keys: what \cite takes as it is.
-_CITABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_:./+-]*")
 FIELDS = (
     *("table", "access", "dataset", "norm", "epsilon", "n", "defense", "label", "through", "column", "status"),
     *("percent", "low", "high", "best", "paper_percent", "samples_digest"),
@@ -94,31 +91,17 @@ class _Cited:
         self._again = {
             id(line) for before, line in zip(above, lines, strict=False) if once and _same(before, line)
         }
-        found: dict[str, references.Reference] = {}
-        for line in lines:
-            reference = _reference(line.name, entries.get(line.name, ""))
-            if reference and _CITABLE.fullmatch(reference.key):
-                found[line.name] = reference
-        own = {reference.key: reference for reference in found.values()}
-        self.sources = [Source(key, own[key].said, own[key].bibtex) for key in own]
-        self._places = {name: (ref.key, list(own).index(ref.key) + 1) for name, ref in found.items()}
+        self._papers = Citations((line.name for line in lines), entries)
+        self.sources = self._papers.sources
 
     def name(self, line: Line) -> Text:
         """As papers write it, with what sets its recipe apart."""
         if id(line) in self._again:
             return Text("", exact=line.name + line.remark)
         said = " ".join(filter(None, (papers.shown(line.name), line.remark)))
-        key, number = self._places.get(line.name, ("", 0))
+        key, number = self._papers.place(line.name)
         withdrawn = " (withdrawn)" if line.withdrawn else ""
         return Cited(said + withdrawn, line.name, key=key, number=number, exact=line.name + line.remark)
-
-
-def _reference(name: str, card: str) -> references.Reference | None:
-    """The paper of a defence; an entry that is none costs the citation, not the table."""
-    try:
-        return references.of(name, card)
-    except RequestError:
-        return None
 
 
 def _same(one: Line | None, other: Line) -> bool:
