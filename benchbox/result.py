@@ -34,15 +34,16 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
     craftings = {item.cell.craft_key for item in evidence}
+    attached = store.attachments()  # at once: one question for each cell would take seconds
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
     return Background(
         purifiers=[name for name, kind in noted.items() if kind.get("purifies")],
         oracles=[name for name, kind in noted.items() if not kind.get("deployable", True)],
         randomized=[name for name, kind in noted.items() if kind.get("randomized")],
         kinds=noted,
-        audits={artifact: found for artifact in artifacts if (found := store.attached(artifact, "audit"))},
-        gradients={key: found for key in craftings if (found := store.attached(key, "gradients"))},
-        contract={artifact: found for artifact in artifacts if (found := store.attached(artifact, "contract"))},
+        audits={artifact: found for artifact in artifacts if (found := attached.get((artifact, "audit")))},
+        gradients={key: found for key in craftings if (found := attached.get((key, "gradients")))},
+        contract={artifact: found for artifact in artifacts if (found := attached.get((artifact, "contract")))},
         papers={name: kind["bibtex"] for name, kind in noted.items() if kind.get("bibtex")},
         cards=store.artifacts(),
     )

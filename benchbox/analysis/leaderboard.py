@@ -77,8 +77,16 @@ class _Builder:
         cards = weights.behind(self.evidence, self.known.cards)
         known = self.known
         ranked = ranking.ranked(rows)
-        noted = {"gradients": known.gradients, "contract": known.contract, "papers": known.papers}
-        return Table(samples, threat, columns, ranked, cards, **noted)
+        return Table(
+            samples,
+            threat,
+            columns,
+            ranked,
+            cards,
+            gradients=known.gradients,
+            contract=known.contract,
+            papers=known.papers,
+        )
 
     def _columns(
         self, groups: Mapping[_Key, Sequence[Evidence]], measured: Mapping[_Key, Measured]

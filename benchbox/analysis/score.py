@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from benchbox.analysis.intervals import Interval, clopper_pearson, mean_of_shares
 from benchbox.analysis.worst_case import (
@@ -20,7 +22,6 @@ from benchbox.analysis.worst_case import (
 from benchbox.domain import Access, Evidence
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from benchbox.analysis.paper import Printed
@@ -35,27 +36,30 @@ Status = Literal["done", "same", "partial", "failed", "not run", "withheld"]
 WITHHELD = "withheld"
 
 
-@dataclass(frozen=True, eq=False)
 class Score:
     """A share of all samples, in percent, with its 95 % interval, which is computed when it is asked for.
 
     Attributes:
-        shares: (N,) share of the draws in which each sample is classified correctly.
+        n: Samples.
         draws: Scoring draws per sample; 1 for a deterministic defence.
+        percent: The share.
     """
 
-    shares: NDArray[np.float64] = field(repr=False)
-    draws: int = 1
-
-    @cached_property
-    def percent(self) -> float:
-        """The share."""
-        return 100 * float(self.shares.mean())
+    def __init__(self, shares: NDArray[np.float64], draws: int = 1) -> None:
+        """(N,) share of the draws in which each sample is classified correctly; 0 or 1 where there is one draw."""
+        self.n, self.draws = len(shares), draws
+        self.percent = 100 * float(shares.mean())
+        # Bits where they suffice: a table keeps thousands of these.
+        self._bits = np.packbits(shares == 1) if draws == 1 else None
+        self._shares = shares if draws > 1 else None
 
     @property
-    def n(self) -> int:
-        """Samples it is a share of."""
-        return len(self.shares)
+    def shares(self) -> NDArray[np.float64]:
+        """(N,) as they were given."""
+        if self._bits is not None:
+            return np.unpackbits(self._bits, count=self.n).astype(np.float64)
+        assert self._shares is not None
+        return self._shares
 
     @property
     def low(self) -> float:
@@ -93,7 +97,7 @@ class Score:
     @cached_property
     def _interval(self) -> Interval:
         if self.draws == 1:
-            return clopper_pearson(round(float(self.shares.sum())), self.n)
+            return clopper_pearson(round(self.percent * self.n / 100), self.n)
         return mean_of_shares(self.shares)
 
 
@@ -115,7 +119,7 @@ class Measurement:
     def extra(self) -> dict[str, float]:
         """For a randomised defence: majority vote, worst of R, its first draw alone (a fixed seed); in percent."""
         outcome = self.evidence.outcome
-        if self.score is None or outcome.adversarial.shape[1] == 1:
+        if self.score is None or self.evidence.cell.scoring_draws == 1:
             return {}
         right = adversarial_correct(self.evidence)
         return {
@@ -130,13 +134,13 @@ class Measurement:
         cell = self.evidence.cell
         return cell.view.stand_in or ("exact" if cell.access is Access.BPDA else "")
 
-    @cached_property
+    @property
     def passes(self) -> tuple[float, float] | None:
         """Mean (forward, backward) passes per sample; None when nothing was scored or nobody counted."""
         outcome = self.evidence.outcome
         if len(outcome) == 0 or self.evidence.cell.access is Access.IMPORTED:
             return None
-        return float(outcome.forwards.mean()), float(outcome.backwards.mean())
+        return outcome.mean_passes
 
     @cached_property
     def by_class(self) -> dict[str, dict[str, Any]]:
@@ -187,7 +191,7 @@ class Entry:
     @property
     def passes(self) -> float:
         """Forward and backward passes a sample, over all measurements."""
-        return sum(m.evidence.outcome.passes for m in self.measurements)
+        return sum(sum(m.evidence.outcome.mean_passes) for m in self.measurements)
 
 
 def shares_by_class(label: NDArray[np.int64], shares: NDArray[np.float64]) -> dict[str, tuple[int, float]]:

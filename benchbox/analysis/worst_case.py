@@ -133,8 +133,7 @@ def is_beginning(evidence: Evidence) -> bool:
 
     Others may have been chosen, say because they withstood what came before, and their share would mislead.
     """
-    positions = evidence.outcome.position
-    return len(positions) > 0 and int(positions.max()) == len(positions) - 1
+    return evidence.outcome.is_beginning
 
 
 def finished(cells: Iterable[Evidence]) -> tuple[Evidence, ...]:
@@ -151,12 +150,12 @@ def by_draws(evidence: Evidence) -> tuple[int, int, str]:
 
 def clean_correct(evidence: Evidence) -> NDArray[np.bool_]:
     """(N, R) whether the clean image is classified correctly, in the order of the sample list."""
-    return _correct(evidence, evidence.outcome.clean)
+    return evidence.outcome.correct("clean")
 
 
 def adversarial_correct(evidence: Evidence) -> NDArray[np.bool_]:
     """(N, R) whether the adversarial image is, likewise."""
-    return _correct(evidence, evidence.outcome.adversarial)
+    return evidence.outcome.correct("adversarial")
 
 
 def correctness(
@@ -191,9 +190,3 @@ def fallen(cells: Sequence[Evidence], probed: Probed | None) -> int:
     if probed is None:
         return 0
     return int(((surviving(cells) > 0.5) & (surviving(cells, probed) <= 0.5)).sum())
-
-
-def _correct(evidence: Evidence, predicted: NDArray[np.int64]) -> NDArray[np.bool_]:
-    outcome = evidence.outcome
-    right: NDArray[np.bool_] = (predicted == outcome.label[:, None])[np.argsort(outcome.position)]
-    return right

@@ -71,7 +71,7 @@ def _distinct(cells: Sequence[Evidence]) -> list[Evidence]:
 def _strength(evidence: Evidence) -> tuple[float, int, float, str]:
     """Sorts what leaves least first; among equals what knows most, then the cheapest attack."""
     cell = evidence.cell
-    return access.strength(_left(evidence), cell.access, evidence.outcome.passes, cell.attack.name)
+    return access.strength(_left(evidence), cell.access, sum(evidence.outcome.mean_passes), cell.attack.name)
 
 
 def _left(evidence: Evidence) -> float:

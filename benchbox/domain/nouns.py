@@ -246,9 +246,9 @@ class Cell:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        # Not `asdict` of the whole: it copies the indices of all samples, one by one.
+        # Not `asdict`: it copies the indices of all samples and the settings, one by one.
         record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        record |= {name: asdict(record[name]) for name in ("defense", "attack", "view", "threat")}
+        record |= {name: {**vars(record[name])} for name in ("defense", "attack", "view", "threat")}
         record["nature"] = asdict(self.nature) if self.nature else None
         if self.search_precision == "float32":
             del record["search_precision"]  # cells were stored, and named, before there was a choice
@@ -315,6 +315,12 @@ class Outcome:
         assert known is not None, f"an outcome in the ball {threat} has no distances"
         return known
 
+    def correct(self, which: Literal["clean", "adversarial"]) -> NDArray[np.bool_]:
+        """(N, R) whether each draw classifies that image correctly, in the order of the cell's sample list."""
+        predicted: NDArray[np.int64] = getattr(self, which)
+        right: NDArray[np.bool_] = (predicted == self.label[:, None])[self.position.argsort()]
+        return right
+
     @property
     def clean_correct(self) -> NDArray[np.float64]:
         """(N,) share of scoring draws in which the clean image is classified correctly."""
@@ -328,9 +334,14 @@ class Outcome:
         return share
 
     @property
-    def passes(self) -> float:
+    def is_beginning(self) -> bool:
+        """Whether the scored samples are the first of the list, and some."""
+        return len(self.position) > 0 and int(self.position.max()) == len(self.position) - 1
+
+    @property
+    def mean_passes(self) -> tuple[float, float]:
         """Forward and backward passes a sample, on average; 0 for no samples."""
-        return float((self.forwards + self.backwards).mean()) if len(self) else 0.0
+        return (float(self.forwards.mean()), float(self.backwards.mean())) if len(self) else (0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def _seconds_an_image(evidence: Sequence[Evidence]) -> dict[str, float]:
 
 def _passes(evidence: Sequence[Evidence]) -> dict[str, float]:
     """Forward and backward passes an image by attack: about the same on every model."""
-    return {_attack(e.cell): e.outcome.passes for e in evidence if e.outcome.passes}
+    spent = {_attack(e.cell): sum(e.outcome.mean_passes) for e in evidence}
+    return {attack: passes for attack, passes in spent.items() if passes}
 
 
 def _declared(cell: Cell) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchbox.domain import DECLARED, Cell, Evidence, Outcome
 from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import arrays, outcomes, seals
 from benchbox.store.database import insert_missing
+from benchbox.store.packed import Packed
 from benchbox.store.schema import BATCH, CELL, RUN
 from benchbox.text import masked_record
 
@@ -184,7 +186,8 @@ def _outcome(row: Row[Any], cell: Cell, batches: Sequence[Row[Any]]) -> Outcome:
     count = sum(batch.samples for batch in batches)
     if count != len(arrays.positions(row.committed)):
         raise seals.damaged(name_of(row))
-    return outcomes.Packed.of(tuple(batch.outcome for batch in batches), count, cell.scoring_draws)
+    packed = tuple(batch.outcome for batch in batches)
+    return Packed.of(partial(outcomes.unpack, packed, cell.scoring_draws), count)
 
 
 def check_batch(row: Row[Any], cell: Cell, batch: Row[Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,47 +86,14 @@ def moved(outcome: Outcome, positions: NDArray[np.int64]) -> Outcome:
     return outcome.rows(positions >= 0, position=positions[positions >= 0])
 
 
-class Packed(Outcome):
-    """An outcome that is unpacked when one of its arrays is asked for: a large store fits into memory."""
-
-    _batches: tuple[bytes, ...]
-    _count: int
-    _draws: int
-
-    @classmethod
-    def of(cls, batches: tuple[bytes, ...], count: int, draws: int) -> Packed:
-        """The outcome of a cell.
-
-        Args:
-            batches: What `encode` made of its batches; they are intact.
-            count: Their samples.
-            draws: The cell's scoring draws.
-        """
-        self = cls.__new__(cls)
-        for name, value in (("_batches", batches), ("_count", count), ("_draws", draws)):
-            object.__setattr__(self, name, value)
-        return self
-
-    def __len__(self) -> int:
-        return self._count if "_count" in vars(self) else len(self.position)
-
-    def __getattr__(self, name: str) -> Any:  # asked only for what is not there, that is, for the arrays
-        if name not in _NAMES or "_batches" not in vars(self):
-            raise AttributeError(name)
-        return _unpack(self._batches, self._draws).get(name)
-
-    @cached_property
-    def passes(self) -> float:
-        """As of any outcome; a table asks for it again and again, and it is one number."""
-        return super().passes
-
-    def __reduce__(self) -> tuple[type[Outcome], tuple[Any, ...]]:
-        return Outcome, tuple(getattr(self, name) for name in _NAMES)
-
-
 @lru_cache(maxsize=UNPACKED)
-def _unpack(batches: tuple[bytes, ...], draws: int) -> dict[str, NDArray[Any]]:
-    """The arrays of all batches, sorted by position."""
+def unpack(batches: tuple[bytes, ...], draws: int) -> Mapping[str, NDArray[Any]]:
+    """The arrays of all batches of a cell, sorted by position.
+
+    Args:
+        batches: What `encode` made of them; they are intact.
+        draws: The cell's scoring draws.
+    """
     found = [arrays.unpack(batch) for batch in batches]
     if len(found) == 1:
         joined = found[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,8 +20,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchbox.canonical import digest
-from benchbox.domain import DECLARED, Cell, Evidence, Outcome, SampleList
+from benchbox.domain import DECLARED, Cell, Evidence, SampleList
 from benchbox.errors import StoreError, unknown
+from benchbox.store.packed import Packed
 from benchbox.store.packing import unpack, unpack_predictions
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: What a file of this format begins with; raised when the meaning of a field changes.
 FORMAT = "benchbox-published/1"
+#: Outcomes that are kept unpacked.
+KEPT = 64
 #: Where a workspace keeps its published files.
 FOLDER = Path("results/published")
 
@@ -261,9 +264,9 @@ def _read(file: Traversable, name: str) -> Publication:
 
 def _cells(file: Publication, name: str) -> Iterator[Evidence]:
     reader = _Reader(file)
-    for row in file.cells:
+    for place, row in enumerate(file.cells):
         try:
-            yield reader.evidence(row)
+            yield reader.evidence(place)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise StoreError(f"{name}: cell {row.key[:12]} cannot be read ({reason}); publish it again") from None
@@ -272,39 +275,48 @@ def _cells(file: Publication, name: str) -> Iterator[Evidence]:
 
 
 class _Reader:
-    """Unpacks the cells of a file. What cells share is unpacked once and shared: nobody writes to it."""
+    """Unpacks the cells of a file, and again when somebody looks at an image; what is shared nobody writes to."""
 
     def __init__(self, file: Publication) -> None:
         self._file = file
         self._list = cache(lambda place: SampleList.from_dict(file.pools["samples"][place]))
-        self._images = cache(self._unpacked_images)
-        self._predicted = cache(self._unpacked_predictions)
+        self._images = lru_cache(KEPT)(self._unpacked_images)
+        self._predicted = lru_cache(KEPT)(self._unpacked_predictions)
+        self._arrays = lru_cache(KEPT)(self._unpacked)
 
-    def evidence(self, row: PublishedCell) -> Evidence:
-        """A cell and what came of it."""
+    def evidence(self, place: int) -> Evidence:
+        """A cell and what came of it, by its place in the file."""
+        row = self._file.cells[place]
         pools = self._file.pools
         record = {name: pools[name][v] if name in pools else v for name, v in row.cell.items()}
         # A field that this benchbox gives another meaning has another key: then the number is about another thing.
         if digest({name: value for name, value in record.items() if name not in DECLARED}) != row.key:
             raise StoreError("its key is not that of what it says; take the file from where it was published")
         cell = Cell.from_dict(record, self._list(row.cell["samples"]))
-        images = row.cell["samples"], len(cell.samples), row.scored
-        position, label = self._images(*images)
-        n = len(position)
-        outcome = Outcome(
-            position=position,
-            label=label,
-            clean=self._predicted(row.clean, *images),
-            adversarial=self._predicted(row.adversarial, *images),
-            first_success=np.broadcast_to(np.int64(-1), n),
-            linf=np.broadcast_to(np.float64(row.linf), n),
-            l2=np.broadcast_to(np.float64(row.l2), n),
-            forwards=_spread(row.forwards, n),
-            backwards=_spread(row.backwards, n),
-        )
+        position, _ = self._images(row.cell["samples"], len(cell.samples), row.scored)
+        outcome = Packed.of(partial(self._arrays, place), len(position))
+        # Now: a file that cannot be unpacked is refused as a whole.
+        _ = outcome.gist
         known = self._file.provenance[row.provenance]
         run = row.provenance + 1
         return Evidence(cell, outcome, row.status, row.error, row.seconds, run, row.created, known)
+
+    def _unpacked(self, place: int) -> Mapping[str, NDArray[Any]]:
+        row = self._file.cells[place]
+        images = row.cell["samples"], len(self._list(row.cell["samples"])), row.scored
+        position, label = self._images(*images)
+        n = len(position)
+        return {
+            "position": position,
+            "label": label,
+            "clean": self._predicted(row.clean, *images),
+            "adversarial": self._predicted(row.adversarial, *images),
+            "first_success": np.broadcast_to(np.int64(-1), n),
+            "linf": np.broadcast_to(np.float64(row.linf), n),
+            "l2": np.broadcast_to(np.float64(row.l2), n),
+            "forwards": _spread(row.forwards, n),
+            "backwards": _spread(row.backwards, n),
+        }
 
     def _unpacked_images(
         self, samples: int, n: int, scored: str | None
