@@ -7,6 +7,7 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- published -->                   a section for each file of results/published
     <!-- file: docs/examples/… -->       the file
     <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
+    <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
 """
@@ -24,10 +25,11 @@ from pathlib import Path
 from unittest import mock
 
 from benchbox.cli import build, main
+from benchbox.engine import protocols
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
-BLOCK = re.compile(r"<!-- (output|published|file|figure)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (output|published|file|figure|protocols)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
 WIDTH = "100"
 #: What fences a file of each kind.
 LANGUAGES = {".py": "python", ".toml": "toml"}
@@ -78,6 +80,10 @@ def _head(block: re.Match[str]) -> str:
 def _body(kind: str, words: str | None) -> str:
     if kind == "published":
         return "\n".join(_sections()) or "Nothing is published yet.\n"
+    if kind == "protocols":
+        return (
+            "\n" + "".join(f"- `--protocol {one.name}`: {one.said}\n" for one in protocols.every().values()) + "\n"
+        )
     assert words is not None, f"<!-- {kind} --> needs to say what"
     if kind == "file":
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from benchbox.domain import NAMED, SIGNS, Access, Norm, Precision
+from benchbox.engine import protocols
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -191,11 +192,23 @@ class Grid(BaseModel):
         description="Values to run through, by plug-in.field; the grid is their product.",
         json_schema_extra=_says(""),
     )
+    protocol: str | None = Field(
+        default=None,
+        description="Evaluate as a paper's authors did: carso, atop, pssr, robustbench, …; fills in attacks, "
+        "access, radius and images where they are not given.",
+        json_schema_extra=_says("NAME", "--protocol"),
+    )
     weights: str | None = Field(
         default=None,
         description="The weights of --defense file.py:FACTORY, a function or class that makes a torch module.",
         json_schema_extra=_says("FILE.safetensors", "--weights"),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_protocol(cls, record: dict[str, Any]) -> dict[str, Any]:
+        name = record.get("protocol")
+        return protocols.of(name).fill(record, _spellings()) if isinstance(name, str) else record
 
     @model_validator(mode="after")
     def _inside_the_box(self) -> Self:
@@ -218,7 +231,9 @@ class Grid(BaseModel):
         for name, fields in (options.get("set") or options.get("overrides") or {}).items():
             settings[name] = settings.get(name, {}) | dict(fields)
         words = {_key(ALIASES.get(key, key)): value for key, value in options.items()}
-        return validated({**self._fields(), **words, "set": settings})
+        # What nobody has said stays open, for a protocol to say.
+        said = {_key(name): getattr(self, name) for name in self.model_fields_set}
+        return validated({**said, **words, **({"set": settings} if settings else {})})
 
     def requests(self) -> list[Request]:
         """One request for each data set and radius.
@@ -292,6 +307,15 @@ class Request(Grid):
 
 #: The singular of a field, as a request of one is written.
 ALIASES = {"defense": "defenses", "dataset": "datasets", "access": "accesses", "overrides": "set"}
+
+
+def _spellings() -> Mapping[str, frozenset[str]]:
+    """The keys under which each field may be given, by the one that grid files call it."""
+    aliases = {
+        name: field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()
+        for name, field in Grid.model_fields.items()
+    }
+    return {_key(name): frozenset((name, *map(str, choices))) for name, choices in aliases.items()}
 
 
 def _key(name: str) -> str:
