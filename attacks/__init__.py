@@ -11,6 +11,7 @@ DECLARED = {
     "aa": "aa:AA",
     "square": "square:Square",
     "rays": "rays:RayS",
+    "hopskipjump": "hopskipjump:HopSkipJump",
     "apgd-ce": "apgd:APGDCE",
     "apgd-dlr": "apgd:APGDDLR",
     "apgd-t": "apgd:APGDT",

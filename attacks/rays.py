@@ -14,6 +14,8 @@ from torch import Tensor
 
 from benchbox import Access, Attack, Card, Count, Draws, Nature, ThreatModel, View
 
+from ._labels import errs
+
 #: Queries after which samples that are done leave.
 BLOCK = 25
 #: A radius is found to this share of epsilon; the authors' 1e-3 of a length in L2, on MNIST.
@@ -46,7 +48,7 @@ class RayS(Attack):
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """`queries` + 1 forward passes for a sample that never breaks."""
         with torch.no_grad():
-            rows = (~_wrong(model, x, y)).nonzero().flatten()
+            rows = (~errs(model, x, y)).nonzero().flatten()
             found = x.clone()
             rays = _Rays.start(x[rows])
             part = model.rows(rows)
@@ -116,7 +118,7 @@ def _queries(model: View, rays: _Rays, x: Tensor, y: Tensor, threat: ThreatModel
         direction, last = rays.tried()
         new = rays.low < 0
         radius = torch.where(new, rays.best.clamp_max(box), (rays.low + rays.high) / 2)
-        wrong = _wrong(model, _on(x, direction, radius, threat), y)
+        wrong = errs(model, _on(x, direction, radius, threat), y)
         high = torch.where(wrong, radius, rays.high)
         low = torch.where(new, 0.0, torch.where(wrong, rays.low, radius))
         found = ~new & (high - low <= TOLERANCE * threat.epsilon)
@@ -136,9 +138,3 @@ def _on(x: Tensor, direction: Tensor, radius: Tensor, threat: ThreatModel) -> Te
     """The images that lie so far along directions of ±1 (n, d), in the box."""
     length = radius if threat.norm == "linf" else radius / direction.shape[1] ** 0.5
     return (x + (length[:, None] * direction).view(x.shape)).clamp(0, 1)
-
-
-def _wrong(model: View, x: Tensor, y: Tensor) -> Tensor:
-    """(n,) whether most draws are misclassified."""
-    errors = torch.stack([model(x).argmax(1) != y for _ in range(model.eot)]).sum(0)
-    return errors * 2 > model.eot
