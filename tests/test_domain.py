@@ -103,7 +103,7 @@ def test_epsilon_is_printed_as_papers_do():
 
 
 def test_a_threat_model_refuses_nonsense():
-    with pytest.raises(RequestError, match="use linf, l2 or l1"):
+    with pytest.raises(RequestError, match="use linf, l2, l1, flow or recolor"):
         ThreatModel("l7", 0.3)
     with pytest.raises(RequestError, match="-1"):
         ThreatModel("linf", -1)

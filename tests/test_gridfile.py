@@ -128,7 +128,7 @@ def test_a_norm_is_taken_as_the_field_writes_it(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "l0"}, "norm 'l0': no attack here searches such a ball; use linf, l2 or l1"),
+        ({"norm": "l0"}, "norm 'l0': no attack here searches such a ball; use linf, l2, l1, flow or recolor"),
         ({"norm": "L0"}, "norm 'L0'"),
         ({"epsilon": 8}, "did you mean 8/255?"),
         ({"epsilon": 300}, "did you mean 8/255?"),

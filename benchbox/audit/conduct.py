@@ -84,9 +84,11 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
         report: Hears of a training.
 
     Raises:
-        BenchboxError: A name or a setting does not fit, or the weights are damaged.
+        BenchboxError: A name or a setting does not fit, the weights are damaged, or the ball is none of a norm.
     """
     dataset = session.dataset(request.dataset)
+    threat = ball(request, dataset)
+    threat.require_norm()
     samples = session.samples(request)
     # The lowest first: the last one is the defence itself.
     training = list(session.trainings(request).values())[-1]
@@ -96,7 +98,7 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     # A secret of its own: the audit scores in draws that no run has scored in.
     judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
     effort = replace(effort, samples=len(samples))
-    return Ready(judge, training, dataset, samples, ball(request, dataset), effort, where, session.attacks)
+    return Ready(judge, training, dataset, samples, threat, effort, where, session.attacks)
 
 
 def conduct(

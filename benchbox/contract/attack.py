@@ -13,6 +13,7 @@ from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError,
 from torch import Tensor
 
 from benchbox.contract import border, ranges
+from benchbox.contract.deformation import BALL, DEFORMATIONS
 from benchbox.contract.view import View
 from benchbox.domain import TOLERANCE, Access, Card, Nature, Norm, ThreatModel
 from benchbox.draws import Draws
@@ -63,7 +64,8 @@ class Attack(ABC):
             cannot tell.
         averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
             record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
-        balls: The norms of the balls it searches. It is run in no other.
+        balls: The norms of the balls it searches. It is run in no other; what searches L∞ balls searches
+            those of a deformation's parameters too.
         pooled: Whether it is given the images of many batches at once (and `View.batch`, into which it splits what
             it asks the model), because samples leave it early and batches would run half empty.
         version: Raised when a change to the code changes its results.
@@ -134,7 +136,7 @@ class Attack(ABC):
         Raises:
             RequestError: It does not.
         """
-        if threat.norm not in cls.balls:
+        if threat.searched not in cls.balls:
             raise RequestError(
                 f"attack {cls.card.name} searches {' and '.join(cls.balls)} balls, not {threat.norm}; "
                 "`benchbox list attacks` says which do"
@@ -146,7 +148,7 @@ class Attack(ABC):
 
         Args:
             model: Images (n, C, H, W) -> logits (n, K); counts its passes, averages gradients when randomised.
-            x: (N, C, H, W) float32 in [0, 1]. Not to be modified.
+            x: (N, C, H, W) float32 in [0, 1], images or the parameters of a deformation. Not to be modified.
             y: (N,) int64, true classes.
             threat: The ball. `threat.project` returns to it.
             draws: The only source of randomness; row i belongs to sample i.
@@ -162,6 +164,10 @@ class Attack(ABC):
                 shape, or it changed the batch it was given.
         """
         self.require(threat)
+        if threat.deforms:
+            deformation = DEFORMATIONS[threat.norm](x, threat.epsilon)
+            made = self(model.deformed(deformation), deformation.still(), y, BALL, draws)
+            return replace(made, x=deformation(made.x), distance=deformation.length(made.x))
         before = x.clone()
         with border.crossing(type(self), AttackError):
             found = self.search(model, x, y, threat, draws.at("attack"))

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from benchbox.contract.confirmation import Confirmation
+from benchbox.contract.deformation import Deformation
 from benchbox.draws import Draws, stack
+from benchbox.errors import AttackError
 
 Forward = Callable[[Tensor, Draws], Tensor]
 
@@ -67,6 +69,7 @@ class View:
             mean is taken over the gradients of the per-draw losses, as AutoAttack does.
         batch: Rows of one call of the model: larger batches are split, draws of a smaller one are taken together;
             None for calls as they come. An attack that is `pooled` is given more samples than that.
+        deformation: What makes images of the parameters that the attack is handed in their place; else None.
         confirmation: Who decides in float32 what is broken, where `forward` is of lower precision; else None.
         walk: (x, draws) -> the logits with the steps to them; None of a model that has none, or hides them.
         whole: Calls that covered the whole batch, [forward, backward].
@@ -84,6 +87,7 @@ class View:
         batch: int | None = None,
         confirmation: Confirmation | None = None,
         walk: Walk | None = None,
+        deformation: Deformation | None = None,
     ) -> None:
         self.forward = forward
         self.y = y
@@ -93,6 +97,7 @@ class View:
         self.batch = batch
         self.confirmation = confirmation
         self.walk = walk
+        self.deformation = deformation
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._broken = torch.zeros(2, len(y), dtype=torch.int64, device=y.device)
@@ -163,7 +168,7 @@ class View:
             # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
             x = x.view_as(x)
             x.register_hook(lambda gradient: self._usable(gradient, rows))
-        found = self._said(x, rows, stack([self._source(rows) for _ in range(copies)]), model)
+        found = self._said(self._shown(x, rows), rows, stack([self._source(rows) for _ in range(copies)]), model)
         logits = found.logits if isinstance(found, Trail) else found
         self._count(0, rows, copies)
         if logits.requires_grad:
@@ -173,6 +178,28 @@ class View:
                 self._standing &= part.argmax(1) == self.y
                 self._withstood += self._standing
         return found
+
+    def _shown(self, x: Tensor, rows: int) -> Tensor:
+        if self.deformation is None:
+            return x
+        if rows != len(self.y):
+            raise AttackError(
+                "it drops samples on its own, and the deformations of an image are that image's alone"
+            )
+        return self.deformation(x)
+
+    def deformed(self, deformation: Deformation) -> View:
+        """The same model behind a deformation of its images; nothing was asked of it yet."""
+        return View(
+            self.forward,
+            self.y,
+            self.draws,
+            randomized=self.randomized,
+            eot=self.eot,
+            batch=self.batch,
+            walk=self.walk,
+            deformation=deformation,
+        )
 
     def _said(self, x: Tensor, rows: int, draws: Draws, model: Model) -> Any:
         if self.confirmation is None or model is self.walk:
@@ -209,6 +236,7 @@ class View:
             batch=self.batch,
             confirmation=self.confirmation and self.confirmation.rows(keep),
             walk=self.walk,
+            deformation=self.deformation and self.deformation.rows(keep),
         )
         self._parts.append((keep, part))
         return part

@@ -54,4 +54,7 @@ RADIUS: Mapping[str, Mapping[str, float]] = {
         "mnist": 10.0,  # Tramèr & Boneh, NeurIPS 2019; Maini et al., ICML 2020
         "cifar10": 12.0,  # Maini et al., ICML 2020; Croce & Hein, ICML 2021
     },
+    # Of the half width of an image 0.05, of a colour's coordinates 0.06: the program of Laidlaw et al., ICLR 2021.
+    "flow": {"cifar10": 0.8},
+    "recolor": {"cifar10": 0.06},
 }

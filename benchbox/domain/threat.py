@@ -18,10 +18,10 @@ TOLERANCE = 1e-6
 #: By how much float32 rounds a change and the changed pixel together, at most. In L1 the roundings add up.
 ROUNDING = 2.0**-24
 
-Norm = Literal["linf", "l2", "l1"]
+Norm = Literal["linf", "l2", "l1", "flow", "recolor"]
 
 #: As people write them.
-SIGNS: Mapping[Norm, str] = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+SIGNS: Mapping[Norm, str] = {"linf": "L∞", "l2": "L2", "l1": "L1", "flow": "flow", "recolor": "recolouring"}
 NAMED = f"{', '.join([*SIGNS][:-1])} or {[*SIGNS][-1]}"
 
 
@@ -29,9 +29,12 @@ NAMED = f"{', '.join([*SIGNS][:-1])} or {[*SIGNS][-1]}"
 class ThreatModel:
     """The set of images an attacker may replace `x` by: a ball around it, cut with the box [0, 1].
 
+    Or the deformations of `x` whose parameters are bounded (`benchbox.contract.deformation`). No image says that
+    it came of one: these have no `project`, no `norms` and no `random_start`.
+
     Attributes:
-        norm: `linf`, `l2` or `l1`, over all channels and pixels of one image.
-        epsilon: The radius, in the units of images in [0, 1].
+        norm: `linf`, `l2` or `l1`, over all channels and pixels of one image; `flow` or `recolor`.
+        epsilon: The radius, in the units of images in [0, 1]; of `flow` in pixels.
     """
 
     norm: Norm
@@ -43,11 +46,31 @@ class ThreatModel:
         if not 0 <= self.epsilon < float("inf"):
             raise RequestError(f"epsilon must be a finite number of at least 0, got {self.epsilon}")
 
+    @property
+    def deforms(self) -> bool:
+        """Whether it bounds a deformation of the image instead of the change of its pixels."""
+        return self.norm in ("flow", "recolor")
+
+    @property
+    def searched(self) -> Norm:
+        """The norm of the ball that an attack is handed: of a deformation's parameters, L∞."""
+        return "linf" if self.deforms else self.norm
+
+    def require_norm(self) -> None:
+        """Refuse a deformation where images are to be measured, imported or probed.
+
+        Raises:
+            RequestError: It is one.
+        """
+        if self.deforms:
+            raise RequestError(f"no image says whether it is inside {self}, as of a norm; use linf, l2 or l1")
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """A permitted image for each of `x_adv`, shapes (N, C, H, W).
 
         In L∞ and L1 the closest one. In L2 the change is shortened and then cut with the box, as everywhere.
         """
+        self.require_norm()
         if self.norm == "linf":
             return x_adv.clamp(x - self.epsilon, x + self.epsilon).clamp(0, 1)
         delta = x_adv - x
@@ -63,6 +86,7 @@ class ThreatModel:
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point of the ball for each sample: uniform in the L∞ box, L2 or L1 ball, then cut with [0, 1]."""
+        self.require_norm()
         shape = x.shape[1:]
         if self.norm == "linf":
             noise = draws.at("start").uniform(*shape, low=-self.epsilon, high=self.epsilon)
@@ -78,6 +102,7 @@ class ThreatModel:
 
     def norms(self, delta: Tensor) -> Tensor:
         """Norm of each row of `delta` (N, C, H, W): a tensor (N,)."""
+        self.require_norm()
         flat = delta.flatten(1)
         if self.norm == "l1":
             return flat.abs().double().sum(1).to(delta.dtype)

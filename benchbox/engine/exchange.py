@@ -183,7 +183,7 @@ def slack(x_adv: NDArray[np.float32], threat: ThreatModel) -> float:
     """How far rounding to 8 bits may have taken an image of (C, H, W) out of the ball: half a level a pixel."""
     pixels = float(np.prod(x_adv.shape[1:]))
     levels: dict[Norm, float] = {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}
-    return 0.5 / 255 * levels[threat.norm]
+    return 0.5 / 255 * levels.get(threat.norm, 0.0)
 
 
 def check(
@@ -203,9 +203,11 @@ def check(
         beyond_by: How far they may lie outside of it, for who projects them afterwards.
 
     Raises:
+        RequestError: The threat model is no ball of a norm.
         DataError: A pixel is not finite or outside [0, 1], or an image outside the ball, each by more than
             float32 rounding (1e-6); names the worst image.
     """
+    threat.require_norm()
     broken: NDArray[np.bool_] = np.logical_not(np.isfinite(x_adv).reshape(len(x), -1).all(axis=1))
     if broken.any():
         raise DataError(
@@ -220,8 +222,7 @@ def check(
             f"{_count(beyond > TOLERANCE)}; give images in [0, 1], not normalised"
         )
     delta = (exact - x).reshape(len(x), -1)
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm]
-    distance = np.linalg.norm(delta, order, axis=1)
+    distance = np.linalg.norm(delta, {"linf": np.inf, "l2": 2}.get(threat.norm, 1), axis=1)
     excess = distance - threat.epsilon - beyond_by
     tolerance = threat.tolerance(delta.shape[1])
     if excess.max() > tolerance:

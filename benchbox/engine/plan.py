@@ -64,6 +64,8 @@ class Planner:
         """
         self._check_overrides(request, dataset)
         threat = ball(request, dataset)
+        if threat.deforms and request.search_precision != "float32":
+            raise RequestError(f"{threat} is searched in float32 alone; leave --search-precision out")
         cells: dict[str, Cell] = {}
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
@@ -183,7 +185,8 @@ class Planner:
     def _asked(self, request: Request) -> list[Plugin[Attack]]:
         if request.attacks == ("all",):
             every = [self.attacks.get(name) for name in self.attacks.names()]
-            return [plugin for plugin in every if plugin.cls.standard and request.norm in plugin.cls.balls]
+            searched = ThreatModel(request.norm, 0.0).searched
+            return [plugin for plugin in every if plugin.cls.standard and searched in plugin.cls.balls]
         return [self.attacks.get(name) for name in request.attacks]
 
     def _attack(
@@ -262,7 +265,8 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
     if epsilon is None:
         raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
     pixels = dataset.test.x[0].numel()
-    longest = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[request.norm]
+    sides = float(max(dataset.spec.shape[1:]))
+    longest = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels), "flow": sides, "recolor": 1.0}[request.norm]
     if epsilon > longest:
         raise RequestError(
             f"epsilon {epsilon:g} is longer than any change of an image of {dataset.name} ({longest:.3g}); "

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 NORMS: Mapping[str, Norm] = {
     **{"linf": "linf", "l∞": "linf", "inf": "linf", "l2": "l2", "l₂": "l2", "2": "l2"},
     **{"l1": "l1", "l₁": "l1", "1": "l1"},
+    **{"flow": "flow", "stadv": "flow", "recolor": "recolor", "recoloradv": "recolor"},
 }
 #: Norms of other threat models: known, and not searched by any attack here.
 OTHER_NORMS = ("l0", "0", "lpips")
