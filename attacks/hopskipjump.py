@@ -187,8 +187,8 @@ class _Walk:
 
     def _fine(self) -> float:
         """θ: how finely the boundary is sought, as a share of the way."""
-        pixels = self.x.shape[1:].numel()
-        return max(pixels**-2.0 if self.threat.norm == "linf" else pixels**-1.5, FINEST)
+        pixels = float(self.x.shape[1:].numel())
+        return max(math.pow(pixels, -2 if self.threat.norm == "linf" else -1.5), FINEST)
 
     def _between(self, there: Tensor, share: Tensor) -> Tensor:
         """The images a share of the way from the clean ones: on the line in L2, in the smaller ball in L∞."""
