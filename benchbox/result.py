@@ -189,6 +189,12 @@ class Result(_Shown):
         chosen = layout if isinstance(layout, Layout) else Layout(layout)
         return report.paper_table(self.evidence, self.known, layout=chosen, paper=paper, intervals=intervals)
 
+    def conventions(self) -> Document:
+        """What was scored in several draws, by every convention of counting them, for every format."""
+        from benchbox.report import conventions
+
+        return conventions.document(self.evidence)
+
     def images(self, attack: str, access: str | None = None, defense: str | None = None) -> NDArray[np.float32]:
         """Adversarial images (N, C, H, W), float32 in [0, 1], in the order of the sample list.
 

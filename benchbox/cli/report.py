@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
-LAYOUTS = ("ranking", "paper")
+LAYOUTS = ("ranking", "paper", "conventions")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
 
@@ -61,7 +61,10 @@ def report(
     ] = None,
     layout: Annotated[
         str,
-        typer.Option(metavar="|".join(LAYOUTS), help="paper: any rows and columns, in its shape."),
+        typer.Option(
+            metavar="|".join(LAYOUTS),
+            help="paper: any rows and columns, in its shape; conventions: randomised defences by what is counted.",
+        ),
     ] = "ranking",
     rows: Annotated[
         list[str] | None,
@@ -102,8 +105,8 @@ def report(
     own = {"--rows": rows, "--columns": columns, "--paper": paper, "--intervals": intervals}
     if not in_its_shape and (stray := [flag for flag, given in own.items() if given]):
         raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
-    if in_its_shape and against:
-        raise RequestError("--against is for the ranking, not for tables in the paper's shape; leave it out")
+    if (in_its_shape or layout != "ranking") and against:
+        raise RequestError("--against is for the ranking, not for tables of another shape; leave it out")
     # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
     only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}
     narrowed = words.words(only if in_its_shape else {**only, "accesses": access})
@@ -115,19 +118,22 @@ def report(
 
         put(csv.of_frame(found.fates()), to)
         return
-    to = to or (PAGE if format_ == "html" and not in_its_shape else None)
+    clickable = format_ == "html" and layout == "ranking" and not in_its_shape
+    to = to or (PAGE if clickable else None)
     if in_its_shape:
         from benchbox.analysis.paper_layout import Layout
 
         accesses = words.request(None, {"accesses": access}).accesses
         asked = Layout(table, _rows(rows), words.names(columns, "--columns"), chosen.datasets, accesses)
         document = found.paper_table(asked, paper=paper, intervals=intervals)
+    elif layout == "conventions":
+        document = found.conventions()
     else:
         document = found.document(against)
     more: dict[str, object] = {"standalone": True} if standalone else {}
     if by_access:
         more["groups"] = True
-    if format_ == "html" and not in_its_shape:
+    if clickable:
         from benchbox.figures.survival import inline
 
         more["draw"] = inline
