@@ -195,6 +195,13 @@ class Result(_Shown):
 
         return conventions.document(self.evidence)
 
+    def paper_numbers(self) -> Document:
+        """What came of each number of the PSSR paper's tables, for every format."""
+        from benchbox.analysis.reproduction import answers
+        from benchbox.report import paper_numbers
+
+        return paper_numbers.document(answers(self.tables))
+
     def images(self, attack: str, access: str | None = None, defense: str | None = None) -> NDArray[np.float32]:
         """Adversarial images (N, C, H, W), float32 in [0, 1], in the order of the sample list.
 

@@ -144,6 +144,14 @@ def lines_of(table: int, dataset: str) -> list[str]:
     return [name for row in lines for name in own.get(row, ())]
 
 
+def row_of(defense: str, table: str) -> str:
+    """What the paper calls one of our defences in a table; empty where it has none."""
+    place = _rows().get(defense)
+    if place is None:
+        return ""
+    return place.module if table == "4" else place.row
+
+
 def in_table(table: int, dataset: str, defense: str, threat: ThreatModel, column: str) -> Printed | None:
     """What a table prints of one of our defences, whatever was attacked there.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
-LAYOUTS = ("ranking", "paper", "conventions")
+LAYOUTS = ("ranking", "paper", "numbers", "conventions")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
 
@@ -63,7 +63,8 @@ def report(
         str,
         typer.Option(
             metavar="|".join(LAYOUTS),
-            help="paper: any rows and columns, in its shape; conventions: randomised defences by what is counted.",
+            help="paper: any rows and columns, in its shape; numbers: what came of each number of the PSSR paper; "
+            "conventions: randomised defences by what is counted.",
         ),
     ] = "ranking",
     rows: Annotated[
@@ -107,6 +108,8 @@ def report(
         raise RequestError(f"{stray[0]} is for tables in the paper's shape; add --table 1 or --layout paper")
     if (in_its_shape or layout != "ranking") and against:
         raise RequestError("--against is for the ranking, not for tables of another shape; leave it out")
+    if table is not None and layout == "numbers":
+        raise RequestError(f"--layout numbers has every table; leave out --table {table}")
     # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
     only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}
     narrowed = words.words(only if in_its_shape else {**only, "accesses": access})
@@ -126,6 +129,8 @@ def report(
         accesses = words.request(None, {"accesses": access}).accesses
         asked = Layout(table, _rows(rows), words.names(columns, "--columns"), chosen.datasets, accesses)
         document = found.paper_table(asked, paper=paper, intervals=intervals)
+    elif layout == "numbers":
+        document = found.paper_numbers()
     elif layout == "conventions":
         document = found.conventions()
     else:

@@ -36,6 +36,7 @@ _SPECIAL = {
     "…": r"\ldots{}",
     "–": "--",
     "×": r"$\times$",
+    "✗": r"$\times$",
     "·": r"$\cdot$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",

@@ -1,0 +1,88 @@
+"""The paper's 360 numbers: each with what came of it, and why where nothing did."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+
+import pytest
+from rows import BPDA, GRAY, WHITE, evidence
+
+from benchbox import report
+from benchbox.analysis import leaderboard
+from benchbox.analysis.background import Background
+from benchbox.analysis.reproduction import Answer, Verdict, answers
+from benchbox.domain import Evidence
+from benchbox.report import paper_numbers
+
+KNOWN = Background(purifiers=["pssr"])
+
+
+def answered(*items: Evidence) -> dict[tuple[str, str, str, str], Answer]:
+    found = answers(leaderboard.build(items, KNOWN))
+    return {(a.number.table, a.number.dataset, a.number.row, a.number.column): a for a in found}
+
+
+def test_a_number_inside_our_interval_is_reproduced_and_another_is_not() -> None:
+    found = answered(evidence("none", WHITE, "fgsm", 40), evidence("none", WHITE, "pgd", 50))
+    one = found["1", "mnist", "baseline", "fgsm"]  # printed: 39.72
+    assert (one.verdict, one.measured.percent if one.measured else None) == (Verdict.REPRODUCED, 40.0)
+    other = found["4", "mnist", "baseline", "pgd"]  # printed: 0.48
+    assert other.verdict is Verdict.DIFFERS
+    assert other.difference == pytest.approx(49.52)
+
+
+def test_the_whole_defence_contradicts_what_its_bare_classifier_reproduced() -> None:
+    gray = evidence("pssr", GRAY, "pgd", 99)
+    assert answered(gray)["1", "mnist", "pssr", "pgd"].verdict is Verdict.REPRODUCED  # printed: 98.92
+    for stronger in (evidence("pssr", WHITE, "pgd", 3), evidence("pssr", BPDA, "pgd", 3, stand_in="identity")):
+        one = answered(gray, stronger)["1", "mnist", "pssr", "pgd"]
+        assert one.verdict is Verdict.CONTRADICTED
+        assert one.stronger is not None
+        assert one.stronger.percent == 3.0
+    # A single weak attack on the whole is none, nor is one on the bare classifier.
+    assert (
+        answered(gray, evidence("pssr", WHITE, "pgd", 99))["1", "mnist", "pssr", "pgd"].verdict
+        is Verdict.REPRODUCED
+    )
+
+
+def test_bpda_is_compared_through_the_nearest_stand_in_and_contradicted_by_all_together() -> None:
+    items = [evidence("pssr", BPDA, "pgd", k, stand_in=name) for name, k in (("a", 95), ("b", 2))]
+    one = answered(items[0])["3", "mnist", "pssr", "bpda"]  # printed: 94.67
+    assert one.verdict is Verdict.REPRODUCED
+    both = answered(*items)["3", "mnist", "pssr", "bpda"]
+    assert both.verdict is Verdict.CONTRADICTED
+    assert both.measured is not None
+    assert both.stronger is not None
+    assert (both.measured.percent, both.stronger.percent) == (95.0, 2.0)
+
+
+def test_every_number_is_there_and_says_why_it_was_not_run() -> None:
+    found = answered(evidence("none", WHITE, "fgsm", 40))
+    verdicts = Counter(one.verdict for one in found.values())
+    assert sum(verdicts.values()) == len(found) == 360
+    assert verdicts[Verdict.NOT_PRINTED] == 9
+    assert found["1", "cifar10", "pssr", "aa"].why == "nothing is published on CIFAR-10"
+    assert found["1", "mnist", "pssr", "aa"].why == "no row of pssr is published"
+    assert found["1", "mnist", "baseline", "pgd"].why == "gray-box pgd is not finished on none"
+    assert all(one.why for one in found.values() if one.verdict is Verdict.NOT_RUN)
+
+
+@pytest.mark.parametrize("kind", ["markdown", "terminal", "latex", "html"])
+def test_the_page_counts_and_shows_them(kind: str) -> None:
+    items = (evidence("pssr", GRAY, "pgd", 99), evidence("pssr", WHITE, "pgd", 3))
+    text = report.render(paper_numbers.document(answers(leaderboard.build(items, KNOWN))), kind)
+    assert "What came of 360 numbers" in text
+    assert "3.0 (99.0)" in text
+
+
+def test_a_line_for_each_number() -> None:
+    document = paper_numbers.document(answers(leaderboard.build([evidence("none", WHITE, "fgsm", 40)], KNOWN)))
+    lines = list(csv.DictReader(io.StringIO(report.render(document, "csv"))))
+    assert len(lines) == 360
+    (line,) = [
+        x for x in lines if (x["table"], x["row"], x["column"]) == ("1", "baseline", "fgsm") and x["percent"]
+    ]
+    assert (line["paper_percent"], line["verdict"], line["percent"]) == ("39.72", "reproduced", "40.0")
