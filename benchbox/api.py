@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 STORE = "results/benchbox.sqlite"
 #: How a request of one says the fields of a grid.
-SINGULAR = {"datasets": "dataset", "accesses": "access", "overrides": "set"}
+SINGULAR = {"datasets": "dataset", "accesses": "access", "sources": "source", "overrides": "set"}
 _LOG = logging.getLogger("benchbox")
 
 

@@ -272,6 +272,7 @@ def _fits(cell: Cell, asked: Grid, given: Collection[str]) -> bool:
         "datasets": cell.samples.dataset in asked.datasets,
         "attacks": control or cell.attack.name in asked.attacks or "all" in asked.attacks,
         "accesses": control or cell.access in asked.accesses,
+        "sources": True,  # a cell knows the weights it was crafted on, and no names
         "samples": len(cell.samples) == asked.samples,
         "seeds": cell.training_seed in asked.seeds,
         "attack_seed": cell.attack_seed == asked.attack_seed,

@@ -50,6 +50,7 @@ def _known_names() -> dict[str, Callable[[], Iterable[str]]]:
         "defenses": lambda: _built_in("defenses"),
         "attacks": lambda: ["all", *_built_in("attacks")],
         "datasets": lambda: KNOWN,
+        "sources": lambda: ["classifier", "defense", *_built_in("defenses")],
         "accesses": lambda: [str(access) for access in Access if access is not Access.IMPORTED],
         "norm": lambda: tuple(SIGNS),
     }

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A substitute differs from the target in its seed alone: same loss, same network, same data.
 SUBSTITUTE_SEED = 1000
+#: Sources of transfer attacks that are no names of defences: the like of the target's classifier, or of all of it.
+CLASSIFIER, DEFENSE = "classifier", "defense"
 #: The kinds of attacks in the order they are run; the control last, to see what others may have left behind.
 TURNS = ("random", "one-step", "iterative", "score-based", "decision-based", "ensemble", "control")
 #: Accesses of an attack that declares none, when it is asked for by name.
@@ -80,18 +82,21 @@ class Planner:
             attacks.sort(key=lambda pair: _turn(natures[pair[1].name]))
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
-                substitute = substitute_of(training)
-                for step in (training, training.root, *([substitute] if substitute else [])):
+                sources = list(self._sources(request, name, training, dataset, overrides))
+                for step in (training, training.root, *sources):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
                 randomized = plugin.cls.is_randomized(training.defense.arguments)
-                pairs = list(self._pairs(request, plugin, training, substitute, attacks))
+                pairs = list(self._pairs(request, plugin, training, sources, attacks))
+                # Of the usual substitute's gradients, that of one draw, as ever.
+                own = [training, *(source for source in sources if source != substitute_of(training))]
+                averaged = {step.digest for step in own if self._is_randomized(step)}
                 if randomized:
                     # After every attack, so that it sees what they may have left behind in the defence.
                     pairs.append((control, Access.WHITE_BOX, ViewSpec(training.digest)))
                 for attack, access, view in pairs:
                     needs = plugins[attack.name].needs
-                    eot = request.eot if randomized and view.artifact == training.digest else 1
+                    eot = request.eot if view.artifact in averaged else 1
                     cell = Cell(
                         defense=training.defense,
                         artifact=training.digest,
@@ -196,12 +201,36 @@ class Planner:
         attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
         return Spec(plugin.name, asdict(attack), plugin.code)
 
+    def _is_randomized(self, training: Training) -> bool:
+        return self.defenses.get(training.defense.name).cls.is_randomized(training.defense.arguments)
+
+    def _sources(
+        self,
+        request: Request,
+        name: str,
+        target: Training,
+        dataset: Dataset,
+        overrides: Mapping[str, Mapping[str, Any]],
+    ) -> Iterator[Training]:
+        """What transfer attacks are crafted on: each is trained with another seed than the target's."""
+        for source in request.sources:
+            if source == CLASSIFIER:
+                found = substitute_of(target)
+            elif source == DEFENSE:
+                # Nobody can train the like of what was not trained here.
+                own = None if target.root.source else name
+                found = own and self.training(own, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
+            else:
+                found = self.training(source, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
+            if found:
+                yield found
+
     def _pairs(
         self,
         request: Request,
         plugin: Plugin[Defense],
         training: Training,
-        substitute: Training | None,
+        sources: Sequence[Training],
         attacks: Sequence[tuple[Plugin[Attack], Spec]],
     ) -> Iterator[tuple[Spec, Access, ViewSpec]]:
         """Each attack with the model it is given under each access."""
@@ -213,8 +242,8 @@ class Planner:
                 accesses = tuple(a for a in accesses if a in request.accesses)
             for access in accesses:
                 if access is Access.TRANSFER:
-                    if substitute:
-                        yield spec, access, ViewSpec(substitute.digest)
+                    for source in sources:
+                        yield spec, access, ViewSpec(source.digest)
                 elif access is Access.WHITE_BOX or training.base is None:
                     # Without a purifier the bare classifier and the deployed defence are one model.
                     yield spec, Access.WHITE_BOX, ViewSpec(training.digest)
@@ -237,8 +266,9 @@ class Planner:
                 raise unknown("plug-in in --set", name, known)
         used = {plugin.name for plugin in self._asked(request)}
         for overrides, name in itertools.product(_grid(request), request.defenses):
-            chain = _chain(self.training(name, dataset, 0, overrides, request.norm))
-            used |= {step.defense.name for step in chain.values()}
+            for one in (name, *(s for s in request.sources if s not in (CLASSIFIER, DEFENSE))):
+                chain = _chain(self.training(one, dataset, 0, overrides, request.norm))
+                used |= {step.defense.name for step in chain.values()}
         for name in changed:
             if name not in used:
                 raise RequestError(

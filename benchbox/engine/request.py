@@ -135,6 +135,13 @@ class Grid(BaseModel):
         description="gray-box, white-box, bpda, transfer: what the attacker knows.  (default: each attack's own)",
         json_schema_extra=_says("NAMES", "--access"),
     )
+    sources: Names = Field(
+        default=("classifier",),
+        validation_alias=AliasChoices("sources", "source"),
+        description="What transfer attacks are crafted on: classifier or defense, as the target's, trained with "
+        "another seed; or any defence, say pgd-at.  (default: classifier)",
+        json_schema_extra=_says("NAMES", "--source"),
+    )
     samples: PositiveInt | None = Field(
         default=None,
         description="Score the first N test images.  (default: all of digits, else 1000)",
@@ -307,7 +314,13 @@ class Request(Grid):
 
 
 #: The singular of a field, as a request of one is written.
-ALIASES = {"defense": "defenses", "dataset": "datasets", "access": "accesses", "overrides": "set"}
+ALIASES = {
+    "defense": "defenses",
+    "dataset": "datasets",
+    "access": "accesses",
+    "source": "sources",
+    "overrides": "set",
+}
 
 
 def _spellings() -> Mapping[str, frozenset[str]]:
@@ -336,6 +349,7 @@ def check_names(
     for kind, names, known in (
         ("defence", asked.defenses, defenses.names()),
         ("attack", asked.attacks, ["all", *attacks.names()]),
+        ("source", asked.sources, ["classifier", "defense", *defenses.names()]),
         ("data set", asked.datasets, datasets),
         ("plug-in in --set", asked.overrides, [*everything, *asked.defenses, *asked.attacks]),
     ):
