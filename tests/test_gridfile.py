@@ -161,6 +161,6 @@ def test_the_record_of_a_run_keeps_its_shape() -> None:
     assert set(record) == {
         "defenses", "dataset", "attacks", "accesses", "samples", "sample_seed", "seeds",
         "attack_seed", "epsilon", "norm", "overrides", "axes", "scoring_draws", "eot",
-        "search_precision", "sources",
+        "search_precision", "sources", "protocol",
     }  # fmt: skip
     assert (record["dataset"], record["epsilon"]) == ("digits", 8 / 255)
