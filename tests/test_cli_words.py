@@ -176,7 +176,7 @@ RUN = ("run", "--defense", "none", "--dataset", "tiny")
         ((*RUN, "--epsilon=-1"), "epsilon must be a finite number of at least 0"),
         ((*RUN, "--epsilon", "8/0"), "epsilon '8/0' is no number"),
         ((*RUN, "--norm", "l3"), "unknown norm 'l3'"),
-        ((*RUN, "--norm", "L1"), "norm 'L1': no attack here searches such a ball"),
+        ((*RUN, "--norm", "L0"), "norm 'L0': no attack here searches such a ball"),
         ((*RUN, "--norm", "L2"), "tiny has no customary radius in l2; name one with --epsilon"),
         ((*RUN, "--norm", "L2", "--epsilon", "128"), "did you mean 128/255?"),
         ((*RUN, "--epsilon", "8"), "did you mean 8/255?"),
