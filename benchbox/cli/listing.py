@@ -36,15 +36,11 @@ def defenses(no_workspace: options.NoWorkspace = False) -> None:
     _print(
         ("name", "what it is", "paper", "year", "kind", "randomised", "stand-ins", "origin"),
         (
-            (
-                plugin.name,
-                plugin.cls.card.summary,
-                plugin.cls.card.paper,
-                str(plugin.cls.card.year or ""),
+            _row(
+                plugin,
                 plugin.cls.card.kind,
                 "yes" if plugin.cls.randomized else "",
                 ", ".join(plugin.cls.stand_ins),
-                plugin.origin,
             )
             for plugin in _loaded(registry)
         ),
@@ -59,16 +55,7 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
     _print(
         ("name", "what it is", "paper", "year", "needs", "balls", "run by --attacks all under", "origin"),
         (
-            (
-                plugin.name,
-                plugin.cls.card.summary,
-                plugin.cls.card.paper,
-                str(plugin.cls.card.year or ""),
-                plugin.cls.needs,
-                ", ".join(plugin.cls.balls),
-                ", ".join(plugin.cls.standard),
-                plugin.origin,
-            )
+            _row(plugin, plugin.cls.needs, ", ".join(plugin.cls.balls), ", ".join(plugin.cls.standard))
             for plugin in _loaded(registry)
         ),
         drops=("origin", "run by --attacks all under", "paper", "needs", "year", "balls"),
@@ -143,9 +130,8 @@ def cells(
     for kind, value, known in (("access", access, list(Access)), ("status", status, STATUSES)):
         if value is not None and value not in known:
             raise unknown(kind, value, known)
-    narrow = {"dataset": dataset, "defenses": defense, "attacks": attack, "access": access, "status": status}
     with Store.open(store, must_exist=True) as opened:
-        found = opened.cells(**narrow)
+        found = opened.cells(dataset=dataset, defenses=defense, attacks=attack, access=access, status=status)
     if found:
         print_cells(found)
     else:
@@ -162,6 +148,12 @@ LIST = Family(
         "benchbox list runs --store results/benchbox.sqlite",
     ),
 )
+
+
+def _row(plugin: Plugin[Any], *own: str) -> tuple[str, ...]:
+    """What every plug-in has, around what its kind has."""
+    card = plugin.cls.card
+    return (plugin.name, card.summary, card.paper, str(card.year or ""), *own, plugin.origin)
 
 
 def print_cells(found: Iterable[CellRecord]) -> None:

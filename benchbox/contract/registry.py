@@ -54,10 +54,11 @@ class Claim(Generic[T]):
     load: Callable[[], tuple[type[T], str]]
 
 
+@dataclass(eq=False)
 class Registry(Generic[T]):
     """The plug-ins of one kind.
 
-    Args:
+    Attributes:
         kind: In the user's words: `defence`, `attack`.
         folder: Name of the workspace folder; also of the built-in package below `benchbox.plugins`.
         base: "module:Class" that every plug-in derives from.
@@ -67,24 +68,14 @@ class Registry(Generic[T]):
         local: Whether the files of the workspace folder are plug-ins.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        folder: str,
-        base: str,
-        workspace: Path | None = None,
-        announce: Callable[[str], None] = lambda sentence: None,
-        adapter: str | None = None,
-        local: bool = True,
-    ) -> None:
-        self.local = local
-        self.adapter = adapter
-        self.kind = kind
-        self.folder = folder
-        self.base = base
-        self.workspace = workspace or Path.cwd()
-        self.announce = announce
-        self._lent: dict[str, Plugin[T]] = {}
+    kind: str
+    folder: str
+    base: str
+    workspace: Path
+    announce: Callable[[str], None] = lambda sentence: None
+    adapter: str | None = None
+    local: bool = True
+    _lent: dict[str, Plugin[T]] = field(default_factory=dict, init=False)
 
     def lend(self, plugin: Plugin[T]) -> None:
         """Take a plug-in that is there already, under its name.
@@ -256,7 +247,7 @@ def defenses(
 ) -> Registry[Defense]:
     """The registry of defences."""
     base, adapter = "benchbox.contract.defense:Defense", "benchbox.contract.pretrained:from_factory"
-    return Registry("defence", "defenses", base, workspace, announce, adapter, local)
+    return Registry("defence", "defenses", base, workspace or Path.cwd(), announce, adapter, local)
 
 
 def attacks(
@@ -266,4 +257,5 @@ def attacks(
     local: bool = True,
 ) -> Registry[Attack]:
     """The registry of attacks."""
-    return Registry("attack", "attacks", "benchbox.contract.attack:Attack", workspace, announce, local=local)
+    base = "benchbox.contract.attack:Attack"
+    return Registry("attack", "attacks", base, workspace or Path.cwd(), announce, local=local)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,27 +54,28 @@ def chain(training: Training) -> tuple[Training, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class _Ready:
+    """Something about a defence has to be had before its cells can be run."""
+
+    training: Training
+    what: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """What is claimed for it, if anything is."""
+        return f"{self.what}/{self.training.digest}"
+
+
+class Trained(_Ready):
     """A defence is to be trained."""
 
-    training: Training
-
-    @property
-    def name(self) -> str:
-        """What is claimed for it."""
-        return f"training/{self.training.digest}"
+    what = "training"
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
-    """It is to be found out how a defence is run."""
+class Known(_Ready):
+    """It is to be found out how a defence is run. Not claimed: two that find it out at once find the same."""
 
-    training: Training
-
-    @property
-    def name(self) -> str:
-        """Nothing is claimed: two that find it out at once find the same."""
-        return f"layout/{self.training.digest}"
+    what = "layout"
 
 
 @dataclass(frozen=True, eq=False)

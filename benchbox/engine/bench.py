@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,10 +26,11 @@ from benchbox.training.workshop import Workshop
 CONTRACT = "contract"
 
 
+@dataclass(eq=False)
 class Bench:
     """Judges by artifact.
 
-    Args:
+    Attributes:
         workshop: Where trained defences come from.
         store: Where a layout is remembered; None where somebody else does it.
         dataset: Its training images are what a defence is tried on.
@@ -37,32 +38,20 @@ class Bench:
         batch_size: Images a call, where it was asked for; measured otherwise.
         images: How many images will be attacked, for how long measuring may take.
         secret: What draws are named under, where it was given; the store's otherwise.
-
-    Attributes:
         remarks: What vetting said that is no breach of a contract, by artifact.
     """
 
-    def __init__(
-        self,
-        workshop: Workshop,
-        store: Store | None,
-        dataset: Dataset,
-        device: torch.device,
-        batch_size: int | None = None,
-        images: int = 0,
-        secret: str | None = None,
-    ) -> None:
-        self.workshop = workshop
-        self.store = store
-        self.dataset = dataset
-        self.device = device
-        self.batch_size = batch_size
-        self.images = images
-        self.secret = secret
-        self.remarks: dict[str, dict[str, str]] = {}
-        self._layouts: dict[str, Layout] = {}
-        self._judges: dict[str, Judge] = {}
-        self._spoiled: dict[str, Exception] = {}
+    workshop: Workshop
+    store: Store | None
+    dataset: Dataset
+    device: torch.device
+    batch_size: int | None = None
+    images: int = 0
+    secret: str | None = None
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+    _layouts: dict[str, Layout] = field(default_factory=dict, init=False)
+    _judges: dict[str, Judge] = field(default_factory=dict, init=False)
+    _spoiled: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def judge(self, wanted: Training) -> Judge:
         """The defence of an artifact behind its judge, trained first if need be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
@@ -16,46 +16,36 @@ from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import Layout
 
 
+@dataclass(eq=False)
 class Readiness:
     """What is known of defences.
 
-    Args:
+    Attributes:
         store: Where layouts are remembered.
         executor: Where they are measured.
         artifacts: Where trained weights lie.
         defenses: The plug-ins.
         batch_size: Images a call, where it was asked for.
-        secret: What the draws of randomised defences are named under; None for the store's own.
-
-    Attributes:
+        given: What the draws of randomised defences are named under; None for the store's own.
         layouts: How defences are run, by digest.
         spoiled: Those that cannot be had, by digest: twenty cells may want one, and it fails once.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        executor: Executor,
-        artifacts: Artifacts,
-        defenses: Registry[Defense],
-        batch_size: int | None,
-        secret: str | None,
-    ) -> None:
-        self.layouts: dict[str, Layout] = {}
-        self.spoiled: dict[str, Failure] = {}
-        self._store = store
-        self._executor = executor
-        self._artifacts = artifacts
-        self._defenses = defenses
-        self._batch_size = batch_size
-        self._given = secret
-        self._made: set[str] = set()
-        self._device: str | None = None
+    store: Store
+    executor: Executor
+    artifacts: Artifacts
+    defenses: Registry[Defense]
+    batch_size: int | None
+    given: str | None
+    layouts: dict[str, Layout] = field(default_factory=dict, init=False)
+    spoiled: dict[str, Failure] = field(default_factory=dict, init=False)
+    _made: set[str] = field(default_factory=set, init=False)
+    _device: str | None = field(default=None, init=False)
 
     def is_made(self, training: Training) -> bool:
         """Whether the weights of a defence are there."""
         digest = training.digest
-        if digest not in self._made and (training.source is not None or digest in self._artifacts):
+        if digest not in self._made and (training.source is not None or digest in self.artifacts):
             self._made.add(digest)
         return digest in self._made
 
@@ -63,9 +53,9 @@ class Readiness:
         """How a defence is run, if that is known: from this run, or remembered."""
         digest = training.digest
         if digest not in self.layouts:
-            found = Layout.from_dict(self._store.recall(self._key(digest)))
+            found = Layout.from_dict(self.store.recall(self._key(digest)))
             if found is not None:
-                self.layouts[digest] = replace(found, batch=self._batch_size or found.batch)
+                self.layouts[digest] = replace(found, batch=self.batch_size or found.batch)
         return self.layouts.get(digest)
 
     def keep(self, item: Trained | Known, value: object) -> None:
@@ -75,10 +65,10 @@ class Readiness:
             self.spoiled[digest] = value
         elif isinstance(value, Prepared):
             if digest not in self.layouts:
-                self._store.remember(self._key(digest), value.layout.as_dict())
+                self.store.remember(self._key(digest), value.layout.as_dict())
             self.layouts[digest] = value.layout
             if value.remarks:
-                self._store.attach(digest, CONTRACT, value.remarks)
+                self.store.attach(digest, CONTRACT, value.remarks)
         else:
             self._made.add(digest)
 
@@ -88,16 +78,16 @@ class Readiness:
 
     def secret(self) -> str:
         """What the draws of randomised defences are named under."""
-        if self._given is None:
-            self._given = secrets.of(self._store)
-        return self._given
+        if self.given is None:
+            self.given = secrets.of(self.store)
+        return self.given
 
     def _is_randomized(self, training: Training) -> bool:
-        plugin = self._defenses.get(training.defense.name)
+        plugin = self.defenses.get(training.defense.name)
         if isinstance(plugin, Lent):
             return plugin.defense.randomized
         return plugin.cls.is_randomized(training.defense.arguments)
 
     def _key(self, digest: str) -> str:
-        self._device = self._device or self._executor.describe()
+        self._device = self._device or self.executor.describe()
         return layout_key(digest, self._device)

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
@@ -56,10 +57,11 @@ STRAGGLES = 2.0
 _NUMBERS = count()
 
 
+@dataclass(eq=False)
 class Runner:
     """Fills the cells of a plan.
 
-    Args:
+    Attributes:
         store: Where outcomes go.
         executor: Where work is done.
         artifacts: Where trained weights lie.
@@ -70,29 +72,23 @@ class Runner:
         batch_size: Images a call, where it was asked for.
         secret: What the draws of randomised defences are named under; None for the store's own.
         clock: Seconds that pass; a simulation has its own.
+        report: What became of the cells.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        executor: Executor,
-        artifacts: Artifacts,
-        attacks: Registry[Attack],
-        dataset: Dataset,
-        observer: Observer,
-        defenses: Registry[Defense],
-        batch_size: int | None = None,
-        secret: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.clock = clock
-        self.store = store
-        self.executor = executor
-        self.attacks = attacks
-        self.dataset = dataset
-        self.observer = observer
-        self.report = Report()
-        self._agenda = Agenda(executor.workers)
+    store: Store
+    executor: Executor
+    artifacts: Artifacts
+    attacks: Registry[Attack]
+    dataset: Dataset
+    observer: Observer
+    defenses: Registry[Defense]
+    batch_size: int | None = None
+    secret: str | None = None
+    clock: Callable[[], float] = time.monotonic
+    report: Report = field(default_factory=Report, init=False)
+
+    def __post_init__(self) -> None:
+        self._agenda = Agenda(self.executor.workers)
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
         self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
@@ -102,7 +98,9 @@ class Runner:
         self._pace = Pace()
         self._images = 0
         self._looked = 0.0  # when stragglers were looked for
-        self._ready = Readiness(store, executor, artifacts, defenses, batch_size, secret)
+        self._ready = Readiness(
+            self.store, self.executor, self.artifacts, self.defenses, self.batch_size, self.secret
+        )
 
     def run(self, plan: Plan, run: int) -> Report:
         """Run every cell that is not in the store yet.

@@ -207,7 +207,7 @@ class Session:
             images,
             where,
             precision.choose(self.settings.precision, where),
-            record,
+            record or {},
             report,
             partial(store.claim, wait=math.inf) if store else contextlib.nullcontext,
         )

@@ -9,6 +9,8 @@ from benchbox.report.document import Badge, Cited, Number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jinja2 import Environment
+
     from benchbox.analysis.table import Table
     from benchbox.report.document import Document, Draw
 
@@ -27,16 +29,25 @@ def render(document: Document, draw: Draw = nothing) -> str:
     """
     if document.page is not None:
         return document.page(document, draw)
+    templates = environment("benchbox.report", number=Number, cited=Cited, badge=Badge)
+    return templates.get_template("document.html.j2").render(document=document)
+
+
+def environment(package: str, **kinds: type) -> Environment:
+    """The templates of a package: everything is escaped, and a name that is not there is an error.
+
+    Args:
+        package: Holds the folder `templates`.
+        kinds: What templates ask values for: `value is number`.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("benchbox.report"),
+    found = Environment(
+        loader=PackageLoader(package),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["number"] = lambda value: isinstance(value, Number)
-    environment.tests["cited"] = lambda value: isinstance(value, Cited)
-    environment.tests["badge"] = lambda value: isinstance(value, Badge)
-    return environment.get_template("document.html.j2").render(document=document)
+    found.tests |= {name: lambda value, of=of: isinstance(value, of) for name, of in kinds.items()}
+    return found

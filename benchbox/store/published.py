@@ -10,11 +10,11 @@ JSON Schema, published.schema.json beside this module, is that of `Publication`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +24,7 @@ from benchbox.domain import DECLARED, Cell, Evidence, SampleList
 from benchbox.errors import StoreError, unknown
 from benchbox.store.packed import Packed
 from benchbox.store.packing import unpack, unpack_predictions
+from benchbox.store.which import Which
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -170,14 +171,9 @@ class Published:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def evidence(
-        self,
-        *,
-        dataset: str | None = None,
-        defenses: Sequence[str] | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> list[Evidence]:
+    def evidence(self, **which: Unpack[Which]) -> list[Evidence]:
         """As `Store.evidence`."""
+        dataset, defenses, keys = which.get("dataset"), which.get("defenses"), which.get("keys")
         return [
             item
             for item in self._evidence

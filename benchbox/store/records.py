@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, Unpack
 
 import numpy as np
 
 from benchbox.domain import Evidence
 from benchbox.store.published import Published, shelf
 from benchbox.store.store import Store
+from benchbox.store.which import Which
 
 #: Name in place of a store's: every published file of the workspace and of this installation.
 ALL = "published"
@@ -20,14 +21,8 @@ ALL = "published"
 class Records(Protocol):
     """The part of a store that is read; `Store`, `Published` and `United` have it."""
 
-    def evidence(
-        self,
-        *,
-        dataset: str | None = None,
-        defenses: Sequence[str] | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> list[Evidence]:
-        """Cells with what is known of them; None stands for all."""
+    def evidence(self, **which: Unpack[Which]) -> list[Evidence]:
+        """Cells with what is known of them; all by default."""
 
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """How weights were trained, by digest."""
@@ -66,17 +61,11 @@ class United:
         for part in self._parts.values():
             part.__exit__(*what)
 
-    def evidence(
-        self,
-        *,
-        dataset: str | None = None,
-        defenses: Sequence[str] | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> list[Evidence]:
+    def evidence(self, **which: Unpack[Which]) -> list[Evidence]:
         """As `Store.evidence`: the cells of the first part, then those that the second adds, and so on."""
         heard: dict[str, Evidence] = {}
         for part in self._parts.values():
-            for item in part.evidence(dataset=dataset, defenses=defenses, keys=keys):
+            for item in part.evidence(**which):
                 known = heard.setdefault(item.cell.key, item)
                 if _progress(item) > _progress(known):
                     heard[item.cell.key] = item

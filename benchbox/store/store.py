@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from benchbox.store.cells import CellRecord
 from benchbox.store.database import connect, insert_missing, parse, transaction
 from benchbox.store.repair import Diagnosis, examine
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
+from benchbox.store.which import WhichStored
 from benchbox.text import masked_record, printable
 
 #: The status of a run that was neither finished nor is alive.
@@ -248,44 +249,25 @@ class Store:
         with self._writing() as connection:
             cells.change(connection, cells.find(connection, cell), status="failed", error=printable(error))
 
-    def cells(self, **narrow: Any) -> list[CellRecord]:
+    def cells(self, **which: Unpack[WhichStored]) -> list[CellRecord]:
         """Cells and how far they have come, without their outcomes; narrowed as `evidence` is."""
-        query = select(CELL).where(CELL.c.id.in_(_wanted(**narrow))).order_by(CELL.c.id)
+        query = select(CELL).where(CELL.c.id.in_(_wanted(**which))).order_by(CELL.c.id)
         with self._reading() as connection:
             return [cells.record(row) for row in connection.execute(query)]
 
-    def evidence(
-        self,
-        *,
-        dataset: str | None = None,
-        defenses: Sequence[str] | None = None,
-        attacks: Sequence[str] | None = None,
-        access: str | None = None,
-        status: str | None = None,
-        run: int | None = None,
-        keys: Sequence[str] | None = None,
-        prefix: str | None = None,
-    ) -> list[Evidence]:
-        """Cells with what is known of them, in the order they were added; None stands for all.
+    def evidence(self, **which: Unpack[WhichStored]) -> list[Evidence]:
+        """Cells with what is known of them, in the order they were added.
 
         Outcomes are unpacked when they are looked at, so that thousands fit into memory.
 
         Args:
-            dataset: Name of the data set.
-            defenses: Names of defences.
-            attacks: Names of attacks.
-            access: What the attacker knows.
-            status: `done`, `partial` or `failed`.
-            run: Number of the run that added them.
-            keys: Keys of cells.
-            prefix: First characters of a key.
+            which: The cells that are meant; all by default.
 
         Raises:
             StoreError: Also if something of them is not what was stored.
         """
-        wanted = _wanted(dataset, defenses, attacks, access, status, run, keys, prefix)
         with self._reading() as connection:
-            return list(cells.evidence(connection, wanted))
+            return list(cells.evidence(connection, _wanted(**which)))
 
     def remove_cells(self, keys: Sequence[str]) -> None:
         """Take cells out, with everything that only they used: outcomes, attachments, adversarial images."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Registry
 
 
+@dataclass(eq=False)
 class Workshop:
     """Hands out defences ready to be attacked: in evaluation mode, frozen, on the device.
 
-    Args:
+    Attributes:
         artifacts: Where trained weights lie.
         defenses: The plug-ins.
         dataset: What defences are trained on.
@@ -39,27 +41,16 @@ class Workshop:
         claim: Holds a piece of work by its name while other processes wait for it.
     """
 
-    def __init__(
-        self,
-        artifacts: Artifacts,
-        defenses: Registry[Defense],
-        dataset: Dataset,
-        device: torch.device,
-        precision: Precision = "float32",
-        provenance: dict[str, object] | None = None,
-        report: Callable[[Training, Progress], None] = lambda training, progress: None,
-        claim: Callable[[str], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        self.artifacts = artifacts
-        self.defenses = defenses
-        self.dataset = dataset
-        self.device = device
-        self.precision = precision
-        self.provenance = provenance or {}
-        self.report = report
-        self.claim = claim
-        self._ready: dict[str, Defense] = {}
-        self._spoiled: dict[str, Exception] = {}
+    artifacts: Artifacts
+    defenses: Registry[Defense]
+    dataset: Dataset
+    device: torch.device
+    precision: Precision = "float32"
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    report: Callable[[Training, Progress], None] = lambda training, progress: None
+    claim: Callable[[str], AbstractContextManager[object]] = nullcontext
+    _ready: dict[str, Defense] = field(default_factory=dict, init=False)
+    _spoiled: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def obtain(self, wanted: Training) -> Defense:
         """The trained defence, trained first if need be, together with everything it builds on.

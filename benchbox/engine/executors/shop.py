@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ class Shop:
     workspace: Path
     local: bool
     settings: Settings
-    provenance: dict[str, object]
+    provenance: Mapping[str, object]
 
     def worker(
         self,

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from benchbox.report.document import Badge, Number
+from benchbox.report.html import environment
 from benchbox.report.page.bar import bar
 from benchbox.report.page.board import board
 from benchbox.text import printable
@@ -36,23 +37,14 @@ def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mappi
         tables: What its sections show.
         pictures: For each table, SVG text by `labels.identity` of a recipe, as far as there is any.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("benchbox.report.page"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        finalize=_harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    kinds = {"number": Number, "badge": Badge}
-    environment.tests |= {name: lambda value, of=of: isinstance(value, of) for name, of in kinds.items()}
-    environment.globals["bar"] = bar
-    environment.filters["marked"] = lambda picture: Markup(picture)  # drawn by us: its names are escaped already
+    templates = environment("benchbox.report.page", number=Number, badge=Badge)
+    templates.finalize = _harmless
+    templates.globals["bar"] = bar
+    templates.filters["marked"] = lambda picture: Markup(picture)  # drawn by us: its names are escaped already
     scripts = [_asset(name) for name in SCRIPTS]
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         tabs=board(document, tables, pictures),
         style=Markup(_asset("leaderboard.css")),
         scripts=[Markup(script) for script in scripts],
