@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from benchbox.analysis import access, control, labels, panel, paper, ranking, weights
+from benchbox.analysis import access, control, distance, labels, panel, paper, ranking, weights
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
@@ -150,6 +150,7 @@ class _Builder:
             fallen=fallen(attacked, probed) if attacked else 0,
             control=held,
             usual=name.usual,
+            distance=distance.median(attacked),
         )
 
     def _purifies(self, evidence: Evidence) -> bool:

@@ -95,6 +95,7 @@ class Row:
         control: What the null attack says; None for a deterministic defence that it was not run on.
         usual: Whether its recipe is the usual one of that name.
         probed: What the audit's probes left of these images; None where there was no audit of them.
+        distance: Median distance of the nearest error, see `analysis.distance`; None where nobody has searched.
         fallen: How many images that withstood every finished attack fell to these probes.
     """
 
@@ -118,6 +119,7 @@ class Row:
     usual: bool = True
     probed: Probed | None = None
     fallen: int = 0
+    distance: float | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""

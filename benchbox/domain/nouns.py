@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from benchbox.canonical import digest
 from benchbox.domain.threat import ThreatModel
@@ -286,7 +286,10 @@ class Outcome:
         forwards: (N,) forward passes of the view spent on the sample.
         backwards: (N,) backward passes likewise.
         distance: (N,) length of the change in the norm of the ball, where that is neither L∞ nor L2; else None.
+        measured: Whether these are the distances of each sample; False where all have the largest of any.
     """
+
+    measured: ClassVar[bool] = True
 
     position: NDArray[np.int64]
     label: NDArray[np.int64]

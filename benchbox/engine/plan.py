@@ -214,16 +214,13 @@ class Planner:
     ) -> Iterator[Training]:
         """What transfer attacks are crafted on: each is trained with another seed than the target's."""
         for source in request.sources:
-            if source == CLASSIFIER:
-                found = substitute_of(target)
-            elif source == DEFENSE:
-                # Nobody can train the like of what was not trained here.
-                own = None if target.root.source else name
-                found = own and self.training(own, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
-            else:
-                found = self.training(source, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
-            if found:
-                yield found
+            like = substitute_of(target)
+            if source not in (CLASSIFIER, DEFENSE):
+                yield self.training(source, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
+            elif like and source == CLASSIFIER:
+                yield like
+            elif like:
+                yield self.training(name, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
 
     def _pairs(
         self,

@@ -50,6 +50,7 @@ class Line:
 
 def columns(table: Table) -> list[Column[Line]]:
     """The columns of a table. One more is one entry here, for every format."""
+    far: list[Column[Line]] = [Column("distance", "distance", _distance, drops=2)]
     versus: list[Column[Line]] = [Column("versus", f"vs {table.against}", _versus, recorded=True)]
     return [
         Column("rank", "#", lambda line: Place(line.row.place, exact=line.row.rank), recorded=True),
@@ -57,6 +58,7 @@ def columns(table: Table) -> list[Column[Line]]:
         Column("clean", "clean", lambda line: figure(line.row.clean, line), recorded=True),
         Column("robust", "robust", _robust, recorded=True),
         *(versus if table.against else []),
+        *(far if any(row.distance is not None for row in table.rows) else []),
         Column("lowest", "lowest", lambda line: Text(str(line.row.set_by or "–")), "left", drops=3, recorded=True),
         Column("attacks", "attacks", lambda line: Text(str(line.row.over)), drops=2, recorded=True),
         Column("n", "n", _images, drops=1, recorded=True),
@@ -173,6 +175,14 @@ def _robust(line: Line) -> Number:
     ends = (robust.low, robust.high)
     said = of_probes(line.row)
     return Number(line.row.headline, said, strong=True, exact=robust.percent, interval=robust.interval, ends=ends)
+
+
+def _distance(line: Line) -> Text:
+    """To the nearest error, as a median over the images that are classified correctly."""
+    found, threat = line.row.distance, line.table.threat
+    if found is None:
+        return Text("–")
+    return Text(f"> {threat.epsilon:.3g}" if found == float("inf") else f"{found:.3g}", f"median, {threat.norm}")
 
 
 def _versus(line: Line) -> Number:

@@ -42,15 +42,16 @@ class Packed(Outcome):
     _count: int
 
     @classmethod
-    def of(cls, read: Callable[[], Mapping[str, NDArray[Any]]], count: int) -> Packed:
+    def of(cls, read: Callable[[], Mapping[str, NDArray[Any]]], count: int, *, measured: bool = True) -> Packed:
         """The outcome of a cell.
 
         Args:
             read: Gives the arrays by name, and remembers those that are asked for again at once.
             count: Samples.
+            measured: See `Outcome`.
         """
         self = cls.__new__(cls)
-        for name, value in (("_read", read), ("_count", count)):
+        for name, value in (("_read", read), ("_count", count), ("measured", measured)):
             object.__setattr__(self, name, value)
         return self
 

@@ -290,7 +290,7 @@ class _Reader:
             raise StoreError("its key is not that of what it says; take the file from where it was published")
         cell = Cell.from_dict(record, self._list(row.cell["samples"]))
         position, _ = self._images(row.cell["samples"], len(cell.samples), row.scored)
-        outcome = Packed.of(partial(self._arrays, place), len(position))
+        outcome = Packed.of(partial(self._arrays, place), len(position), measured=False)
         # Now: a file that cannot be unpacked is refused as a whole.
         _ = outcome.gist
         known = self._file.provenance[row.provenance]
