@@ -1,134 +1,165 @@
-"""What benchbox costs beside the libraries it replaces or drives: ratios from one run, medians of paired repeats.
+"""What benchbox costs beside the libraries that it replaces: ratios of CPU seconds from one run, with their range.
 
-    python benchmarks/speed.py [--dataset mnist] [--repeats 5] [--aa-images 32]
+    python benchmarks/speed.py                                    # digits, small: minutes
+    python benchmarks/speed.py --dataset mnist --pgd-images 1000 --aa-images 200 --share 1 --rounds 5
 
-Three ratios, each at most 1.0 or 3 % when all is well:
+1. PGD-40 on an undefended LeNet-5, ours beside torchattacks' in batches of 125. Ours includes finding out in which
+   layout and batch size the network is fastest.
+2. AutoAttack on an adversarially trained LeNet-5, ours beside pyautoattack's `run_standard_evaluation` on the
+   network as a user has it (contiguous, batches of 250), and on a channels-last one with channels-last images.
+3. Both in a search in bfloat16, whose finds are confirmed in float32.
+4. The share of a whole run that is neither attack nor model: planning, committing, telling of progress.
 
-1. PGD-40 on LeNet-5, 1,000 images: ours over torchattacks', both in batches of 125.
-2. AutoAttack on an adversarially trained LeNet-5: ours over pyautoattack's `run_standard_evaluation`.
-3. The share of a whole run that is neither attack nor model: planning, committing, telling of progress.
-
-A pair runs back to back, in alternating order, so that a slow minute of the machine hits both sides.
+Of AutoAttack's steps and queries both sides make a share (`--share`): on samples that withstand, which is where
+the time goes, the costs of all four members are proportional to it. It also says how the robust sets differ. See
+rounds.py for how it is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import copy
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-# As the command line does, before torch is loaded: threads that spin would be measured instead of the attacks.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from rounds import Rounds, measured  # sets the environment before torch is loaded  # isort: skip
 
 import pyautoattack
 import torch
 import torchattacks
+from subject import Subject, trained
+from torch import Tensor, nn
 
 from benchbox.contract import registry
 from benchbox.contract.attack import Attack
-from benchbox.contract.defense import Defense
-from benchbox.contract.view import View
 from benchbox.domain import ThreatModel
-from benchbox.draws import Draws
 from benchbox.engine.plan import Request
 from benchbox.engine.session import Session, Settings
+from benchbox.progress import Silent
 from benchbox.store import Store
 
-BATCH = 125
+#: What the issue of this repository asks for.
+GOALS = {"PGD": 0.8, "PGD, bfloat16": 0.6, "AA": 0.55, "AA, same layout": 0.75, "AA, bfloat16": 0.4}
+NORM = {"linf": "Linf", "l2": "L2"}
 
 
-class Silent:
-    """An observer that draws nothing."""
+def pgd(subject: Subject, rounds: int) -> None:
+    """PGD-40 at the settings of the MNIST challenge."""
+    attack = registry.attacks().get("pgd").cls.configure("mnist", keep="last")
+    epsilon = subject.threat.epsilon
+    reference = torchattacks.PGD(subject.theirs, eps=epsilon, alpha=epsilon / 30, steps=40, random_start=True)
 
-    def training(self, *_: object) -> None: ...
-    def cell(self, *_: object) -> None: ...
-    def failed(self, cell: object, error: str) -> None:
-        raise SystemExit(error)
+    def theirs() -> None:
+        for rows in torch.arange(len(subject.y)).split(125):
+            reference(subject.x[rows], subject.y[rows])
+
+    programs = {
+        "PGD": lambda: subject.attacked(attack),
+        "PGD, bfloat16": lambda: subject.attacked(attack, "bfloat16"),
+        "torchattacks": theirs,
+    }
+    found = measured(programs, rounds)
+    print(f"{len(subject.y)} images")
+    for name in ("PGD", "PGD, bfloat16"):
+        print(found.say(name, "torchattacks", GOALS[name]), flush=True)
 
 
-def ours(attack: Attack, model: Defense, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel) -> None:
-    draws = Draws(torch.arange(len(y)), 0)
-    for rows in torch.arange(len(y)).split(BATCH):
-        own = draws.rows(rows)
-        batch = x[rows].contiguous(memory_format=torch.channels_last)
-        attack(View(lambda x, draws: model(x), y[rows], own), batch, y[rows], threat, own)
+def official(network: nn.Module, subject: Subject, x: Tensor, share: float) -> Tensor:
+    """(N,) whether each image withstands the authors' program, at a share of its budget."""
+    threat = subject.threat
+    suite = pyautoattack.AutoAttack(network, norm=NORM[threat.norm], eps=threat.epsilon, seed=0)
+    suite.verbose = False
+    for member in (suite.apgd, suite.apgd_targeted, suite.fab):
+        member.n_iter = round(share * member.n_iter)
+    suite.square.n_queries = round(share * suite.square.n_queries)
+    x_adv, _ = suite.run_standard_evaluation(x, subject.y, batch_size=250)
+    with torch.no_grad():
+        return network(x_adv).argmax(1) == subject.y
 
 
-def paired(name: str, repeats: int, first: Callable[[], None], second: Callable[[], None]) -> None:
-    first(), second()
-    ratios, seconds = [], ([], [])
-    for repeat in range(repeats):
-        times = {}
-        for side, run in ((0, first), (1, second)) if repeat % 2 else ((1, second), (0, first)):
+def shortened(cls: type[Attack], share: float) -> Attack:
+    """AutoAttack at the same share of its budget."""
+    members = sys.modules[cls.__module__]
+    for name, field, whole in (("apgd", "steps", 100), ("fab", "steps", 100), ("square", "queries", 5000)):
+        setattr(members, name, partial(getattr(members, name), **{field: round(share * whole)}))
+    return cls.configure()
+
+
+def autoattack(subject: Subject, rounds: int, share: float) -> None:
+    attack = shortened(registry.attacks().get("aa").cls, share)
+    turned = copy.deepcopy(subject.theirs).to(memory_format=torch.channels_last)
+    last = subject.x.contiguous(memory_format=torch.channels_last)
+    programs = {
+        "AA": lambda: subject.attacked(attack),
+        "AA, bfloat16": lambda: subject.attacked(attack, "bfloat16"),
+        "pyautoattack": lambda: official(subject.theirs, subject, subject.x, share),
+        "pyautoattack, channels-last": lambda: official(turned, subject, last, share),
+    }
+    found = measured(programs, rounds)
+    print(f"{len(subject.y)} images, {share:.0%} of AutoAttack's budget")
+    print(found.say("AA", "pyautoattack", GOALS["AA"]))
+    print(found.say("AA", "pyautoattack, channels-last", GOALS["AA, same layout"]))
+    print(found.say("AA, bfloat16", "pyautoattack", GOALS["AA, bfloat16"]))
+    for name in programs:
+        print(f"{name}: {_set(found, name)}", flush=True)
+
+
+def _set(found: Rounds, name: str) -> str:
+    flags, ours = found.last[name], found.last["AA"]
+    assert isinstance(flags, Tensor)
+    assert isinstance(ours, Tensor)
+    here, there = int((flags & ~ours).sum()), int((ours & ~flags).sum())
+    return f"{int(flags.sum())} robust; broken by AA alone {here}, by this alone {there}"
+
+
+def overhead(session: Session, dataset: str, rounds: int, settings: dict[str, int]) -> None:
+    attacks, shares = ("fgsm", "bim", "mim", "pgd", "cw"), []
+    overrides = {"none": settings} if settings else {}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder, Store.open(str(Path(folder) / "r.sqlite")) as store:
             start = time.perf_counter()
-            run()
-            times[side] = time.perf_counter() - start
-            seconds[side].append(times[side])
-        ratios.append(times[0] / times[1])
-    a, b = (statistics.median(side) for side in seconds)
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"{name}: {statistics.median(ratios):.2f}  ({spread}; medians {a:.2f} s and {b:.2f} s)", flush=True)
+            request = Request(
+                defenses="none", dataset=dataset, attacks=attacks, access="white-box", overrides=overrides
+            )
+            plan = session.plan(request)
+            report = session.run(plan, store, Silent())
+            total = time.perf_counter() - start - report.training
+            shares.append(100 * (1 - (report.crafting + report.scoring) / total))
+    middle, spread = statistics.median(shares), f"{min(shares):.1f} to {max(shares):.1f}"
+    print(f"neither attack nor model: {middle:.1f} % ({spread}) of a run of {len(plan.cells)} cells")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--aa-images", type=int, default=32)
-    parser.add_argument("--parts", default="pgd,aa,overhead", help="which of the three, comma separated")
-    parser.add_argument("--store", type=Path, default=Path("results"))
-    options = parser.parse_args()
-
-    settings = Settings(artifacts=options.store / "artifacts", device="cpu")
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pgd-images", type=int, default=250)
+    parser.add_argument("--aa-images", type=int, default=60)
+    parser.add_argument("--share", type=float, default=0.05, help="of AutoAttack's steps and queries; 1 for all")
+    parser.add_argument("--parts", default="pgd,aa,overhead", help="which of them, comma separated")
+    parser.add_argument("--defense", default="pgd-at", help="what AutoAttack is run on")
+    parser.add_argument("--epochs", type=int, help="of the trainings, where the recipes' take too long")
+    parser.add_argument("--norm", choices=list(NORM), default="linf")
+    parser.add_argument("--epsilon", type=float)
+    parser.add_argument("--store", type=Path, default=Path("results"), help="its folder artifacts has the weights")
+    asked = parser.parse_args()
+    settings = Settings(artifacts=asked.store / "artifacts", device="cpu")
     session = Session(registry.defenses(), registry.attacks(), settings)
-    dataset = session.dataset(options.dataset)
-    threat = ThreatModel(dataset.norm, dataset.epsilon)
-    request = Request(defenses="none,pgd-at", dataset=options.dataset)
-    workshop = session.workshop(options.dataset, lambda *_: None)
-    plain, robust = map(workshop.obtain, session.trainings(request).values())
-    print(f"{options.dataset}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-
-    x, y = dataset.test.batch(torch.arange(min(1000, len(dataset.test))))
-    pgd = session.attacks.get("pgd").cls.configure("mnist")
-    reference = torchattacks.PGD(plain, eps=threat.epsilon, alpha=0.01, steps=40, random_start=True)
-
-    def theirs() -> None:
-        for rows in torch.arange(len(y)).split(BATCH):
-            reference(x[rows], y[rows])
-
-    parts = options.parts.split(",")
+    threat = ThreatModel(asked.norm, asked.epsilon or session.dataset(asked.dataset).epsilon)
+    few = {"epochs": asked.epochs} if asked.epochs else {}
+    print(f"{asked.dataset}, {threat}, LeNet-5, 1 thread, torch {torch.__version__}", flush=True)
+    parts = asked.parts.split(",")
     if "pgd" in parts:
-        paired("PGD-40, ours / torchattacks", options.repeats, lambda: ours(pgd, plain, x, y, threat), theirs)
-
-    few, labels = x[: options.aa_images], y[: options.aa_images]
-    aa = session.attacks.get("aa").cls.configure("mnist")
-
-    def official() -> None:
-        suite = pyautoattack.AutoAttack(robust, norm="Linf", eps=threat.epsilon, seed=0)
-        suite.run_standard_evaluation(few, labels, batch_size=BATCH)
-
+        pgd(trained(session, "none", asked.dataset, asked.pgd_images, threat, **few), asked.rounds)
     if "aa" in parts:
-        name = "AutoAttack, ours / pyautoattack"
-        paired(name, options.repeats, lambda: ours(aa, robust, few, labels, threat), official)
-
-    shares = []
-    for _ in range(options.repeats if "overhead" in parts else 0):
-        with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
-            start = time.perf_counter()
-            attacks = ("fgsm", "bim", "mim", "pgd", "cw")
-            plan = session.plan(
-                Request(defenses="none", dataset=options.dataset, attacks=attacks, access="white-box")
-            )
-            report = session.run(plan, store, Silent())
-            total = time.perf_counter() - start - report.training
-            shares.append(1 - (report.crafting + report.scoring) / total)
-    if shares:
-        share = 100 * statistics.median(shares)
-        print(f"neither attack nor model: {share:.1f} % of a run of {len(plan.cells)} cells")
+        subject = trained(session, asked.defense, asked.dataset, asked.aa_images, threat, **few)
+        autoattack(subject, asked.rounds, asked.share)
+    if "overhead" in parts:
+        overhead(session, asked.dataset, asked.rounds, few)
 
 
 if __name__ == "__main__":
