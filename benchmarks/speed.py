@@ -20,22 +20,19 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import sys
 import tempfile
 import time
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 from rounds import Rounds, measured  # sets the environment before torch is loaded  # isort: skip
 
-import pyautoattack
+import peers
 import torch
-import torchattacks
 from subject import Subject, trained
 from torch import Tensor, nn
 
 from benchbox.contract import registry
-from benchbox.contract.attack import Attack
 from benchbox.domain import ThreatModel
 from benchbox.engine.plan import Request
 from benchbox.engine.session import Session, Settings
@@ -44,17 +41,15 @@ from benchbox.store import Store
 
 #: What the issue of this repository asks for.
 GOALS = {"PGD": 0.8, "PGD, bfloat16": 0.6, "AA": 0.55, "AA, same layout": 0.75, "AA, bfloat16": 0.4}
-NORM = {"linf": "Linf", "l2": "L2"}
 
 
 def pgd(subject: Subject, rounds: int) -> None:
     """PGD-40 at the settings of the MNIST challenge."""
     attack = registry.attacks().get("pgd").cls.configure("mnist", keep="last")
-    epsilon = subject.threat.epsilon
-    reference = torchattacks.PGD(subject.theirs, eps=epsilon, alpha=epsilon / 30, steps=40, random_start=True)
+    reference = peers.plain("pgd", asdict(attack), subject.threat, subject.theirs)
 
     def theirs() -> None:
-        for rows in torch.arange(len(subject.y)).split(125):
+        for rows in torch.arange(len(subject.y)).split(peers.BATCH):
             reference(subject.x[rows], subject.y[rows])
 
     programs = {
@@ -69,28 +64,16 @@ def pgd(subject: Subject, rounds: int) -> None:
 
 
 def official(network: nn.Module, subject: Subject, x: Tensor, share: float) -> Tensor:
-    """(N,) whether each image withstands the authors' program, at a share of its budget."""
-    threat = subject.threat
-    suite = pyautoattack.AutoAttack(network, norm=NORM[threat.norm], eps=threat.epsilon, seed=0)
-    suite.verbose = False
-    for member in (suite.apgd, suite.apgd_targeted, suite.fab):
-        member.n_iter = round(share * member.n_iter)
-    suite.square.n_queries = round(share * suite.square.n_queries)
-    x_adv, _ = suite.run_standard_evaluation(x, subject.y, batch_size=250)
+    """(N,) whether each image withstands the authors' program."""
+    x_adv = peers.autoattack(network, x, subject.y, subject.threat, share)
     with torch.no_grad():
         return network(x_adv).argmax(1) == subject.y
 
 
-def shortened(cls: type[Attack], share: float) -> Attack:
-    """AutoAttack at the same share of its budget."""
-    members = sys.modules[cls.__module__]
-    for name, field, whole in (("apgd", "steps", 100), ("fab", "steps", 100), ("square", "queries", 5000)):
-        setattr(members, name, partial(getattr(members, name), **{field: round(share * whole)}))
-    return cls.configure()
-
-
 def autoattack(subject: Subject, rounds: int, share: float) -> None:
-    attack = shortened(registry.attacks().get("aa").cls, share)
+    cls = registry.attacks().get("aa").cls
+    peers.shorten(cls, share)
+    attack = cls.configure()
     turned = copy.deepcopy(subject.theirs).to(memory_format=torch.channels_last)
     last = subject.x.contiguous(memory_format=torch.channels_last)
     programs = {
@@ -143,7 +126,7 @@ def main() -> None:
     parser.add_argument("--parts", default="pgd,aa,overhead", help="which of them, comma separated")
     parser.add_argument("--defense", default="pgd-at", help="what AutoAttack is run on")
     parser.add_argument("--epochs", type=int, help="of the trainings, where the recipes' take too long")
-    parser.add_argument("--norm", choices=list(NORM), default="linf")
+    parser.add_argument("--norm", choices=list(peers.NORM), default="linf")
     parser.add_argument("--epsilon", type=float)
     parser.add_argument("--store", type=Path, default=Path("results"), help="its folder artifacts has the weights")
     asked = parser.parse_args()

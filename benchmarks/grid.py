@@ -1,0 +1,110 @@
+"""Tables 1 and 2 of the PSSR paper, ours beside a plain script of torchattacks and pyautoattack loops.
+
+    python benchmarks/grid.py                                         # digits, small: minutes, trainings apart
+    python benchmarks/grid.py --dataset mnist --samples 1000 --share 1
+
+Seven defences under six attacks, gray-box and white-box (Table 1) and by transfer (Table 2). The script makes
+every number of the tables by itself: craft on the model of the access, ask the deployed defence. `benchbox` is
+asked once for both tables, and what several numbers share it makes once. Trainings count for neither. CPU seconds
+of one thread (rounds.py); the goal is a fifth. Of AutoAttack both make a share (`--share`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from rounds import measured  # sets the environment before torch is loaded  # isort: skip
+
+import peers
+import torch
+from torch import Tensor
+
+from benchbox.contract import registry
+from benchbox.contract.defense import Defense
+from benchbox.domain import Access, Cell
+from benchbox.engine.plan import Plan, Request
+from benchbox.engine.session import Session, Settings
+from benchbox.progress import Silent
+from benchbox.store import Store
+
+DEFENSES = "none,grad-reg,trades,pgd-at,arn,pcl,pssr"
+ATTACKS = "fgsm,bim,mim,pgd,aa,cw"
+GOAL = 0.2
+
+
+def ours(session: Session, plan: Plan) -> dict[str, float]:
+    """Accuracy of each cell, all that a run does included."""
+    with tempfile.TemporaryDirectory() as folder, Store.open(str(Path(folder) / "r.sqlite")) as store:
+        report = session.run(plan, store, Silent())
+        if report.failed:
+            raise SystemExit("; ".join(report.failed.values()))
+        return {item.cell.key: float(item.outcome.robust.mean()) for item in store.evidence()}
+
+
+class Script:
+    """What somebody writes in an afternoon."""
+
+    def __init__(self, session: Session, plan: Plan, share: float) -> None:
+        workshop = session.workshop(plan.request.dataset, lambda *_: None)
+        needed = {key for cell in plan.cells for key in (cell.artifact, cell.view.artifact)}
+        self.models = {key: workshop.obtain(plan.trainings[key]) for key in needed}
+        self.cells, self.share = plan.cells, share
+        self.x, self.y = session.dataset(plan.request.dataset).test.batch(list(plan.cells[0].samples.indices))
+
+    def __call__(self) -> dict[str, float]:
+        return {cell.key: self.accuracy(cell) for cell in self.cells}
+
+    def accuracy(self, cell: Cell) -> float:
+        attacked, deployed = self.models[cell.view.artifact], self.models[cell.artifact]
+        images = self.crafted(cell, attacked.classifier if cell.access is Access.GRAY_BOX else attacked)
+        right = [deployed(x).argmax(1) == y for x, y in zip(images, self.y.split(peers.BATCH), strict=True)]
+        return float(torch.cat(right).float().mean())
+
+    def crafted(self, cell: Cell, model: Defense | torch.nn.Module) -> list[Tensor]:
+        if cell.attack.name == "aa":
+            return list(peers.autoattack(model, self.x, self.y, cell.threat, self.share).split(peers.BATCH))
+        attack = peers.plain(cell.attack.name, dict(cell.attack.arguments), cell.threat, model)
+        return [attack(x, y) for x, y in zip(self.x.split(peers.BATCH), self.y.split(peers.BATCH), strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--share", type=float, default=0.02, help="of AutoAttack's steps and queries; 1 for all")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--defenses", default=DEFENSES)
+    parser.add_argument("--attacks", default=ATTACKS)
+    parser.add_argument("--epochs", type=int, help="of the trainings, where the recipes' take too long")
+    parser.add_argument("--store", type=Path, default=Path("results"), help="its folder artifacts has the weights")
+    asked = parser.parse_args()
+    settings = Settings(artifacts=asked.store / "artifacts", device="cpu")
+    session = Session(registry.defenses(), registry.attacks(), settings)
+    names = asked.defenses.split(",")
+    request = Request(
+        defenses=names,
+        dataset=asked.dataset,
+        attacks=asked.attacks,
+        access="gray-box,white-box,transfer",
+        samples=asked.samples,
+        overrides={name: {"epochs": asked.epochs} for name in names} if asked.epochs else {},
+    )
+    plan = session.plan(request)
+    peers.shorten(registry.attacks().get("aa").cls, asked.share)
+    script = Script(session, plan, asked.share)
+    with torch.random.fork_rng():
+        found = measured({"benchbox": lambda: ours(session, plan), "script": script}, asked.rounds)
+    cells = f"{len(plan.cells)} cells, {len({cell.craft_key for cell in plan.cells})} craftings"
+    print(f"{asked.dataset}, {asked.samples} images, {', '.join(names)}: {cells}, {asked.share:.0%} of AutoAttack")
+    print(found.say("benchbox", "script", GOAL))
+    a, b = found.last["benchbox"], found.last["script"]
+    assert isinstance(a, dict)
+    assert isinstance(b, dict)
+    apart = [100 * (a[key] - b[key]) for key in b]
+    print(f"a number of ours is {min(apart):+.1f} to {max(apart):+.1f} points above the script's")
+
+
+if __name__ == "__main__":
+    main()
