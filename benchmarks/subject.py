@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchbox.contract import registry
 from benchbox.contract.attack import Attack
 from benchbox.contract.defense import Defense
-from benchbox.data.dataset import Dataset
-from benchbox.domain import Access, Cell, Precision, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.data.dataset import Dataset, Images
+from benchbox.domain import Access, Cell, ImageSpec, Precision, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine.bench import fastest
 from benchbox.engine.judge import Judge, Streams, slices
 from benchbox.engine.plan import Request
@@ -80,7 +81,7 @@ def trained(
     """A defence without a purifier, trained if it is not yet.
 
     Args:
-        session: Where weights are kept.
+        session: Where weights are kept; of the CPU.
         name: Of the defence.
         dataset: Of the images.
         images: How many of its test images.
@@ -91,11 +92,42 @@ def trained(
     request = Request(defenses=name, dataset=dataset, overrides={name: settings} if settings else {})
     last = list(session.trainings(request).values())[-1]
     network = session.workshop(dataset, lambda *_: None).obtain(last)
-    theirs = copy.deepcopy(network).to(memory_format=torch.contiguous_format).requires_grad_(True)
-    x, y = (t.to(session_device(session)) for t in data.test.batch(torch.arange(images)))
-    return Subject(data, network, theirs, x.contiguous(), y, threat or ThreatModel(data.norm, data.epsilon))
+    x, y = data.test.batch(torch.arange(images))
+    return Subject(data, network, user_s(network), x, y, threat or ThreatModel(data.norm, data.epsilon))
 
 
-def session_device(session: Session) -> torch.device:
-    """Where it runs models."""
-    return torch.device(session.settings.device or "cpu")
+def untrained(network: str, data: Dataset, images: int, device: torch.device) -> Subject:
+    """A network with random weights, right about every image by definition, in a ball so small that they stand.
+
+    Those are the images that cost time, and how long a pass takes does not hang on the weights.
+
+    Args:
+        network: As recipes call it.
+        data: Its images.
+        images: How many.
+        device: Where it runs.
+    """
+    cls = registry.defenses().get("none").cls
+    torch.manual_seed(0)
+    made = cls(cls.configure(data.family, data.name, network=network), data.spec)
+    made = made.eval().requires_grad_(False).to(device)
+    x = data.test.batch(torch.arange(images))[0].to(device)
+    with torch.no_grad():
+        y = torch.cat([made(part).argmax(1) for part in x.split(100)])
+    return Subject(data, made, user_s(made), x, y, ThreatModel("linf", 1e-5))
+
+
+def made_up(channels: int, size: int, images: int) -> Dataset:
+    """A data set of noise, for what takes as long on any image."""
+    noise = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (images, channels, size, size), dtype=torch.uint8, generator=noise)
+    own, spec = (
+        Images(x, torch.arange(images) % 10),
+        ImageSpec(channels, size, 10, (0.5,) * channels, (0.3,) * channels),
+    )
+    return Dataset("noise", "cifar" if channels == 3 else "mnist", own, own, spec, 8 / 255)
+
+
+def user_s(network: Defense) -> Defense:
+    """A copy as a user has it."""
+    return copy.deepcopy(network).to(memory_format=torch.contiguous_format).requires_grad_(True)

@@ -1,0 +1,74 @@
+"""The benchmarks run, and their arithmetic is right; what they measure is theirs to say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = loaded("rounds", monkeypatch)
+    found = rounds.Rounds({"ours": [1.0, 3.0, 2.0], "theirs": [2.0, 4.0, 8.0]})
+    assert found.ratios("ours", "theirs") == [0.5, 0.75, 0.25]
+    said = "ours / theirs: 0.50 (0.25 to 0.75; 2.00 s and 4.00 s)"
+    assert found.say("ours", "theirs") == said
+    assert found.say("ours", "theirs", 0.4) == f"{said}, goal 0.40: missed"
+    assert found.say("ours", "theirs", 0.5).endswith("met")
+
+
+def test_the_order_turns_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, called = loaded("rounds", monkeypatch), []
+    threads = torch.get_num_threads()
+    try:
+        rounds.measured({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert called == ["a", "b", "b", "a"]
+
+
+def test_without_a_gpu_it_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    for name in ("rounds", "peers", "subject"):
+        loaded(name, monkeypatch)
+    gpu = loaded("gpu", monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    gpu.main()
+    said = capsys.readouterr().out
+    assert said == "there is no GPU here; python benchmarks/gpu.py --cpu rehearses it at tiny size\n"
+
+
+def test_what_a_gpu_is_asked_is_rehearsed_without_one(tmp_path: Path) -> None:
+    out = tmp_path / "said.json"
+    command = [sys.executable, "gpu.py", "--cpu", "--out", str(out)]
+    ran = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    lines = json.loads(out.read_text("utf-8"))
+    assert not [line for line in lines if "failed" in line or "left out" in line]
+    assert any(line.startswith("BIM on the CPU and here: 0 of 4 images otherwise") for line in lines)
+    for part in (
+        "lenet5, PGD-2 / theirs",
+        "lenet5, AutoAttack, bfloat16 / theirs",
+        "smallcnn, a gradient",
+        "PGD-AT",
+    ):
+        assert any(line.startswith(part) for line in lines), part
