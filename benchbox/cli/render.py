@@ -48,6 +48,9 @@ def _leaderboard(found: Result) -> Iterator[tuple[str, str]]:
     document = found.document()
     yield "leaderboard.html", report.render(document, "html", draw=inline)
     yield "leaderboard.md", report.render(document, "markdown")
+    yield "leaderboard.tex", report.render(document, "latex")
+    if document.bibtex:
+        yield "leaderboard.bib", document.bibtex
 
 
 def _tables(found: Result) -> Iterator[tuple[str, str]]:
