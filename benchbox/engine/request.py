@@ -92,7 +92,11 @@ def radius(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_listed), Field(min_length=1)]
+#: What every generator takes, with room for the seeds of substitutes.
+Seed = Annotated[int, Field(ge=0, le=2**62)]
+#: Beyond, no memory holds them, and no interval gets narrower.
+Draws = Annotated[int, Field(ge=1, le=100_000)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)]
 Accesses = Annotated[tuple[Annotated[Access, BeforeValidator(_access)], ...], BeforeValidator(_listed)]
 Radii = Annotated[tuple[Annotated[float, BeforeValidator(radius)], ...], BeforeValidator(_listed)]
 
@@ -147,7 +151,7 @@ class Grid(BaseModel):
         description="Score the first N test images.  (default: all of digits, else 1000)",
         json_schema_extra=_says("N", "--samples"),
     )
-    sample_seed: int | None = Field(
+    sample_seed: Seed | None = Field(
         default=None,
         description="Draw the test images at random with this seed.  (default: the first N)",
         json_schema_extra=_says("N", "--sample-seed"),
@@ -157,7 +161,7 @@ class Grid(BaseModel):
         description="Training seeds; each is a row of its own.  (default: 0)",
         json_schema_extra=_says("0,1,2", "--seeds"),
     )
-    attack_seed: int = Field(
+    attack_seed: Seed = Field(
         default=0,
         description="Seed of everything an attack draws.  (default: 0)",
         json_schema_extra=_says("N", "--attack-seed"),
@@ -173,12 +177,12 @@ class Grid(BaseModel):
         description=f"{NAMED}.  (default: linf)",
         json_schema_extra=_says("NORM", "--norm"),
     )
-    scoring_draws: PositiveInt = Field(
+    scoring_draws: Draws = Field(
         default=10,
         description="Fresh draws that score each image of a randomised defence.  (default: 10)",
         json_schema_extra=_says("N", "--scoring-draws"),
     )
-    eot: PositiveInt = Field(
+    eot: Draws = Field(
         default=20,
         description="Draws a gradient of a randomised defence is averaged over.  (default: 20)",
         json_schema_extra=_says("N", "--eot"),

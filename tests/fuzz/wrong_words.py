@@ -27,6 +27,7 @@ REPORT, COMPARE = ["report"], ["compare", "none", "pgd-at"]
 FIGURES, DOCTOR, DIFF = ["figures"], ["doctor"], ["diff", "1", "1"]
 
 NUMBERS = ["x", "-1", "0", "1.5", "nan", "99999999999999999999999"]
+SEEDS = ["x", "1.5", "-1", NUMBERS[-1]]
 #: As a variable of the shell that is not set leaves it.
 NOTHING = ["", ",", " "]
 TAKES_NOTHING = {
@@ -68,9 +69,9 @@ PRECISIONS = ["float16", "bfloat", "32"]
 
 #: What may follow what: the words, the option, its wrong values.
 WRONG: list[tuple[list[str], str, list[str]]] = [
-    (RUN, "--samples", NUMBERS), (RUN, "--sample-seed", ["x", "1.5"]), (RUN, "--seeds", ["x", "1.5", "0,x"]),
-    (RUN, "--attack-seed", ["x", "1.5"]), (RUN, "--epsilon", RADII), (RUN, "--norm", NORMS),
-    (RUN, "--scoring-draws", NUMBERS[:5]), (RUN, "--eot", NUMBERS[:5]), (RUN, "--set", SETTINGS),
+    (RUN, "--samples", NUMBERS), (RUN, "--sample-seed", SEEDS), (RUN, "--seeds", [*SEEDS, "0,x"]),
+    (RUN, "--attack-seed", SEEDS), (RUN, "--epsilon", RADII), (RUN, "--norm", NORMS),
+    (RUN, "--scoring-draws", NUMBERS), (RUN, "--eot", NUMBERS), (RUN, "--set", SETTINGS),
     (RUN, "--weights", ["net.pt", "absent.pt"]), (RUN, "--grid", ["absent.toml", "data", "bad.toml", "net.pt"]),
     (RUN, "--store", STORES), (RUN, "--device", DEVICES), (RUN, "--batch-size", NUMBERS[:5]),
     (RUN, "--precision", PRECISIONS), (RUN, "--access", ["graybox", "nope", "imported"]),
