@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 import bad_plugins
+import flipped_stores
 import passwords
 import wrong_words
 
@@ -27,6 +28,14 @@ def test_bad_plug_ins_end_nothing_and_move_no_other_number(every: int, monkeypat
     count, faults = bad_plugins.run(every)
     assert count >= 180 // every
     assert faults == {}
+
+
+@pytest.mark.parametrize("trials", [12, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_flipped_store_prints_no_wrong_number(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHBOX_DATA", "set by the script, put back here")
+    ends = flipped_stores.run(trials)
+    assert set(ends) <= {"same", "refused", "missing"}
+    assert ends["refused"] >= trials // 10
 
 
 @pytest.mark.slow

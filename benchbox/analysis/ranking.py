@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchbox.analysis import pairs, trainings
 from benchbox.analysis.all_pairs import p_values, ranks
 from benchbox.analysis.score import BOOTSTRAP_SEED
+from benchbox.analysis.selection import PREFIX
 from benchbox.analysis.table import Column, Row, Table, Versus
 from benchbox.analysis.worst_case import correctness, worst_case
 from benchbox.domain import Evidence
@@ -158,7 +159,7 @@ def _chosen(table: Table, name: str) -> Sequence[Row]:
     for found in (
         [row for row in rows if row.label == name],
         [row for row in rows if row.defense.name == name],
-        [row for row in rows if row.artifact.startswith(name)],
+        [row for row in rows if len(name) >= PREFIX and row.artifact.startswith(name)],
     ):
         whole = any(
             len(one.rows) == len(found) and all(r in found for r in one.rows) for one in trainings.repeated(rows)

@@ -9,6 +9,7 @@ import typer
 
 from benchbox.cli import options
 from benchbox.cli.command import command
+from benchbox.cli.listing import found_by
 from benchbox.engine.request import Grid
 from benchbox.errors import RequestError
 from benchbox.text import check_words
@@ -109,17 +110,17 @@ def _stored(prefix: str, store: str) -> tuple[Evidence, NDArray[np.float32]]:
 
     Raises:
         StoreError: There is no store.
-        RequestError: No cell or several begin like that, or its images are not there.
+        RequestError: No cell or several are meant, or its images are not there.
     """
     import numpy as np
 
     from benchbox.store import Store
 
     with Store.open(store, must_exist=True) as opened:
-        found = [item for item in opened.evidence() if item.cell.key.startswith(prefix)]
-        if len(found) != 1:
-            remedy = "give more characters of the key" if found else "`benchbox report --format json` has the keys"
-            raise RequestError(f"{len(found) or 'no'} cells in {store} begin with {prefix!r}; {remedy}")
+        keys = [record.cell.key for record in found_by(prefix, opened, store)]
+        if len(keys) != 1:
+            raise RequestError(f"{len(keys)} cells of {store} are {prefix}; `benchbox list cells` has their keys")
+        found = opened.evidence(keys=keys)
         cell = found[0].cell
         crafted = opened.crafted(cell.craft_key, np.arange(len(cell.samples)))
     if crafted is None:

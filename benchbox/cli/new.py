@@ -88,9 +88,9 @@ def init() -> None:
 
 def _begin(name: str, kind: str, templates: Mapping[str, str]) -> None:
     """Write a plug-in and its test: for each folder the template that is filled."""
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or len(name) > 80:
         raise RequestError(
-            f"{name!r} is no name for {_article(kind)}; use small letters, digits and hyphens: my-plugin"
+            f"{name!r} is no name for {_article(kind)}; use up to 80 small letters, digits and hyphens: my-plugin"
         )
     _check_free(name)
     stem = name.replace("-", "_")

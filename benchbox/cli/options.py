@@ -13,7 +13,7 @@ import typer
 
 from benchbox import api
 from benchbox.cli.console import notice, present
-from benchbox.cli.words import Words, names
+from benchbox.cli.words import Words, names, own_store, stored
 from benchbox.data.catalogue import KNOWN
 from benchbox.domain import SIGNS, Access
 from benchbox.engine import request as requests
@@ -105,6 +105,7 @@ Store = Annotated[
     str,
     typer.Option(
         metavar="PATH|URL",
+        callback=own_store,
         help="The results: an SQLite file or a database URL. Trained weights lie beside it.",
     ),
 ]
@@ -113,6 +114,7 @@ RecordsAt = Annotated[
     typer.Option(
         "--store",
         metavar="PATH|URL|NAME.json",
+        callback=stored,
         help="The results: a store, or a file that `benchbox publish` wrote.",
     ),
 ]

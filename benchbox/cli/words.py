@@ -70,6 +70,30 @@ def names(values: Sequence[str] | None, flag: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, parts)))
 
 
+def stored(place: str) -> str:
+    """Where results lie, as it was given.
+
+    Raises:
+        RequestError: It is no place that outlives the command.
+    """
+    if place.strip().rstrip("/") in ("", ":memory:", "sqlite:", "sqlite:///:memory:"):
+        raise RequestError(
+            f"--store {place!r} names no file, so that nothing would be kept; leave it out for its default"
+        )
+    return place
+
+
+def own_store(place: str) -> str:
+    """As `stored`, for a command that reads and writes a store itself.
+
+    Raises:
+        RequestError: It is no such place, or a published file.
+    """
+    if place.endswith(".json"):
+        raise RequestError(f"--store {place} is called like a published file, which is only read; name a store")
+    return stored(place)
+
+
 def settings(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """`["pssr.epochs=5"]` as `{"pssr": {"epochs": 5}}`.
 
@@ -83,7 +107,9 @@ def settings(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
         plugin, _, field = target.strip().rpartition(".")
         if not (plugin and field and equals):
             raise RequestError(f"--set {text!r} has no plug-in, field or value; write --set pssr.epochs=5")
-        found.setdefault(plugin, {})[field] = scalar(value.strip())
+        said = found.setdefault(plugin, {}).setdefault(field, scalar(value.strip()))
+        if said != scalar(value.strip()):
+            raise RequestError(f"--set {plugin}.{field} is given twice, as {said} and as {value}; give it once")
     return found
 
 

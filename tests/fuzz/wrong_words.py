@@ -31,15 +31,8 @@ SEEDS = ["x", "1.5", "-1", NUMBERS[-1]]
 #: As a variable of the shell that is not set leaves it.
 NOTHING = ["", ",", " "]
 TAKES_NOTHING = {
-    "--format",
-    "--origin",
-    "--epsilon",
-    "--attacks",
-    "--dataset",
-    "-d",
-    "--access",
-    "--seeds",
-    "--samples",
+    *("--format", "--origin", "--epsilon", "--attacks", "--dataset", "-d", "--access", "--seeds", "--samples"),
+    *("--store", "--against"),
 }
 RADII = ["x", "-0.1", "nan", "inf", "1/0", "8", "//", "1e999", "0.1,x", "0x1"]
 NORMS = ["l1", "l0", "linff", "2-norm"]
@@ -48,7 +41,18 @@ SETTINGS = [
     *("nope.x=1", "fgsm.nope=1", "=", ".=", "none.optimizer=adamm", "none.learning_rate=inf", "none.base=pssr"),
     *("none.weights=x", "pssr.alpha=1", "none.network=nope", "none.batch_size=0", "none.augment=perhaps"),
 ]
-STORES = ["data", "file.txt/x.sqlite", "garbage.sqlite", "foo://bar", "sqlite://host/x", "postgresql://u:pw@[/x"]
+STORES = [
+    "",
+    " ",
+    ":memory:",
+    "sqlite://",
+    "data",
+    "file.txt/x.sqlite",
+    "garbage.sqlite",
+    "foo://bar",
+    "sqlite://host/x",
+    "postgresql://u:pw@[/x",
+]
 ABSENT = ["absent.sqlite", "absent.json", "published:absent", "bad.json"]
 DEVICES = ["meta", "cudaa", "cuda:99", "cpu:x", "meta:0:1"]
 FORMATS = ["xml", "", "pdf"]
@@ -72,8 +76,9 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (RUN, "--samples", NUMBERS), (RUN, "--sample-seed", SEEDS), (RUN, "--seeds", [*SEEDS, "0,x"]),
     (RUN, "--attack-seed", SEEDS), (RUN, "--epsilon", RADII), (RUN, "--norm", NORMS),
     (RUN, "--scoring-draws", NUMBERS), (RUN, "--eot", NUMBERS), (RUN, "--set", SETTINGS),
+    ([*RUN, "--set", "none.epochs=1"], "--set", ["none.epochs=2", "none.epochs=x"]),
     (RUN, "--weights", ["net.pt", "absent.pt"]), (RUN, "--grid", ["absent.toml", "data", "bad.toml", "net.pt"]),
-    (RUN, "--store", STORES), (RUN, "--device", DEVICES), (RUN, "--batch-size", NUMBERS[:5]),
+    (RUN, "--store", [*STORES, "absent.json"]), (RUN, "--device", DEVICES), (RUN, "--batch-size", NUMBERS[:5]),
     (RUN, "--precision", PRECISIONS), (RUN, "--access", ["graybox", "nope", "imported"]),
     (RUN, "--attacks", ["nope", "pgdd", "bad.py:A", "model.py:net", "torchattacks:Nope"]),
     *((RUN, option, NOTHING) for option in ("--epsilon", "--attacks", "--dataset", "-d", "--access", "--seeds")),
@@ -94,7 +99,7 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (AUDIT, "--format", FORMATS), (AUDIT, "--device", DEVICES), (["audit"], "", [""]),
     (["audit", "psssr"], "", [""]),
     (REPORT, "--format", FORMATS), (REPORT, "--output", OUTPUTS), (REPORT, "--store", [*STORES, *ABSENT]),
-    (REPORT, "--dataset", ["nope"]), (REPORT, "-d", ["nope"]), (REPORT, "--against", ["nope", "0000"]),
+    (REPORT, "--dataset", ["nope"]), (REPORT, "-d", ["nope"]), (REPORT, "--against", ["nope", "0000", ""]),
     (REPORT, "--epsilon", ["x", "nan", "0.7"]), (REPORT, "--norm", NORMS), (REPORT, "--samples", ["x", "-1", "7"]),
     (REPORT, "--attacks", ["nope"]), (REPORT, "--access", ["nope"]), (REPORT, "--nope", [""]),
     (COMPARE, "", [""]), (["compare", "none"], "", [""]), (["compare", "none", "none"], "", [""]),
@@ -106,7 +111,7 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (FIGURES, "--store", [*STORES, *ABSENT]), (FIGURES, "--output", ["file.txt/x"]), (FIGURES, "-d", ["nope"]),
     (["diff"], "", ["", "x"]), (["diff", "1"], "", ["", "x", "9"]), (DIFF, "--store", ABSENT[:1]),
     (DIFF, "--other-store", ABSENT[:1]), (DIFF, "--format", FORMATS),
-    (["export"], "", ["", "nope", "zzzzzzzz"]), (["export", "00"], "--store", ABSENT[:1]),
+    (["export"], "", ["", "nope", "zzzzzzzz", "0"]), (["export", "00"], "--store", ABSENT[:1]),
     (["import-adversarials"], "", ["", "absent.npz"]), (IMPORT, "--epsilon", RADII), (IMPORT, "--norm", NORMS),
     (IMPORT, "--samples", NUMBERS), (IMPORT, "--device", DEVICES), (IMPORT, "--set", SETTINGS[:7]),
     (IMPORT, "--origin", ["\x1b[31m", ""]), (IMPORT, "--weights", ["absent.pt"]),
@@ -115,7 +120,7 @@ WRONG: list[tuple[list[str], str, list[str]]] = [
     (["list", "cells"], "--samples", ["x"]), (["list", "attacks"], "--nope", [""]),
     (["remove", "runs"], "", ["", "x", "99"]), (["remove", "cells"], "", ["", "nope"]),
     (["remove", "defenses"], "", ["", "nope"]), (["show"], "", ["", "nope", "none/white-box/nope"]),
-    (["new", "defense"], "", ["", "1x", "a b", "none", "../x", "=x"]),
+    (["new", "defense"], "", ["", "x" * 300, "1x", "a b", "none", "../x", "=x"]),
     (["new", "attack"], "", ["", "1x", "pgd", "../x"]), (["new", "defense", "mine"], "--kind", ["nope"]),
     (["init"], "", ["extra"]), (DOCTOR, "--nope", [""]), (["nope"], "", [""]),
     (["track"], "", ["", "nope"]), (["track", "mlflow"], "--store", ABSENT[:1]), (["--nope"], "", [""]),
