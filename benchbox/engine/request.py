@@ -92,10 +92,8 @@ def radius(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-#: What every generator takes, with room for the seeds of substitutes.
-Seed = Annotated[int, Field(ge=0, le=2**62)]
-#: Beyond, no memory holds them, and no interval gets narrower.
-Draws = Annotated[int, Field(ge=1, le=100_000)]
+Seed = Annotated[int, Field(ge=0, le=2**62)]  # what generators take, with room for substitutes
+Draws = Annotated[int, Field(ge=1, le=100_000)]  # what memory holds
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)]
 Accesses = Annotated[tuple[Annotated[Access, BeforeValidator(_access)], ...], BeforeValidator(_listed)]
 Radii = Annotated[tuple[Annotated[float, BeforeValidator(radius)], ...], BeforeValidator(_listed)]
@@ -319,10 +317,7 @@ class Request(Grid):
 
 #: The singular of a field, as a request of one is written.
 ALIASES = {
-    "defense": "defenses",
-    "dataset": "datasets",
-    "access": "accesses",
-    "source": "sources",
+    **{"defense": "defenses", "dataset": "datasets", "access": "accesses", "source": "sources"},
     "overrides": "set",
 }
 
