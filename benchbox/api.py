@@ -16,7 +16,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,10 +249,19 @@ def compare(
     """
     from benchbox.analysis import compare as comparing
 
-    found = load(store, dataset=dataset)
+    found = _of_both(a, b, dataset, store)
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     a, b = _by_weights((a, b), weights, found.evidence)
     return Compared(tuple(comparing.compare(found.evidence, a, b, attacks=names, known=found.known)))
+
+
+def _of_both(a: str, b: str, dataset: str | Sequence[str], store: str | Path) -> Result:
+    """What a store holds of two defences; of all, where one is called by the digest of its weights."""
+    with suppress(RequestError):
+        found = load(store, dataset=dataset, defense=(a, b))
+        if {a, b} <= {item.cell.defense.name for item in found.evidence}:
+            return found
+    return load(store, dataset=dataset)
 
 
 def _by_weights(sides: Sequence[str], files: Sequence[str | Path], evidence: Sequence[Evidence]) -> list[str]:

@@ -66,3 +66,15 @@ def test_so_does_a_report_from_a_published_file(stores: dict[int, str], tmp_path
     peak(str(files[FEW]), ("csv",))
     few, many = (peak(str(files[count]), ("csv",)) for count in (FEW, MANY))
     assert (many - few) / (MANY - FEW) < MOST
+
+
+def test_a_comparison_reads_what_it_compares(stores: dict[int, str]) -> None:
+    spent = []
+    for store in (stores[FEW], *stores.values()):
+        tracemalloc.start()
+        try:
+            api.compare("defense-0000", "defense-0001", store=store).table()
+            spent.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert spent[2] < 1.1 * spent[1]
