@@ -7,6 +7,7 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- published -->                   a section for each file of results/published
     <!-- file: docs/examples/… -->       the file
     <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
+    <!-- measured: FILE.json KEY -->     the rows under a key of what a benchmark wrote, as a table
     <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
@@ -15,6 +16,7 @@ It also writes docs/command-line.md, which is not committed, from the command li
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -29,7 +31,9 @@ from benchbox.engine import protocols
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
-BLOCK = re.compile(r"<!-- (output|published|file|figure|protocols)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- (output|published|file|figure|measured|protocols)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL
+)
 WIDTH = "100"
 #: What fences a file of each kind.
 LANGUAGES = {".py": "python", ".toml": "toml"}
@@ -62,6 +66,19 @@ def output(command: str) -> str:
     return "\n".join(lines[: int(cut) if cut else None]) + "\n"
 
 
+def measured(words: str) -> str:
+    """Rows that a benchmark wrote, as a Markdown table; words are its file and a key."""
+    file, key = words.split()
+    rows = json.loads((ROOT / file).read_text("utf-8"))[key]
+    lines = [list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)]
+    right = [":---" if isinstance(value, str) else "---:" for value in rows[0].values()]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], right, *lines[1:])) + "\n\n"
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
 def command_line() -> str:
     """The reference of every command, from its own help."""
     import typer
@@ -87,6 +104,8 @@ def _body(kind: str, words: str | None) -> str:
     assert words is not None, f"<!-- {kind} --> needs to say what"
     if kind == "file":
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
+    if kind == "measured":
+        return measured(words)
     if kind == "figure":
         return _picture(words)
     store = re.search(r"--store (\S+\.json)", words)
