@@ -34,7 +34,7 @@ class Walker(StepwisePurifier):
 
     card = Card("walker", "walks")
     randomized = True
-    length = 12
+    length: int = 12  # type: ignore[assignment]
 
     def __init__(self, recipe: Recipe, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)
@@ -77,6 +77,26 @@ def test_the_checkpointed_gradient_is_the_plain_one(walker: Walker) -> None:
     assert walker.calls == 2 * walker.length  # each step is made again, once
     walker.checkpointed = False
     torch.testing.assert_close(checkpointed, gradient(walker), rtol=1e-5, atol=1e-7)
+
+
+def test_of_a_step_nothing_is_kept_but_what_it_was_given(walker: Walker) -> None:
+    def kept(length: int, checkpointed: bool) -> int:
+        walker.length, walker.checkpointed, total = length, checkpointed, 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        x = sample_draws(5).uniform(1, 6, 6).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            walker(x, sample_draws(5))
+        return total
+
+    # The state before it and the image, which is the same for all; without checkpoints whatever it computes.
+    given = 2 * 5 * 36
+    assert kept(24, True) - kept(3, True) == 21 * given
+    assert kept(24, False) - kept(3, False) > 21 * given
 
 
 def test_a_replay_with_other_noise_is_another_gradient(walker: Walker, monkeypatch: pytest.MonkeyPatch) -> None:
