@@ -45,7 +45,14 @@ class Recipe(BaseModel):
         augment: Random crop (padding of one eighth) and horizontal flip; for natural images.
         base: For a purifier: the defence whose trained classifier it stands on, by any name that `--defense`
             takes; empty for its own usual one.
+        training_norm: Norm of the ball that training attacks keep to; empty for the data set's own ball. With
+            another one, steps (`attack_step_size`) keep their share of the radius unless their length is given.
+        training_epsilon: Radius of that ball; 0 for the customary one in that norm.
+        unsaid: Fields that are no part of the recipe's identity while they have their default: they came later,
+            and results of old keep theirs.
     """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("base", "training_norm", "training_epsilon")
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -57,10 +64,13 @@ class Recipe(BaseModel):
     schedule: Schedule = "constant"
     augment: bool = False
     base: str = ""
+    training_norm: Literal["", "linf", "l2", "l1"] = ""
+    training_epsilon: NonNegative = 0.0
 
     def identity(self) -> dict[str, Any]:
-        """What makes two recipes one or two, JSON. The usual base goes without saying, as in results of old."""
-        return self.model_dump(exclude=None if self.base else {"base"})
+        """What makes two recipes one or two, JSON."""
+        fields = type(self).model_fields
+        return self.model_dump(exclude={k for k in self.unsaid if getattr(self, k) == fields[k].default})
 
     @field_validator("*", mode="before")
     @classmethod

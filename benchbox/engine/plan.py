@@ -31,6 +31,8 @@ SUBSTITUTE_SEED = 1000
 CLASSIFIER, DEFENSE = "classifier", "defense"
 #: The kinds of attacks in the order they are run; the control last, to see what others may have left behind.
 TURNS = ("random", "one-step", "iterative", "score-based", "decision-based", "ensemble", "control")
+#: A field of recipes: the length of a step of a training attack, for the radius of the data set's own ball.
+STEP = "attack_step_size"
 #: Accesses of an attack that declares none, when it is asked for by name.
 EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
 
@@ -149,12 +151,16 @@ class Planner:
                 "a folder: train/CLASS), or bring a trained network: --defense model.py:FACTORY --weights FILE"
             )
         base_name = recipe.base or plugin.cls.base
+        threat = training_ball(recipe, dataset)
+        length = getattr(recipe, STEP, None)
+        if length is not None and STEP not in own and threat.epsilon != dataset.epsilon:
+            recipe = recipe.model_copy(update={STEP: length * threat.epsilon / dataset.epsilon})
         return Training(
             defense=Spec(name, recipe.identity(), plugin.code),
             dataset=dataset.name,
             images=dataset.train.digest,
             seed=seed,
-            threat=ThreatModel(dataset.norm, dataset.epsilon),
+            threat=threat,
             base=self.training(base_name, dataset, seed, overrides, norm) if base_name else None,
         )
 
@@ -284,11 +290,7 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
     Raises:
         RequestError: There is no customary one, or the radius is longer than the box of all images.
     """
-    epsilon = request.radius
-    if epsilon is None and request.norm == dataset.norm:
-        epsilon = dataset.epsilon
-    if epsilon is None:
-        epsilon = RADIUS.get(request.norm, {}).get(dataset.name)
+    epsilon = customary(request.norm, dataset) if request.radius is None else request.radius
     if epsilon is None:
         raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
     pixels = dataset.test.x[0].numel()
@@ -300,6 +302,24 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
             f"did you mean {epsilon:g}/255?"
         )
     return ThreatModel(request.norm, epsilon)
+
+
+def customary(norm: Norm, dataset: Dataset) -> float | None:
+    """The radius that a data set is usually attacked in, if there is one."""
+    return dataset.epsilon if norm == dataset.norm else RADIUS.get(norm, {}).get(dataset.name)
+
+
+def training_ball(recipe: Recipe, dataset: Dataset) -> ThreatModel:
+    """The ball that training attacks keep to: the data set's own unless the recipe names another.
+
+    Raises:
+        RequestError: There is no customary radius in the norm that it names, and it names none.
+    """
+    norm: Norm = recipe.training_norm or dataset.norm
+    epsilon = recipe.training_epsilon or customary(norm, dataset)
+    if epsilon is None:
+        raise RequestError(f"{dataset.name} has no customary radius in {norm}; set training_epsilon as well")
+    return ThreatModel(norm, epsilon)
 
 
 def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
