@@ -8,8 +8,8 @@ followed here, has two sets of learned centres and squared distances. Departures
 features while the network is trained with cross-entropy alone; h are the penultimate features only, where the
 authors add the pooled maps before them, which their ResNet-110 has and LeNet-5 has not; one schedule of the rate
 runs through both phases, where the authors start a second one. Their adversarial variants, of which the PSSR
-paper's row is likely to be one, are `--set pcl.attack=pgd`. It is known to fail under AutoAttack (0.28 % on CIFAR-10): what it reports under single-step attacks is gradient
-masking.
+paper's row is likely to be one, are `--set pcl.attack=pgd`. It is known to fail under AutoAttack (0.28 % on
+CIFAR-10): what it reports under single-step attacks is gradient masking.
 """
 
 from __future__ import annotations
