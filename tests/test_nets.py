@@ -41,6 +41,7 @@ def images(n: int, spec: ImageSpec) -> Tensor:
     ("name", "spec", "count"),
     [
         ("lenet5", GREY, 320 + 18_496 + 627_400 + 2_010),
+        ("mishcnn", GREY, 272 + 8_224 + 156_900 + 1_010 + 2 * (16 + 32 + 100)),
         ("resnet18", COLOUR, 11_173_962),  # as every CIFAR ResNet-18 of the literature
         (
             "densenet121",
@@ -56,7 +57,7 @@ def test_parameter_counts(name: str, spec: ImageSpec, count: int) -> None:
     assert parameters(network) == count
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet18", "densenet121", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["lenet5", "mishcnn", "resnet18", "densenet121", "wrn-10-1"])
 @pytest.mark.parametrize("spec", [GREY, COLOUR, ImageSpec(3, 40, 7)], ids=["grey", "colour", "odd"])
 def test_logits_of_one_image_ignore_the_others(name: str, spec: ImageSpec) -> None:
     network = nets.build(name, spec).eval()
@@ -251,3 +252,13 @@ def test_unet_learns_to_remove_noise() -> None:
         optimizer.step()
     with torch.no_grad():
         assert float(F.l1_loss(unet.eval()(noisy), x)) < 0.5 * float(F.l1_loss(noisy, x))
+
+
+def test_what_carso_records_of_its_authors_network() -> None:
+    """4,814 numbers of four layers, as their purifier is fed."""
+    from benchbox.plugins.defenses._activations import outputs_of, weighted_layers
+
+    network = nets.build("mishcnn", GREY).eval()
+    layers = weighted_layers(network)
+    assert len(layers) == 4
+    assert sum(output[0].numel() for output in outputs_of(network, layers, images(1, GREY))) == 4_814

@@ -2,6 +2,7 @@
 
     lenet5        LeNet-5 as advertorch has it; for 28×28 grey images
     smallcnn      the network of TRADES on MNIST; for 28×28 grey images
+    mishcnn       the network of CARSO's authors on MNIST; for grey images
     resnet18      ResNet-18 with the CIFAR stem
     densenet121   DenseNet-121 with the CIFAR stem
     wrn-28-10     Wide ResNet, 28 layers, 10 times as wide; any wrn-DEPTH-WIDTH
@@ -19,7 +20,7 @@ from benchbox.domain import ImageSpec
 from benchbox.errors import RequestError, unknown
 from benchbox.nets.normalize import Normalize as Normalize
 
-NAMES = ("lenet5", "smallcnn", "resnet18", "densenet121", "wrn-28-10")
+NAMES = ("lenet5", "smallcnn", "mishcnn", "resnet18", "densenet121", "wrn-28-10")
 
 
 def build(name: str, images: ImageSpec) -> nn.Module:
@@ -41,6 +42,10 @@ def build(name: str, images: ImageSpec) -> nn.Module:
         from benchbox.nets.small_cnn import SmallCNN
 
         return SmallCNN(images)
+    if name == "mishcnn":
+        from benchbox.nets.mish_cnn import MishCNN
+
+        return MishCNN(images)
     if name == "resnet18":
         from benchbox.nets.torchvision_nets import resnet18
 
