@@ -66,6 +66,8 @@ def run(said: Said, *words: str) -> tuple[int, str, str]:
     ("parts", "sentence"),
     [
         ({"forward": "import sys; sys.exit()"}, NAMED + "SystemExit"),
+        ({"forward": "import os; os._exit(0)"}, NAMED + r"SystemExit: os\._exit\(0\)"),
+        ({"losses": "import os; os.abort()"}, NAMED + r"SystemExit: os\.abort\(\)"),
         ({"forward": "raise KeyboardInterrupt"}, NAMED + "KeyboardInterrupt"),
         ({"forward": "raise GeneratorExit"}, NAMED + "GeneratorExit"),
         ({"forward": "raise type('Mine', (BaseException,), {})('x\\ny')"}, NAMED + "Mine: x y"),
@@ -251,6 +253,15 @@ class Still(Attack):
 
     def search(self, model: object, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         return x
+
+
+def test_a_forked_child_may_end() -> None:
+    with restored():
+        if not (child := os.fork()):
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        with pytest.raises(SystemExit, match=r"os\._exit\(0\)"):
+            os._exit(0)
 
 
 def test_the_users_own_interrupt_passes() -> None:

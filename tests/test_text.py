@@ -108,6 +108,12 @@ def test_a_text_without_end_is_read_at_once(text):
     assert time.process_time() - start < 2
 
 
+def test_an_endless_message_keeps_its_remedy():
+    line = one_line("x" * 100_000 + "; mend it")
+    assert len(line) < 3100
+    assert line.endswith("; mend it")
+
+
 def test_bytes_that_are_no_text_can_be_recorded():
     assert canonical("\udcff") == r'"\udcff"'
     assert json.loads(canonical(["\udcff", "ü"])) == ["\udcff", "ü"]

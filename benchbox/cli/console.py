@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from benchbox.report.document import Document
 
+#: Characters of one message.
+LONGEST = 3000
 #: A file has no edge to wrap a table at.
 FILE_WIDTH = 200
 
@@ -69,8 +71,9 @@ def errors() -> Console:
 
 
 def one_line(text: object) -> str:
-    """Any text in one line that only stands there, whatever a library or a plug-in put into it."""
-    return printable(masked(" ".join(str(text).split())))
+    """Any text in one line that only stands there, whatever others put into it; of an endless one, both ends."""
+    line = printable(masked(" ".join(str(text).split())))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def complain(text: object) -> None:

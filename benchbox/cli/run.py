@@ -132,15 +132,16 @@ def _stored(session: Session, plans: list[Plan]) -> str:
 def _summary(reports: list[Report]) -> str:
     from benchbox.progress import duration
 
-    done, reused, failed = (
-        sum(counts) for counts in zip(*((r.done, r.reused, len(r.failed)) for r in reports), strict=True)
+    done, kept, reused, failed = (
+        sum(counts) for counts in zip(*((r.done, r.kept, r.reused, len(r.failed)) for r in reports), strict=True)
     )
+    stored = f" ({kept} of their images were stored)" if kept else ""
     spent = ", ".join(
         f"{part} {duration(sum(getattr(r, part) for r in reports))}"
         for part in ("training", "crafting", "scoring")
     )
     total = duration(sum(r.total for r in reports))
-    return f"{done} cells done, {reused} reused from the store, {failed} failed; {total} ({spent})"
+    return f"{done} cells done{stored}, {reused} reused from the store, {failed} failed; {total} ({spent})"
 
 
 def _status(reports: list[Report]) -> int:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 #: The homes of the classes that come from a file.
 HOMES: WeakKeyDictionary[type, Home] = WeakKeyDictionary()
 #: Modules of ours that only hand a call on: an error below them is that of the plug-in they called.
-_PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home", "stepwise")
+_PASSING = ("border", "defense", "classifier", "pretrained", "view", "attack", "home", "stepwise", "process")
 #: Characters of somebody's message that are shown.
 LONGEST = 1000
 _LIBRARIES = tuple(

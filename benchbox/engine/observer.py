@@ -33,6 +33,7 @@ class Report:
     done: int = 0
     batches: int = 0
     reused: int = 0
+    kept: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     crashed: int = 0
     crafting: float = 0.0

@@ -120,6 +120,7 @@ class Runner:
                 continue
             job = Job(cell, order, plan.trainings[cell.artifact], plan.trainings[cell.view.artifact])
             job.stored = len(cell.samples) - len(todo)
+            self.report.kept += job.stored
             self._open.add(job)
             self._advance(job)
         self._drain()

@@ -77,6 +77,7 @@ class Bad(Attack):
 #: What ends it, or returns something else: has to be refused.
 ENDS = {
     "raise": "raise ValueError('no')", "exit": "sys.exit(0)", "exit 1": "sys.exit('bye')",
+    "os._exit": "os._exit(0)", "os.abort": "os.abort()",
     "quit": "raise SystemExit",
     "interrupt": "raise KeyboardInterrupt", "base": "raise BaseException('x')", "generator": "raise GeneratorExit",
     "stop": "raise StopIteration", "recursion": "f = lambda: f(); f()", "memory": "raise MemoryError('x')",
