@@ -54,5 +54,10 @@ class BIM(Attack):
             start=x,
             steps=self.steps,
             step_size=self.step * threat.epsilon,
+            momentum=self.decay(),
             keep=self.keep,
         )
+
+    def decay(self) -> float | None:
+        """Of the accumulated gradient; None where none is accumulated."""
+        return None

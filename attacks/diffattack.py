@@ -14,13 +14,13 @@ square over pixels and steps, all alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from benchbox import Access, Card, Draws, Nature, NonNegative, ThreatModel, Trail, View, ascend
+from benchbox import Access, Card, Nature, NonNegative, Trail
 
 from .pgd import PGD
 
@@ -41,19 +41,9 @@ class DiffAttack(PGD):
 
     weight: NonNegative = 1.0
 
-    def _run(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-        return ascend(
-            model,
-            x,
-            y,
-            threat,
-            start=self.start(x, threat, draws),
-            steps=self.steps,
-            step_size=self.step * threat.epsilon,
-            loss=self.loss,
-            keep=self.keep,
-            along=lambda trail, y: self.loss(trail.logits, y) + self.weight * deviation(trail),
-        )
+    def along(self) -> Callable[[Trail, Tensor], Tensor]:
+        """Both losses."""
+        return lambda trail, y: self.loss(trail.logits, y) + self.weight * deviation(trail)
 
 
 def deviation(trail: Trail) -> Tensor:

@@ -6,7 +6,7 @@ Adversarial Attacks. ICLR 2018 (arXiv 1706.06083), section 2.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from benchbox import (
     Nature,
     Positive,
     ThreatModel,
+    Trail,
     View,
     ascend,
     cross_entropy,
@@ -75,7 +76,12 @@ class PGD(Attack):
             step_size=self.step * threat.epsilon,
             loss=self.loss,
             keep=self.keep,
+            along=self.along(),
         )
+
+    def along(self) -> Callable[[Trail, Tensor], Tensor] | None:
+        """What is climbed in the place of the loss, of a model that works in steps."""
+        return None
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """What is ascended: losses (N,)."""

@@ -23,11 +23,26 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
+from typing_extensions import TypeVar
 
-from benchbox import Batch, Card, Draws, ImageSpec, Losses, cross_entropy, nets
+from benchbox import Batch, Card, Classifier, ClassifierRecipe, Draws, ImageSpec, Losses, cross_entropy, nets
 
 from .pgd_at import PGDAT, PGDATRecipe
 from .trades import TRADES, TRADESRecipe, divergence
+
+R = TypeVar("R", bound=ClassifierRecipe, default=ClassifierRecipe)
+
+
+class SelfLabeled(Classifier[R]):
+    """A classifier that is trained on the guesses of another of its kind."""
+
+    def __init__(self, recipe: R, images: ImageSpec, *rest: Any) -> None:
+        super().__init__(recipe, images, *rest)
+        self.labeler = nets.build(recipe.network, images)
+
+    def players(self) -> Mapping[str, list[Parameter]]:
+        """The classifier, and the network that labels for it."""
+        return {"classifier": list(self.classifier.parameters()), "labeler": list(self.labeler.parameters())}
 
 
 class UATRecipe(PGDATRecipe):
@@ -44,7 +59,7 @@ class UATRecipe(PGDATRecipe):
     lambda_smooth: float = Field(1.0, ge=0)
 
 
-class UAT(PGDAT[UATRecipe]):
+class UAT(SelfLabeled[UATRecipe], PGDAT[UATRecipe]):
     """UAT++: CE(ŷ, f(x + δ)), and on unlabelled images also λ · KL(f(x) ‖ f(x + δ)).
 
     ŷ is the label where there is one, else the pseudo-label. One δ maximises the sum of both terms; whether the
@@ -52,14 +67,6 @@ class UAT(PGDAT[UATRecipe]):
     """
 
     card = Card("uat", "unsupervised adversarial training", "Alayrac et al., NeurIPS 2019", 2019, "training")
-
-    def __init__(self, recipe: UATRecipe, images: ImageSpec, *rest: Any) -> None:
-        super().__init__(recipe, images, *rest)
-        self.labeler = nets.build(recipe.network, images)
-
-    def players(self) -> Mapping[str, list[Parameter]]:
-        """The classifier, and the network that labels for it."""
-        return _players(self.classifier, self.labeler)
 
     def losses(self, batch: Batch) -> Losses:
         """The loss on known and on guessed labels; the labeller's on known ones."""
@@ -104,7 +111,7 @@ class RSTRecipe(TRADESRecipe):
     labeling: float = Field(0.15, ge=0, le=1)
 
 
-class RST(TRADES[RSTRecipe]):
+class RST(SelfLabeled[RSTRecipe], TRADES[RSTRecipe]):
     """Robust self-training: TRADES on labels and pseudo-labels alike."""
 
     card = Card("rst", "robust self-training", "Carmon et al., NeurIPS 2019", 2019, "training")
@@ -115,14 +122,6 @@ class RST(TRADES[RSTRecipe]):
         # The authors': a cosine rate and weight decay 5e-4.
         "cifar": {**TRADES.recipes["cifar"], "weight_decay": 5e-4, "schedule": "cosine"},
     }
-
-    def __init__(self, recipe: RSTRecipe, images: ImageSpec, *rest: Any) -> None:
-        super().__init__(recipe, images, *rest)
-        self.labeler = nets.build(recipe.network, images)
-
-    def players(self) -> Mapping[str, list[Parameter]]:
-        """The classifier, and the network that labels for it."""
-        return _players(self.classifier, self.labeler)
 
     def losses(self, batch: Batch) -> Losses:
         """TRADES on known and on guessed labels; the labeller's on known ones."""
@@ -159,7 +158,3 @@ def in_use(known: Tensor, labeling_done: bool) -> Tensor:
 
 def _rows(batch: Batch, used: Tensor) -> Batch:
     return replace(batch, x=batch.x[used], y=batch.y[used], draws=batch.draws.rows(used))
-
-
-def _players(classifier: nn.Module, labeler: nn.Module) -> Mapping[str, list[Parameter]]:
-    return {"classifier": list(classifier.parameters()), "labeler": list(labeler.parameters())}

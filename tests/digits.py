@@ -6,10 +6,12 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from benchbox.plugins.attacks._survivors import Survivors
+from benchbox.plugins.attacks.aa import run
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchbox import Draws, View
+from benchbox import Draws, ThreatModel, View
 
 
 @cache
@@ -50,3 +52,25 @@ def view(net: nn.Module, y: Tensor, indices: Tensor, seed: int = 0) -> tuple[Vie
     """A deterministic view of a network, and the draws that go with it."""
     draws = Draws(indices, seed)
     return View(lambda x, _: net(x), y, draws), draws
+
+
+def stands(x: Tensor, y: Tensor) -> Tensor:
+    """(N,) whether the classifier is right."""
+    return classifier()(x).argmax(1) == y
+
+
+def as_robust(member: str, threat: ThreatModel, n: int, x_adv: Tensor) -> Survivors:
+    """Runs a member of AutoAttack, and holds what it breaks against the authors' own adversarial images.
+
+    They may differ in the samples that one random start breaks and another does not.
+    """
+    x, y, rows = held_out(n)
+    model, draws = view(classifier(), y, rows)
+    survivors = Survivors(model, x, y, threat, draws)
+    with torch.no_grad():
+        run(member, survivors, survivors.ask())
+    theirs, mine = stands(x_adv, y), stands(survivors.x_adv, y)
+    assert 0 < theirs.sum() < n
+    assert (mine & ~theirs).sum() <= 1
+    assert (mine != theirs).sum() <= 3
+    return survivors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +33,6 @@ LINF = ThreatModel("linf", 0.1)
 L2 = ThreatModel("l2", 0.4)
 BALLS = [LINF, L2]
 ITERATIVE = [BIM(), MIM(), PGD(), CW()]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small lose more than they gain from a second thread, by far when the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Linear(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -45,15 +44,6 @@ FOREIGN: list[tuple[str, dict[str, Any], str]] = [
         ("JSMA", {"gamma": 0.02}), ("CW", {"steps": 3}), ("DeepFool", {"steps": 3}),
     )),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small lose more than they gain from a second thread, by far when the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Flat(nn.Module):

@@ -44,18 +44,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def said(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command in the workspace: exit status, standard output, standard error."""
+@pytest.fixture(autouse=True)
+def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in the workspace."""
     monkeypatch.chdir(workspace)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main(words)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def stored(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import started
 
 from benchbox.store import Store
 
@@ -22,18 +21,8 @@ COMMAND = [
 ]
 
 
-def benchbox(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchbox", *COMMAND],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
-    )
-
-
 def finished(folder: Path) -> None:
-    process = benchbox(folder)
+    process = started(folder, *COMMAND)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors.decode()
 
@@ -55,7 +44,7 @@ def test_three_kills_change_no_sample(tmp_path):
     chance = random.Random()  # really random moments: every run of this test tries three others
     stopped = 0
     for _ in range(3):
-        process = benchbox(killed)
+        process = started(killed, *COMMAND)
         before, deadline = progress(killed), time.monotonic() + 60
         while process.poll() is None and progress(killed) == before and time.monotonic() < deadline:
             time.sleep(0.02)

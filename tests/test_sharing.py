@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import started
 from test_runner import Heard, request, session, store, workspace  # noqa: F401
 
 from benchbox.engine import unit
@@ -38,21 +37,11 @@ COMMAND = [
 TRAIN = ["train", "--defense", "counted", "--dataset", "digits", "--set", "counted.epochs=2", "--quiet"]
 
 
-def start(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchbox", *command],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
-    )
-
-
 @pytest.mark.timeout(300)
 def test_four_processes_share_a_grid_and_train_once(tmp_path: Path) -> None:
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "counted.py").write_text(COUNTED)
-    running = [start(tmp_path, command) for command in (COMMAND, TRAIN, COMMAND, TRAIN)]
+    running = [started(tmp_path, *command) for command in (COMMAND, TRAIN, COMMAND, TRAIN)]
     errors = [process.communicate(timeout=280)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0] * 4, errors
     with Store.open(tmp_path / "results" / "benchbox.sqlite") as opened:
