@@ -54,6 +54,7 @@ def evaluate(
     download: bool = True,
     workers: int | None = None,
     ray: str | None = None,
+    isolate: bool = False,
     progress: bool | None = None,
     name: str | None = None,
     randomized: bool = False,
@@ -77,6 +78,7 @@ def evaluate(
         download: Whether data sets and weights may be fetched.
         workers: Processes that share the work; this one alone by default.
         ray: Address of a Ray cluster whose machines share it; "local" for one of this machine.
+        isolate: Ask each defence in a process of its own; no object that is handed over can be.
         progress: Draw bars; None for "in a notebook".
         name: Of a module, in tables; the name of its class by default.
         randomized: Of a module: two calls on one image may differ.
@@ -97,7 +99,7 @@ def evaluate(
     if secret is not None:
         secrets.check(secret)
     where = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download, secret)
-    settings = replace(where, workers=workers, ray=ray)
+    settings = replace(where, workers=workers, ray=ray, isolate=isolate)
     session = Session(*_registries(), settings, announce=_LOG.info)
     with ExitStack() as loans:
         for item in defenses:

@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from broken_defenses import BROKEN, HONEST
 from cheating_defenses import CHEATS, PLAIN
+from listening_defenses import ANSWERING
 from test_audit import DOCS, EFFORT, findings, line
 from test_audit_cheats import findings as cheating
+from test_listeners import findings as listening
 
 from benchbox.audit import CHECKS
 from benchbox.audit.checks.thresholds import table
@@ -33,6 +35,7 @@ def fixtures() -> str:
     """The table broken defences × checks."""
     results = {cls: findings(cls) for cls in (*HONEST, *BROKEN)}
     results |= {cls: cheating(cls) for cls in (*PLAIN, *CHEATS)}
+    results |= {cls: listening(cls) for cls in ANSWERING}
     ids = [c.id for c in CHECKS if c.family in "AB" and any(c.id in found for found in results.values())]
     # Without a store some checks have nothing to read on any fixture.
     ids = [i for i in ids if any(f[i].verdict != "INCOMPLETE" for f in results.values() if i in f)]

@@ -5,7 +5,9 @@ Under attack most of them show a decoy: another network, whose gradients lead as
 
 from __future__ import annotations
 
+import copy
 import sys
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -222,6 +224,30 @@ class Linear(Wrapped):
         super().__init__(torch.nn.Sequential(torch.nn.Flatten(), layer))
 
 
+class NoiseAugmented(Wrapped):
+    """The network trained on images with Gaussian noise, and asked without: smooth, deterministic, honest."""
+
+    card = Card("noise-augmented", "Gaussian noise added in training")
+
+    def __init__(self):
+        super().__init__(_noise_trained())
+
+
+@cache
+def _noise_trained():
+    x, y = (t[:1400] for t in images())
+    net = copy.deepcopy(classifier()).requires_grad_(True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    draws = Draws(torch.arange(len(x)))
+    for epoch in range(12):
+        noisy = (x + 0.2 * draws.at(epoch).normal(1, 8, 8)).clamp(0, 1)
+        for rows in draws.at("order", epoch).bits(1)[:, 0].argsort().split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(net(noisy[rows]), y[rows]).backward()
+            optimizer.step()
+    return net.eval()
+
+
 class Kernel(Wrapped):
     """Radial basis functions around training images: a kernel machine, whose gradient fades away from them."""
 
@@ -300,4 +326,4 @@ class Padded(Filtered):
         )
 
 
-PLAIN = (Linear, Kernel, Filtered, Median, RoundedCosines, Padded)
+PLAIN = (Linear, NoiseAugmented, Kernel, Filtered, Median, RoundedCosines, Padded)

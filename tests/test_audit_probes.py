@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from broken_defenses import THREAT, Quantized, Robust, Wrapped
-from digits import held_out
+from cheating_defenses import TestOracle
+from digits import held_out, images
 
 from benchbox import Draws
 from benchbox.audit import Case, Effort, Stored, Subject, check
+from benchbox.audit.price import Pace
 from benchbox.audit.probes import random_search
 from benchbox.audit.probes.climb import climb
-from benchbox.audit.probes.probe import passes, pursue
+from benchbox.audit.probes.passes import passes
+from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target, gradient
 from benchbox.contract.ascent import ascend, margin
 from benchbox.contract.view import View
@@ -104,10 +108,39 @@ def test_points_close_to_an_error_are_tried_to_the_end() -> None:
 
 
 def test_the_price_is_lower_for_what_falls_at_once() -> None:
-    needed = passes(Wrapped(), Effort())
-    assert needed.weak < needed.robust
-    assert needed.standing == 2000
-    assert passes(Wrapped(), Effort(steps=50)).robust < needed.robust
+    effort = Effort()
+    needed, fewer = passes(Wrapped(), effort), passes(Wrapped(), Effort(steps=50))
+    gradients, forwards = needed.a_sample(effort)
+    assert needed.least < gradients
+    assert forwards > 2000
+    assert fewer.a_sample(effort)[0] < gradients
+
+
+def test_no_audit_asks_for_more_than_was_planned() -> None:
+    asked = []
+
+    class Counting(TestOracle):
+        """Withstands everything in the balls of the test images, whatever it costs."""
+
+        def forward(self, x, draws=None):
+            asked.append(len(x))
+            return super().forward(x, draws)
+
+    few = {"samples": 20, "steps": 5, "restarts": 2, "doubled": 10, "binarisation": 0, "directions": 2}
+    effort, defense = Effort(random_points=30, queries=20, **few), Counting()
+    probe(Judge(defense, Layout()), *held_out(20), THREAT, effort, held=tuple(t[:20] for t in images()))
+    planned = sum((calls.gradients + calls.forwards) * calls.images for calls in passes(defense, effort).most)
+    assert planned / 3 < sum(asked) <= planned
+
+
+def test_the_pace_of_an_audit_is_processor_time_and_less_is_left_out_where_it_is_fast() -> None:
+    slow, fast = (
+        Pace((0.001 * factor, 0.01 * factor), (0.002 * factor, 0.02 * factor), 100) for factor in (10, 0.01)
+    )
+    ready = SimpleNamespace(defense=Wrapped(), effort=Effort(), samples=range(100))
+    assert slow.cost(ready).seconds > 100 * fast.cost(ready).seconds
+    one, many = (Pace((1.0, 1.0), (1.0, 1.0), n)._of((1.0, 1.0), 100) for n in (50, 100))
+    assert one > many  # two calls take longer than one
 
 
 @pytest.mark.parametrize(

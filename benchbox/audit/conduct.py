@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchbox import provenance
 from benchbox.analysis.probed import probed
 from benchbox.analysis.worst_case import finished
 from benchbox.analysis.worth import worth
@@ -52,6 +51,7 @@ class Ready:
     effort: Effort
     device: torch.device
     attacks: Registry[Attack]
+    provenance: Mapping[str, object]
 
     @property
     def defense(self) -> Defense:
@@ -93,12 +93,12 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     # The lowest first: the last one is the defence itself.
     training = list(session.trainings(request).values())[-1]
     where = device.choose(session.settings.device)
-    record = provenance.collect(device.describe(where))
+    record = session.provenance(where)
     defense = session.workshop(request.dataset, report, record).obtain(training)
     # A secret of its own: the audit scores in draws that no run has scored in.
     judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
     effort = replace(effort, samples=len(samples))
-    return Ready(judge, training, dataset, samples, threat, effort, where, session.attacks)
+    return Ready(judge, training, dataset, samples, threat, effort, where, session.attacks, record)
 
 
 def conduct(
@@ -245,5 +245,5 @@ def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[s
         "samples": ready.samples.as_dict(),
         "threat": asdict(ready.threat),
         "seconds": round(probes.seconds, 1),
-        "provenance": provenance.collect(device.describe(ready.device)),
+        "provenance": dict(ready.provenance),
     }

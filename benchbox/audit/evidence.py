@@ -70,6 +70,8 @@ class Run:
         reaches: Whether its steps together are as long as epsilon, as far as it is known.
         right: (N, R) whether each fresh draw of a randomised defence gets that image right; None for a
             deterministic one, and where nobody counted.
+        twice: (N,) whether a deterministic defence, asked again about that very image, gave another answer; None
+            where nobody asked again.
     """
 
     kind: Kind
@@ -80,6 +82,7 @@ class Run:
     through: str = "deployed"
     reaches: bool = True
     right: Flags | None = None
+    twice: Flags | None = None
 
 
 @dataclass(frozen=True)

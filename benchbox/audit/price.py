@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchbox.audit.probes.probe import Passes, passes
+from benchbox.audit.probes.passes import Passes, passes
 from benchbox.contract import border
-from benchbox.contract.defense import Defense
 from benchbox.data.dataset import sample_list
 from benchbox.draws import sample_draws
+from benchbox.engine.isolation.stranger import Stranger
 from benchbox.errors import DefenseError
+from benchbox.training.layout import answer
 
 if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
@@ -34,6 +35,10 @@ STEPS: tuple[Mapping[str, int], ...] = (
     {"samples": 10, "queries": 100, "random_points": 20},
     {"steps": 20, "samples": 5},
 )
+#: Of the seconds an audit may take, what it plans for on one processor; the rest is for whoever else is there.
+SHARE = 0.5
+#: How often a pass is timed; the median counts.
+REPEATS = 5
 #: In words, in the order they are told.
 WORDS = {
     "samples": "images",
@@ -51,9 +56,9 @@ class Cost:
     """What the probes will take.
 
     Attributes:
-        passes: Over one sample.
-        least: Seconds, if every attack that should break a sample does so at once, by one timed pass.
-        seconds: If every sample withstands everything inside the ball.
+        passes: The calls they make.
+        least: Seconds, if every attack that should break a sample does so at once.
+        seconds: If every sample withstands everything.
     """
 
     passes: Passes
@@ -63,36 +68,60 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a forward pass over a batch, and of a forward and a backward one; and the images in it."""
+    """What a pass takes, in seconds of one processor: of one image, and of a whole batch.
 
-    forward: float
-    both: float
+    Attributes:
+        forward: Of a forward pass about one image, and about a batch.
+        both: Of a forward and a backward one, likewise.
+        images: In the batch.
+    """
+
+    forward: tuple[float, float]
+    both: tuple[float, float]
     images: int
 
     def cost(self, ready: Ready) -> Cost:
         """Of an audit at this pace."""
-        needed, batches = passes(ready.defense, ready.effort), len(ready.samples) / self.images
-        alone = needed.forward * self.forward
-        return Cost(
-            needed,
-            batches * (needed.weak * self.both + alone),
-            batches * (needed.robust * self.both + alone + needed.standing * self.forward),
+        needed = passes(ready.defense, ready.effort)
+        most = sum(
+            calls.gradients * self._of(self.both, calls.images)
+            + calls.forwards * self._of(self.forward, calls.images)
+            for calls in needed.most
         )
+        least = needed.least * self._of(self.both, len(ready.samples))
+        return Cost(needed, min(least, most), most)
+
+    def _of(self, seconds: tuple[float, float], images: int) -> float:
+        """A call about so many images, in batches: what it takes by itself, and what each image adds."""
+        one, whole = seconds
+        each = max(whole - one, 0.0) / max(self.images - 1, 1)
+        batches = -(-images // self.images)
+        return batches * max(one - each, 0.0) + images * max(each, whole / self.images / 10)
 
 
 def pace(ready: Ready) -> Pace:
-    """Time both passes, on random images: the test images are met in the audit only."""
-    spec, n = ready.dataset.spec, min(len(ready.samples), ready.effort.batch)
-    x = sample_draws(n, 1, ready.device).uniform(*spec.shape)
-    draws = sample_draws(n, 2, ready.device)
-    both = forward = float("inf")
+    """Time both passes, on random images: the test images are met in the audit only.
+
+    On a CPU the seconds are those of a processor that all threads of this process took: who else computes there
+    changes neither the pace nor what is left out.
+    """
+    n = min(len(ready.samples), ready.effort.batch)
     with border.crossing(type(ready.defense), DefenseError):
-        if not ready.defense.deployable:
-            ready.defense.reveal(x, draws)
-        for _ in range(4):  # the first one warms up; others may meet a busy machine
-            forward = min(forward, _seconds(ready.device, lambda: ready.defense(x, draws)))
-            both = min(both, _seconds(ready.device, lambda: _backward(ready.defense, x, draws)))
+        forward, both = zip(*(_timed(ready, images) for images in (1, n)), strict=True)
     return Pace(forward, both, n)
+
+
+def _timed(ready: Ready, images: int) -> tuple[float, float]:
+    """Seconds of a forward pass about so many images, and of a forward and a backward one."""
+    x = sample_draws(images, 1, ready.device).uniform(*ready.dataset.spec.shape)
+    draws = sample_draws(images, 2, ready.device)
+    if not ready.defense.deployable:
+        ready.defense.reveal(x, draws)
+    forward, both = [], []
+    for _ in range(REPEATS):  # the first one warms up
+        forward.append(_seconds(ready, lambda: ready.judge.without_gradient(x, draws)))
+        both.append(_seconds(ready, lambda: answer(ready.judge.ask, x, draws)))
+    return sorted(forward)[REPEATS // 2], sorted(both)[REPEATS // 2]
 
 
 def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, tuple[int, int]]]:
@@ -100,7 +129,7 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
 
     Args:
         ready: As it was asked for.
-        seconds: In the worst case.
+        seconds: That it may take, in the worst case and on a machine whose half is somebody else's.
         pace: Of its defence.
 
     Returns:
@@ -108,7 +137,7 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
     """
     asked = ready.effort
     for step in STEPS:
-        if pace.cost(ready).seconds <= seconds:
+        if pace.cost(ready).seconds <= seconds * SHARE:
             break
         less = {name: min(value, getattr(ready.effort, name)) for name, value in step.items()}
         effort = replace(ready.effort, **less)
@@ -122,18 +151,12 @@ def said(less: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join(f"{done} of {asked} {WORDS[name]}" for name, (asked, done) in less.items())
 
 
-def _seconds(where: torch.device, work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    with torch.no_grad():
-        work()
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
-    return time.perf_counter() - start
-
-
-def _backward(defense: Defense, x: torch.Tensor, draws: object) -> None:
-    leaf = x.clone().requires_grad_()
-    with torch.enable_grad():
-        logits = defense(leaf, draws)
-        if logits.requires_grad:
-            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+def _seconds(ready: Ready, work: Callable[[], object]) -> float:
+    # What an isolated defence computes is in no clock of this process.
+    here = ready.device.type == "cpu" and not isinstance(ready.defense, Stranger)
+    clock = time.process_time if here else time.perf_counter
+    start = clock()
+    work()
+    if ready.device.type == "cuda":
+        torch.cuda.synchronize(ready.device)
+    return clock() - start

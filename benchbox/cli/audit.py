@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
 
 #: Seconds an audit may take at most, if nobody says --yes; it leaves out what does not fit.
-LONG = 600
+LONG = 120
 
 
 @command(
@@ -39,17 +39,18 @@ def audit(
     shown: options.Shown,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
     work: options.Work,
+    isolate: options.Isolate = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Check whether a defence's number can be trusted, and say what speaks against it.
 
     Reads what `benchbox run` has stored, probes the trained defence itself, and keeps the verdicts in the
     store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. An audit that would
-    take more than ten minutes leaves things out and says which. The exit status is 0 whatever the verdicts are.
+    take more than two minutes leaves things out and says which. The exit status is 0 whatever the verdicts are.
     """
     subject = {"defenses": [defense], "datasets": [dataset], "samples": samples, "seeds": seed}
     request = asked.with_options(subject).only()
-    session = work.session(request)
+    session = work.session(request, isolate=isolate)
     from benchbox.audit.conduct import conduct, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher
@@ -81,15 +82,15 @@ def _affordable(ready: Ready, everything: bool) -> Ready:
     pace = price.pace(ready)
     ready, less = (ready, {}) if everything else price.within(ready, LONG, pace)
     cost = pace.cost(ready)
-    needed = cost.passes
+    gradients, forwards = cost.passes.a_sample(ready.effort)
     if less:
         notice(
             f"the whole audit would take more than {duration(LONG)} here, so it is cut down: {price.said(less)}; "
             "checks that need more say INCOMPLETE; --yes does everything"
         )
     notice(
-        f"{len(ready.samples)} images, {needed.weak} to {needed.robust} gradients and {needed.forward} to "
-        f"{needed.forward + needed.standing} further passes each, most for those that withstand every attack: "
-        f"{duration(cost.least)} to {duration(cost.seconds)}, by one timed pass"
+        f"{len(ready.samples)} images, {cost.passes.least} to {gradients} gradients and up to {forwards} further "
+        f"passes each, most for those that withstand every attack: {duration(cost.least)} to "
+        f"{duration(cost.seconds)} if nothing else runs here"
     )
     return ready

@@ -163,6 +163,14 @@ Workers = Annotated[
         "(default: this process alone)",
     ),
 ]
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        "--isolate",
+        help="Ask each defence in a process of its own, for plug-ins of strangers; outcomes stay. docs/trust.md "
+        "says what it costs.",
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(

@@ -58,6 +58,7 @@ def run(
             help="Run the I-th of N parts of the request; `benchbox merge` joins the stores.  (default: all)",
         ),
     ] = None,
+    isolate: options.Isolate = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Attack defences, store what happened to each image, and print the table.
@@ -67,7 +68,7 @@ def run(
     """
     fetch = not (work.no_download or dry_run)
     part = sharing.part(shard) if shard else None
-    session = work.session(asked, download=fetch, batch_size=batch_size, workers=workers, ray=ray)
+    session = work.session(asked, download=fetch, batch_size=batch_size, workers=workers, ray=ray, isolate=isolate)
     plans = [part.of(plan) if part else plan for plan in api.plans(session, asked)]
     if dry_run:
         _preview(session, plans)

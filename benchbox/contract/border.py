@@ -78,7 +78,7 @@ def guarded(
     """A forward pass of a defence that names it when it fails or returns no tensor. Costs nothing to speak of.
 
     Torch's default type and device and its gradient mode are put back at once, all other globals by the `crossing`
-    around it.
+    around it. Who leaves a listener behind is refused (`listeners`).
 
     Args:
         call: Images and draws -> logits.
@@ -87,18 +87,25 @@ def guarded(
         check: What looks at the answer, for something else than one tensor.
     """
 
+    from benchbox.contract.listeners import watch
     from benchbox.contract.process import modes
 
     checked = check or tensor
 
     def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
-        undo = modes()
+        undo, put_away = modes(), watch()
         try:
             found = call(*args, **kwargs)
         except BaseException as error:
             reraise(error, plugin, DefenseError)
         finally:
+            left = put_away()
             undo()
+            left = left or put_away()  # what lay below a default device
+        if left:
+            raise DefenseError(
+                f"{what} leaves {left} behind, which would see who asks it; remove it before forward returns"
+            )
         return checked(found, what)
 
     return ask

@@ -9,6 +9,7 @@ seen from inside a process is listed in docs/trust.md, with the check that watch
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,24 +77,46 @@ def ask_all(
         answers: tuple[Tensor, ...] = found if isinstance(found, tuple) else (found,)
         if precision != "float32":
             answers = tuple(answer.float() for answer in answers)
-    if not (wanted and any(answer.requires_grad for answer in answers)):
-        return tuple(answer.detach() for answer in answers)
-    return _Through.apply(x, (leaf, answers))  # type: ignore[no-any-return]
+    inside = _Inside(leaf, answers)
+    del leaf, found, answers
+    if not (wanted and any(answer.requires_grad for answer in inside.answers)):
+        return tuple(answer.detach() for answer in inside.answers)
+    return _Through.apply(x, inside)  # type: ignore[no-any-return]
+
+
+class _Inside:
+    """What a call left: an image, and answers with their graph.
+
+    A defence may have hung hooks and finalisers on them, so they are differentiated, and dropped, where it was
+    asked: with no frame of anybody in sight.
+    """
+
+    def __init__(self, leaf: Tensor, answers: tuple[Tensor, ...]) -> None:
+        self.leaf = leaf
+        self.answers = answers
+
+    def gradient(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Of the image, given those of the answers."""
+        pairs = [pair for pair in zip(self.answers, gradients, strict=True) if pair[0].requires_grad]
+        outputs, given = zip(*pairs, strict=True)
+        # Whoever differentiates may come back, for the gradient of another logit.
+        ask = partial(torch.autograd.grad, outputs, self.leaf, given, retain_graph=True)
+        found: Tensor = greenlet(ask).switch()[0]
+        return found
+
+    def __del__(self) -> None:
+        greenlet(self.__dict__.clear).switch()
 
 
 class _Through(torch.autograd.Function):
     """Answers that were computed from a copy, as functions of the image."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, inside: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, inside: _Inside) -> tuple[Tensor, ...]:
         ctx.inside = inside
-        return tuple(answer.detach() for answer in inside[1])
+        return tuple(answer.detach() for answer in inside.answers)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        leaf, answers = ctx.inside
-        pairs = [pair for pair in zip(answers, gradients, strict=True) if pair[0].requires_grad]
-        outputs, given = zip(*pairs, strict=True)
-        # Whoever differentiates may come back, for the gradient of another logit.
-        return torch.autograd.grad(outputs, leaf, given, retain_graph=True)[0], None
+        return ctx.inside.gradient(gradients), None

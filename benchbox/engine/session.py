@@ -18,6 +18,7 @@ from benchbox.engine.bench import Bench
 from benchbox.engine.executors import Executor
 from benchbox.engine.executors.inside import Inside
 from benchbox.engine.executors.worker import Worker
+from benchbox.engine.isolation import apart
 from benchbox.engine.lent import Lent
 from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan, Planner, Request, kind
@@ -29,6 +30,8 @@ from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.workshop import Workshop
 
 if TYPE_CHECKING:
+    import torch
+
     from benchbox.contract.attack import Attack
     from benchbox.contract.defense import Defense
     from benchbox.contract.registry import Registry
@@ -60,6 +63,7 @@ class Settings:
         secret: What the draws of randomised defences are named under; None for the store's own.
         workers: Processes that the work is shared by; None for this one alone, or for all that a cluster has.
         ray: Address of a Ray cluster; `local` for one of this machine.
+        isolate: Whether each defence is asked in a process of its own.
     """
 
     store: str = STORE
@@ -72,6 +76,7 @@ class Settings:
     secret: str | None = None
     workers: int | None = None
     ray: str | None = None
+    isolate: bool = False
 
 
 def oddities(dataset: Dataset, samples: SampleList) -> Iterator[str]:
@@ -152,7 +157,7 @@ class Session:
     ) -> Report:
         """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
-        record = provenance.collect(device.describe(where))
+        record = self.provenance(where)
         # Without a claim: the runner holds it.
         workshop = self.workshop(plan.request.dataset, observer.training, record)
         runner = self._runner(plan, store, observer, workshop)
@@ -170,6 +175,11 @@ class Session:
         self._note_weights(plan, store)
         store.finish_run(run, "failed" if report.failed else "done")
         return report
+
+    def provenance(self, where: torch.device) -> dict[str, object]:
+        """What is recorded with everything that is made here."""
+        record = provenance.collect(device.describe(where))
+        return record | {"isolated": True} if self.settings.isolate else record
 
     def _note_kinds(self, plan: Plan, store: Store) -> None:
         for cell in {cell.defense.name: cell for cell in plan.cells}.values():
@@ -210,7 +220,15 @@ class Session:
             record or {},
             report,
             partial(store.claim, wait=math.inf) if store else contextlib.nullcontext,
+            apart.loader(images.spec, Artifacts(self.settings.artifacts), self.defenses, where)
+            if self.settings.isolate
+            else None,
         )
+        if self.settings.isolate and self._lent:
+            raise RequestError(
+                f"{self._lent[-1].name} exists in this process alone and cannot be isolated; put it "
+                "into a file, as in model.py:net"
+            )
         for plugin in self._lent:
             workshop.lend(plugin.training(images).digest, plugin.defense)
         return workshop

@@ -37,11 +37,7 @@ def vet(judge: Judge, x: Tensor, draws: Draws) -> dict[str, str]:
         DefenseError: The defence broke its contract; says what was seen and what to do.
     """
     defense, name = judge.defense, judge.defense.card.name
-    for module, kind in _training(defense):
-        raise DefenseError(
-            f"defence {name} keeps {module} ({kind}) in training mode after eval(), so its answers depend on the "
-            "batch; let eval() and train(False) reach every module"
-        )
+    require_evaluation(defense, name)
     # Of different contrast, so that who scales by the brightest of the batch is seen.
     x = x * torch.linspace(1.0, 0.5, len(x), device=x.device).view(-1, 1, 1, 1)
     first = answer(judge.ask, x, draws)
@@ -49,6 +45,19 @@ def vet(judge: Judge, x: Tensor, draws: Draws) -> dict[str, str]:
     _require_repeatable(judge, x, draws, first.logits)
     _require_alone(judge, x, draws, first.logits)
     return _gradient(name, first.gradient)
+
+
+def require_evaluation(module: nn.Module, name: str) -> None:
+    """Refuse what stays in training mode.
+
+    Raises:
+        DefenseError: A part that behaves otherwise there is in it.
+    """
+    for part, kind in _training(module):
+        raise DefenseError(
+            f"defence {name} keeps {part} ({kind}) in training mode after eval(), so its answers depend on the "
+            "batch; let eval() and train(False) reach every module"
+        )
 
 
 def _training(defense: nn.Module) -> Iterator[tuple[str, str]]:

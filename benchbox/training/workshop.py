@@ -39,6 +39,7 @@ class Workshop:
         provenance: Recorded in the card of everything trained here.
         report: Called with the training and where it stands.
         claim: Holds a piece of work by its name while other processes wait for it.
+        apart: Loads a trained defence in a process of its own, where none shall be asked in this one.
     """
 
     artifacts: Artifacts
@@ -49,7 +50,9 @@ class Workshop:
     provenance: Mapping[str, object] = field(default_factory=dict)
     report: Callable[[Training, Progress], None] = lambda training, progress: None
     claim: Callable[[str], AbstractContextManager[object]] = nullcontext
+    apart: Callable[[Training], Defense] | None = None
     _ready: dict[str, Defense] = field(default_factory=dict, init=False)
+    _loaded: dict[str, Defense] = field(default_factory=dict, init=False)
     _spoiled: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def obtain(self, wanted: Training) -> Defense:
@@ -65,8 +68,7 @@ class Workshop:
             raise self._spoiled[wanted.digest]
         if wanted.digest not in self._ready:
             try:
-                with border.crossing(self.defenses.get(wanted.defense.name).cls, DefenseError):
-                    self._ready[wanted.digest] = _frozen(self._make(wanted), self.device)
+                self._ready[wanted.digest] = self._here(wanted) if self.apart is None else self._there(wanted)
             except Exception as error:
                 self._spoiled[wanted.digest] = error
                 raise
@@ -75,6 +77,18 @@ class Workshop:
     def lend(self, key: str, defense: Defense) -> None:
         """Hand out this object for a digest, as it is."""
         self._ready[key] = defense
+
+    def _here(self, wanted: Training) -> Defense:
+        if wanted.digest not in self._loaded:
+            with border.crossing(self.defenses.get(wanted.defense.name).cls, DefenseError):
+                self._loaded[wanted.digest] = _frozen(self._make(wanted), self.device)
+        return self._loaded[wanted.digest]
+
+    def _there(self, wanted: Training) -> Defense:
+        assert self.apart is not None
+        if wanted.source is None and wanted.digest not in self.artifacts:
+            self._here(wanted)  # training is no asking
+        return self.apart(wanted)
 
     def _make(self, wanted: Training) -> Defense:
         defense, recipe = self.build(wanted)
@@ -93,7 +107,7 @@ class Workshop:
 
     def build(self, wanted: Training) -> tuple[Defense, Recipe]:
         """The untrained defence on its trained base, and its recipe. Initial weights follow from the seed."""
-        base = self.obtain(wanted.base) if wanted.base else None
+        base = self._here(wanted.base) if wanted.base else None
         cls = self.defenses.get(wanted.defense.name).cls
         if cls.square and self.dataset.spec.width is not None:
             height, width = self.dataset.spec.shape[1:]

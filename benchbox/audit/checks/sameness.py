@@ -18,10 +18,10 @@ from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, w
 def one_answer(case: Case) -> Judgement:
     """Does not apply to a randomised defence. The probes keep the image that broke, so no attack is to blame.
 
-    Needs: what the probes saw while they searched, and what the image they kept is scored as
-    Formula: samples on which the deployed defence erred during the search and no longer on the very same image
+    Needs: what the probes saw while they searched, and what the image they kept is scored as, twice
+    Formula: samples on which the defence erred during the search, or once when scored, and not on that image again
     Threshold: ≥ 1: WARN; > 1 % and at least 2: FAIL
-    Finding: the same image is answered in two ways: wrongly while it is attacked, rightly when it is scored
+    Finding: the same image is answered in two ways, say wrongly while it is attacked and rightly when it is scored
     Source: [P]; Pintor et al. 2022, I3, of attacks that keep the worst image themselves
     """
     panel = case.probed.panel
@@ -29,6 +29,8 @@ def one_answer(case: Case) -> Judgement:
     for run in panel.runs:
         if run.through == "deployed" and run.kind == "iterative":
             two |= run.seen & ~run.broken & panel.correct
+        if run.twice is not None:
+            two |= run.twice
     said = f"{int(two.sum())} of {len(two)} samples"
     ids = list(panel.indices[two])
     if two.sum() >= limit.FEW and two.mean() > limit.TWO_ANSWERS:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +14,10 @@ from benchbox.audit.checks import thresholds
 from benchbox.audit.probes.measurements import Behaviour
 from benchbox.audit.probes.search import Target
 from benchbox.draws import Draws
+from benchbox.engine.dynamic import computes_gradients
+from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
 
-#: Names whose call means that a forward pass computes gradients (AutoAttack, check_dynamic).
-GRADIENT_CALLS = ("grad", "backward", "_make_grads")
 #: Amplitudes of the noise a look-up of known images is found with: bytes, and one grey level.
 WHISPERS = (1e-6, 1 / 255)
 #: Random points at which logits are compared to the last bit.
@@ -198,24 +193,8 @@ def _state(defense: torch.nn.Module) -> str:
 
 
 def _computes_gradients(target: Target) -> bool:
-    """Whether one forward pass calls anything by the name of a gradient computation."""
+    """Whether one forward pass computes gradients; of an isolated defence its own process says it."""
     one = target.rows(torch.arange(1, device=target.y.device))
-    called: set[str] = set()
-    with _listening(called), torch.no_grad():
-        one.defense(one.x, one.draws)
-    return bool(called)
-
-
-@contextmanager
-def _listening(called: set[str]) -> Iterator[None]:
-    def hear(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code.co_name in GRADIENT_CALLS:
-            called.add(frame.f_code.co_name)
-
-    # The profiler in force, a coverage tool say, gets its place back.
-    former = sys.getprofile()
-    sys.setprofile(hear)
-    try:
-        yield
-    finally:
-        sys.setprofile(former)
+    if isinstance(one.defense, Stranger):
+        return one.defense.is_dynamic(one.x, one.draws)
+    return computes_gradients(one.defense, one.x, one.draws)

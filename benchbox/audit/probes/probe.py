@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +14,13 @@ from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search, unseen
 from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
+from benchbox.audit.probes.passes import RUNGS, UNBOUNDED
 from benchbox.audit.probes.search import LOSSES, Found, Target
-from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.engine.judge import Judge
 from benchbox.errors import DefenseError, RequestError
-
-#: Rungs of the ladder of radii, in epsilon.
-RUNGS = (0.25, 0.5, 1.0, 2.0, 4.0)
-#: L-infinity radii at which nothing of an image is left.
-UNBOUNDED = (0.5, 1.0)
 
 
 def probe(
@@ -236,40 +230,3 @@ def _lacking(effort: Effort, n: int) -> dict[str, str]:
     if n < 100:
         lacking["samples"] = f"only {n} samples were probed, not 100"
     return lacking
-
-
-class Passes(NamedTuple):
-    """Passes over one sample.
-
-    Attributes:
-        weak: Gradients, if the sample falls at once to every attack that should break it.
-        robust: Gradients, if it withstands everything inside the ball.
-        forward: Forward passes alone.
-        standing: Further ones if it withstands every gradient.
-    """
-
-    weak: int
-    robust: int
-    forward: int
-    standing: int
-
-
-def passes(defense: Defense, effort: Effort) -> Passes:
-    """What the probes will ask for: a sample that falls is let go, but where a defence is randomised."""
-    models = 1 + len([name for name in defense.stand_ins if name != defense.exact])
-    eot, losses = effort.eot if defense.randomized else 1, len(LOSSES)
-    pgd = losses * effort.steps
-    doubled = min(effort.doubled / max(effort.samples, 1), 1)
-    planted = min(effort.binarisation / max(effort.samples, 1), 1)
-    robust = pgd * (models * effort.restarts + len(RUNGS) + len(UNBOUNDED) + doubled * 4 * effort.restarts)
-    # Four steps for each attack: through every model, at every radius, and three for the doubling.
-    weak: float = 4 * (models * losses + len(RUNGS) + len(UNBOUNDED) + 3)
-    if defense.randomized:
-        # Nothing is let go within a run, and the draws are examined by four more runs.
-        weak = pgd * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 4)
-        robust += pgd * doubled * 4
-    hunt = planted * effort.steps * effort.restarts / 2
-    alone = planted * (binarisation.INNER + binarisation.RANDOM) + gradients.NOISE_DRAWS + 50
-    # Random points end early where they come nowhere near an error.
-    standing = min(effort.random_points, random_search.SETTLING) + effort.queries
-    return Passes(round(eot * (weak + hunt / 4)), round(eot * (robust + hunt)), round(alone), standing)

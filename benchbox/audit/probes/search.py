@@ -215,8 +215,14 @@ def _spread(found: Found, x: Tensor, rows: Tensor) -> Found:
         return spread
 
     right = None if run.right is None else spread_draws(run.right, at, n)
+    twice = None if run.twice is None else all_rows(run.twice)
     spread = replace(
-        run, broken=all_rows(run.broken), moved=all_rows(run.moved), seen=all_rows(run.seen), right=right
+        run,
+        broken=all_rows(run.broken),
+        moved=all_rows(run.moved),
+        seen=all_rows(run.seen),
+        right=right,
+        twice=twice,
     )
     return Found(spread, images, trace)
 
@@ -263,8 +269,10 @@ def _ascend(
 def _run(target: Target, kind: Kind, name: str, reached: Climb, through: str) -> Run:
     moved = (reached.x - target.x).flatten(1).abs().amax(1).double().cpu().numpy()
     right = target.right(reached.x)
-    drawn = right if target.defense.randomized else None
-    return Run(kind, name, errs(right), moved, reached.seen.cpu().numpy(), through, right=drawn)
+    run = Run(kind, name, errs(right), moved, reached.seen.cpu().numpy(), through)
+    if target.defense.randomized:
+        return replace(run, right=right)
+    return replace(run, twice=(right != target.right(reached.x))[:, 0])
 
 
 def transfer(target: Target) -> Run | None:

@@ -12,6 +12,7 @@ from benchbox.engine import device
 from benchbox.engine.bench import Bench
 from benchbox.engine.executors.task import Executor
 from benchbox.engine.executors.worker import Worker
+from benchbox.engine.isolation import apart
 from benchbox.training import precision
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.loop import Progress
@@ -55,14 +56,17 @@ class Shop:
         """
         where = device.choose(place)
         attacks = registry.attacks(self.workspace, local=self.local)
+        kept = Artifacts(artifacts or self.settings.artifacts.absolute())
+        defenses = registry.defenses(self.workspace, local=self.local)
         workshop = Workshop(
-            Artifacts(artifacts or self.settings.artifacts.absolute()),
-            registry.defenses(self.workspace, local=self.local),
+            kept,
+            defenses,
             dataset,
             where,
             precision.choose(self.settings.precision, where),
             self.provenance,
             report,
+            apart=apart.loader(dataset.spec, kept, defenses, where) if self.settings.isolate else None,
         )
         return Worker(Bench(workshop, None, dataset, where, self.settings.batch_size), attacks, dataset, where)
 

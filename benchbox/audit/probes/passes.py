@@ -1,0 +1,105 @@
+"""What the probes will ask for, counted before they ask: calls, and how many images each is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchbox.audit.checks import thresholds
+from benchbox.audit.probes import behaviour, binarisation, gradients, random_search
+from benchbox.audit.probes.measurements import Effort
+from benchbox.audit.probes.search import LOSSES, UNBOUNDED_STARTS
+from benchbox.contract.defense import Defense
+
+#: Rungs of the ladder of radii, in epsilon.
+RUNGS = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: L-infinity radii at which nothing of an image is left.
+UNBOUNDED = (0.5, 1.0)
+#: Steps until a sample has fallen to an attack that should break it at once.
+SOON = 4
+#: Sources of images that no test set has.
+SOURCES = 2
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Some calls of a model.
+
+    Attributes:
+        what: The probe that makes them.
+        gradients: How many with a backward pass.
+        forwards: How many without.
+        images: That each is about.
+    """
+
+    what: str
+    gradients: float
+    forwards: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What an audit asks for at most, and at least.
+
+    Attributes:
+        most: Calls if every sample withstands everything until it is given up.
+        least: Gradients of each sample that falls at once to every attack that should break it.
+    """
+
+    most: tuple[Calls, ...]
+    least: int
+
+    def a_sample(self, effort: Effort) -> tuple[int, int]:
+        """Gradients and forward passes of each of the samples, at most."""
+        totals = [sum(getattr(c, kind) * c.images for c in self.most) for kind in ("gradients", "forwards")]
+        gradients, forwards = (round(total / max(effort.samples, 1)) for total in totals)
+        return gradients, forwards
+
+
+def passes(defense: Defense, effort: Effort) -> Passes:
+    """What the probes of a defence will ask for: a sample that falls is let go, but where it is randomised."""
+    models, eot, losses = _models(defense), effort.eot if defense.randomized else 1, len(LOSSES)
+    least: float = SOON * (models * losses + len(RUNGS) + len(UNBOUNDED) + 3)
+    if defense.randomized:
+        # Nothing is let go within a run.
+        doubled = min(effort.doubled / max(effort.samples, 1), 1)
+        least = losses * effort.steps * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 8)
+    return Passes(tuple(_most(defense, effort)), round(eot * least))
+
+
+def _models(defense: Defense) -> int:
+    return 1 + len([name for name in defense.stand_ins if name != defense.exact])
+
+
+def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
+    n, half, losses, models = effort.samples, min(effort.doubled, effort.samples), len(LOSSES), _models(defense)
+    eot, draws = (effort.eot, effort.scoring_draws) if defense.randomized else (1, 1)
+    # Each run scores what it found, and asks once more about the last point.
+    pgd = losses * effort.steps * eot
+    found = losses * (draws + 1)
+
+    def climbs(what: str, times: float, images: int) -> Calls:
+        return Calls(what, times * pgd, times * found, images)
+
+    yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 10, n)
+    yield Calls("asking one by one", 0, n, 1)
+    yield Calls("gradients", 2 * losses * models + 8, 2 * effort.directions + gradients.NOISE_DRAWS, n)
+    yield Calls("FGSM", losses * models * eot, found * models, n)
+    yield climbs("PGD", models * effort.restarts, n)
+    if defense.base is not None:
+        yield climbs("transfer", 1, n)
+    # Random points end early where they come nowhere near an error.
+    yield Calls("random points", 0, min(effort.random_points, random_search.SETTLING), n)
+    yield Calls("random search", 0, effort.queries, n)
+    targets = min(defense.images.classes - 1, int(thresholds.TARGETS)) / losses
+    yield climbs("more starts", models * (thresholds.RESTARTS + targets), min(int(thresholds.SUSPECTS), n))
+    yield climbs("images that nobody has seen", SOURCES * (1 + models), half)
+    yield climbs("other radii", len(RUNGS) + UNBOUNDED_STARTS * len(UNBOUNDED), n)
+    yield climbs("twice the steps and starts", 4 * effort.restarts, half)
+    if defense.randomized:
+        yield climbs("draws", 4 + effort.restarts, half)
+    planted = min(effort.binarisation, n)
+    if planted:
+        hunt = effort.steps * effort.restarts * eot
+        yield Calls("planted examples", hunt, binarisation.INNER + binarisation.RANDOM + draws, planted)

@@ -1,0 +1,87 @@
+"""What code of others could leave behind in the process to watch who asks it: put away at once, and refused.
+
+A profiler, a tracer, an alarm or a callback of the garbage collector is called inside the frames of whoever
+computes next, and a mode of torch sees every tensor of theirs. No honest forward pass leaves one.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._device import DeviceContext
+
+#: Timers whose handlers run between any two instructions of the program.
+ALARMS = tuple(getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF") if hasattr(signal, name))
+TIMERS = tuple(getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if ALARMS)
+
+
+def watch() -> Callable[[], str]:
+    """Remember who listens now.
+
+    Returns:
+        What puts away everybody who was added since, and says who it was; empty if nobody was.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    profile, trace, callbacks = sys.getprofile(), sys.gettrace(), list(gc.callbacks)
+    handlers = [signal.getsignal(number) for number in ALARMS] if main else []
+    depths = [depth() for _, depth, _ in _MODES]
+
+    def put_away() -> str:
+        found = []
+        if sys.getprofile() is not profile:
+            sys.setprofile(profile)
+            found.append("a profiler (sys.setprofile)")
+        if sys.gettrace() is not trace:
+            sys.settrace(trace)
+            found.append("a tracer (sys.settrace)")
+        if gc.callbacks != callbacks:
+            gc.callbacks[:] = callbacks
+            found.append("a callback of the garbage collector (gc.callbacks)")
+        for number, timer, handler in zip(ALARMS, TIMERS, handlers, strict=False):
+            if signal.getsignal(number) is not handler:
+                signal.setitimer(timer, 0)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                found.append(f"a handler of {signal.Signals(number).name}")
+        for (name, depth, pop), before in zip(_MODES, depths, strict=True):
+            if depth() > before:
+                found.append(name)
+            while depth() > before:
+                pop()
+        return " and ".join(found)
+
+    return put_away
+
+
+def _functions() -> int:
+    """How many function modes there are; none below torch's default device, a setting that is put back as one."""
+    depth: int = torch._C._len_torch_function_stack()
+    is_device = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), DeviceContext)
+    return 0 if is_device else depth
+
+
+def _hooks() -> int:
+    """How many pairs of default hooks for saved tensors are in force, one at most as far as it can be told."""
+    top: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return int(top is not None and top(False) is not None)
+
+
+def _pop_dispatch() -> None:
+    torch._C._pop_torch_dispatch_stack(None)
+
+
+def _pop_hooks() -> None:
+    torch._C._autograd._pop_saved_tensors_default_hooks()
+
+
+#: Stacks of torch that a forward pass may push on: what is on them, how deep they are, and how to pop one.
+_MODES: tuple[tuple[str, Callable[[], int], Callable[[], Any]], ...] = (
+    ("a torch function mode", _functions, torch._C._pop_torch_function_stack),
+    ("a torch dispatch mode", torch._C._len_torch_dispatch_stack, _pop_dispatch),
+    ("hooks for saved tensors", _hooks, _pop_hooks),
+)

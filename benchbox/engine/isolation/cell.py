@@ -1,0 +1,151 @@
+"""The other side: a process that holds one trained defence and answers what it is asked. `python -m …cell FD`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchbox.contract import border, registry
+from benchbox.contract.defense import Defense
+from benchbox.data.dataset import Dataset, Images
+from benchbox.draws import Draws
+from benchbox.engine import device, dynamic
+from benchbox.engine.isolation import wire
+from benchbox.engine.isolation.order import Order
+from benchbox.engine.isolation.wire import Message
+from benchbox.engine.vetting import require_evaluation
+from benchbox.errors import DefenseError
+from benchbox.training.artifacts import Artifacts
+from benchbox.training.layout import hand_over, is_out_of_memory, lay
+from benchbox.training.precision import Precision, reduced
+from benchbox.training.workshop import Workshop
+
+Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
+
+
+class Cell:
+    """Holds a defence, copies of it, and the graphs of what it said."""
+
+    def __init__(self, order: Order) -> None:
+        torch.set_num_threads(order.threads)
+        self.device = device.choose(order.device)
+        empty = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        dataset = Dataset(
+            order.training.dataset, "mnist", empty, empty, order.images, order.training.threat.epsilon
+        )
+        defenses = registry.defenses(order.workspace, local=order.local)
+        workshop = Workshop(Artifacts(order.artifacts), defenses, dataset, self.device)
+        self.copies: list[Defense] = [workshop.obtain(order.training)]
+        require_evaluation(self.copies[0], self.copies[0].card.name)
+        self.graphs: dict[int, tuple[Tensor, Tensor]] = {}
+        self._said = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What the other side has to know of the defence as it is built."""
+        defense = self.copies[0]
+        return {
+            "randomized": bool(defense.randomized),
+            "deployable": bool(defense.deployable),
+            "cost": list(defense.cost()),
+            "advice": type(defense).how_to_randomize(),
+        }
+
+    def answer(self, asked: Message) -> Answer:
+        """Do what is asked."""
+        for number in asked.words.get("forget", ()):
+            self.graphs.pop(number, None)
+        defense = self.copies[asked.words["copy"]]
+        do: Callable[[Defense, Message], Answer] = getattr(self, f"_{asked.words['do']}")
+        with border.crossing(type(defense), DefenseError):
+            words, tensors = do(defense, asked)
+        return {**words, "training": any(part.training for part in defense.modules())}, tensors
+
+    def _logits(self, defense: Defense, asked: Message) -> Answer:
+        """Logits of the defence, of a stand-in or of its target classifier; the graph is kept."""
+        words = asked.words
+        leaf = asked.tensors["x"].to(self.device).requires_grad_(words["leaf"])
+        precision: Precision = "bfloat16" if words["reduced"] else "float32"
+        with torch.set_grad_enabled(words["grad"]), reduced(self.device, precision):
+            images = hand_over(leaf, words["channels_last"])
+            logits = self._forward(defense, words["of"])(images, wire.draws_of(asked, self.device))
+        if not logits.requires_grad:
+            return {"graph": None}, {"logits": logits}
+        self._said += 1
+        self.graphs[self._said] = leaf, logits
+        return {"graph": self._said}, {"logits": logits}
+
+    def _forward(self, defense: Defense, of: str | None) -> Callable[[Tensor, Draws], Tensor]:
+        named = f"defence {defense.card.name}"
+        if of == "classifier":
+            return border.guarded(lambda x, draws: defense.classifier(x), type(defense), named)
+        return border.guarded(defense.surrogates()[of] if of else defense, type(defense), named)
+
+    def _gradient(self, defense: Defense, asked: Message) -> Answer:
+        leaf, logits = self.graphs[asked.words["graph"]]
+        gradient = asked.tensors["gradient"].to(self.device)
+        return {}, {"gradient": torch.autograd.grad(logits, leaf, gradient, retain_graph=True)[0]}
+
+    def _lay(self, defense: Defense, asked: Message) -> Answer:
+        lay(defense, asked.words["channels_last"])
+        return {}, {}
+
+    def _twin(self, defense: Defense, asked: Message) -> Answer:
+        self.copies.append(copy.deepcopy(defense))
+        return {"twin": len(self.copies) - 1}, {}
+
+    def _state(self, defense: Defense, asked: Message) -> Answer:
+        return {}, defense.state_dict()
+
+    def _reveal(self, defense: Defense, asked: Message) -> Answer:
+        defense.reveal(asked.tensors["x"].to(self.device), wire.draws_of(asked, self.device))
+        return {}, {}
+
+    def _dynamic(self, defense: Defense, asked: Message) -> Answer:
+        x, draws = asked.tensors["x"].to(self.device), wire.draws_of(asked, self.device)
+        return {"dynamic": dynamic.computes_gradients(defense, x, draws)}, {}
+
+
+def serve(pipe: Connection) -> None:
+    """Answer until the other side is gone."""
+    cell = Cell(Order.from_dict(wire.receive(pipe).words))
+    wire.send(pipe, cell.facts())
+    while True:
+        asked = wire.receive(pipe)
+        try:
+            words, tensors = cell.answer(asked)
+        except Exception as error:
+            wire.send(pipe, _told(error))
+            continue
+        wire.send(pipe, words, tensors)
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    kind = "memory" if is_out_of_memory(error) else "defence" if isinstance(error, DefenseError) else "runtime"
+    # Autograd's refusals are told apart by their words; anything else is one line.
+    return {
+        "error": str(error) if kind != "runtime" or isinstance(error, RuntimeError) else border.reason(error),
+        "kind": kind,
+    }
+
+
+def main() -> None:
+    """Serve on the file descriptor that is named."""
+    pipe = Connection(int(sys.argv[1]))
+    sys.argv[1:] = []
+    try:
+        serve(pipe)
+    except (EOFError, OSError):
+        os._exit(0)
+    except Exception as error:  # before there is a defence
+        wire.send(pipe, {**_told(error), "kind": "defence"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Which defence a process of its own shall hold, as words that can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchbox.domain import ImageSpec, Spec, ThreatModel
+from benchbox.training.artifacts import Training
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which defence a cell holds.
+
+    Attributes:
+        training: The defence.
+        images: What it is built for.
+        workspace: Whose plug-ins count.
+        local: Whether the files in its folders are plug-ins.
+        artifacts: Folder of the weights.
+        device: Where it runs.
+        threads: How many it may use.
+    """
+
+    training: Training
+    images: ImageSpec
+    workspace: Path
+    local: bool
+    artifacts: Path
+    device: str
+    threads: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        paths = {name: str(getattr(self, name)) for name in ("workspace", "artifacts")}
+        return {**vars(self), **paths, "training": _words(self.training), "images": asdict(self.images)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Order:
+        """Inverse of `as_dict`."""
+        paths = {name: Path(record[name]) for name in ("workspace", "artifacts")}
+        return cls(
+            **{**record, **paths, "training": _training(record["training"]), "images": _spec(record["images"])}
+        )
+
+
+def _words(training: Training) -> dict[str, Any]:
+    base = _words(training.base) if training.base else None
+    return {**training.as_dict(), "base": base, "source": str(training.source) if training.source else None}
+
+
+def _training(record: Mapping[str, Any]) -> Training:
+    return Training(
+        Spec(**record["defense"]),
+        record["dataset"],
+        record["images"],
+        record["seed"],
+        ThreatModel(**record["threat"]),
+        _training(record["base"]) if record["base"] else None,
+        Path(record["source"]) if record["source"] else None,
+    )
+
+
+def _spec(record: Mapping[str, Any]) -> ImageSpec:
+    return ImageSpec(**{**record, "mean": tuple(record["mean"]), "std": tuple(record["std"])})

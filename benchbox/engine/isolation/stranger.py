@@ -1,0 +1,176 @@
+"""An isolated defence on this side: a `Defense` like any other, whose every answer comes from its own process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from benchbox.contract.defense import Batch, Defense, Losses, Recipe
+from benchbox.domain import ImageSpec
+from benchbox.draws import Draws, sample_draws
+from benchbox.engine.isolation import wire
+from benchbox.engine.isolation.apart import Process
+from benchbox.errors import DefenseError
+
+#: What a class says of its defences and every part of benchbox reads there.
+DECLARED = ("randomized", "base", "stand_ins", "exact", "ablations", "version", "deployable", "square")
+
+
+class Stranger(Defense):
+    """Stands for a defence in another process; `stranger` makes one."""
+
+    process: Process
+    number: int
+    facts: Mapping[str, Any]
+    channels_last: bool
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        """Logits (N, K), with a gradient where one is asked for."""
+        return self._ask(None, x, draws)
+
+    def surrogates(self) -> Mapping[str, Callable[[Tensor, Draws], Tensor]]:
+        """One (x, draws) -> logits for each name in `stand_ins`."""
+        return {name: partial(self._ask, name) for name in type(self).stand_ins}
+
+    def cost(self) -> tuple[int, int]:
+        """As the defence says."""
+        forwards, backwards = self.facts["cost"]
+        return int(forwards), int(backwards)
+
+    def reveal(self, x: Tensor, draws: Draws) -> None:
+        """Hand on what an oracle is shown."""
+        words, tensors = wire.of_draws(draws)
+        self._do("reveal", words, {**tensors, "x": x})
+
+    def is_dynamic(self, x: Tensor, draws: Draws) -> bool:
+        """Whether its forward pass computes gradients: its own process listens."""
+        words, tensors = wire.of_draws(draws)
+        return bool(self._do("dynamic", words, {**tensors, "x": x}).words.get("dynamic"))
+
+    def to(self, *args: Any, **kwargs: Any) -> Stranger:
+        """Another memory format; it stays on its device."""
+        if "memory_format" in kwargs:
+            channels_last = kwargs["memory_format"] is torch.channels_last
+            self._do("lay", {"channels_last": channels_last})
+            self.channels_last = channels_last
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Its parameters and buffers as they are now."""
+        return dict(self._do("state").tensors)
+
+    def losses(self, batch: Batch) -> Losses:
+        """None: it is trained already."""
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stranger:
+        """A copy in the same process, as `copy.deepcopy` there makes it."""
+        twin = self._do("twin").words["twin"]
+        return _standing_for(type(self), self.process, int(twin), self.images, self.facts)
+
+    def _ask(self, of: str | None, x: Tensor, draws: Draws | None = None) -> Tensor:
+        words, tensors = wire.of_draws(sample_draws(len(x), device=x.device) if draws is None else draws)
+        grad, leaf = torch.is_grad_enabled(), x.requires_grad
+        how = {"of": of, "grad": grad, "leaf": leaf, "channels_last": self.channels_last}
+        how["reduced"] = torch.is_autocast_enabled(x.device.type)
+        found = self._do("logits", {**words, **how}, {**tensors, "x": x})
+        logits = _tensor(found, "logits", self.card.name).to(x.device)
+        graph = found.words.get("graph")
+        if graph is None:
+            return logits
+        return _Through.apply(x, logits, _Graph(self, int(graph)))  # type: ignore[no-any-return]
+
+    def _do(
+        self, do: str, words: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
+    ) -> wire.Message:
+        found = self.process.ask({"do": do, "copy": self.number, **(words or {})}, tensors)
+        # Read by whoever looks whether a module is in training mode.
+        self.training = bool(found.words.get("training", False))
+        return found
+
+
+class _Classifier(nn.Module):
+    """The target classifier of an isolated defence."""
+
+    def __init__(self, ask: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._ask = ask
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._ask(x)
+
+
+class _Graph:
+    """A graph that the other process keeps for as long as somebody here may differentiate it."""
+
+    def __init__(self, defense: Stranger, number: int) -> None:
+        self.defense = defense
+        self.number = number
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        found = self.defense._do("gradient", {"graph": self.number}, {"gradient": gradient})
+        return _tensor(found, "gradient", self.defense.card.name)
+
+    def __del__(self) -> None:
+        self.defense.process.forget(self.number)
+
+
+class _Through(torch.autograd.Function):
+    """Logits of the other process, as a function of the image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, logits: Tensor, graph: _Graph) -> Tensor:
+        ctx.graph, ctx.shape, ctx.dtype = graph, x.shape, x.dtype
+        return logits.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        found = ctx.graph.gradient(gradient)
+        if found.shape != ctx.shape:
+            raise DefenseError(
+                f"defence {ctx.graph.defense.card.name}: its gradient has another shape than its image"
+            )
+        return found.to(gradient.device, ctx.dtype), None, None
+
+
+def stranger(cls: type[Defense], process: Process, images: ImageSpec, facts: Mapping[str, Any]) -> Stranger:
+    """A defence that stands for the one in a process.
+
+    Args:
+        cls: Its class, for what it declares.
+        process: Which holds it.
+        images: What it is built for.
+        facts: What it said of itself.
+    """
+    advice = classmethod(lambda _: str(facts["advice"]))
+    said = {"card": cls.card, "__doc__": cls.__doc__, "__module__": __name__, "how_to_randomize": advice}
+    made = type(cls.__name__, (Stranger,), said)
+    for name in DECLARED:
+        setattr(made, name, facts.get(name, getattr(cls, name)))
+    return _standing_for(made, process, 0, images, facts)
+
+
+def _standing_for(
+    made: type[Stranger], process: Process, number: int, images: ImageSpec, facts: Mapping[str, Any]
+) -> Stranger:
+    defense = made(Recipe(), images)
+    defense.process, defense.number, defense.channels_last, defense.facts = process, number, False, facts
+    defense.classifier = _Classifier(partial(defense._ask, "classifier"))
+    defense.eval()
+    return defense
+
+
+def _tensor(found: wire.Message, name: str, said_by: str) -> Tensor:
+    if name not in found.tensors:
+        raise DefenseError(
+            f"defence {said_by}: its process answered without {name}: {json.dumps(dict(found.words))[:80]}"
+        )
+    return found.tensors[name]

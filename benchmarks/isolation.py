@@ -1,0 +1,65 @@
+"""What `--isolate` costs: a gradient of LeNet-5 on a batch of digits and of MNIST-sized images, here and apart.
+
+python benchmarks/isolation.py
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchbox.contract import registry
+from benchbox.contract.ascent import margin
+from benchbox.domain import ImageSpec, Spec, ThreatModel
+from benchbox.draws import sample_draws
+from benchbox.engine.isolation import apart
+from benchbox.engine.isolation.stranger import Stranger
+from benchbox.engine.judge import Judge
+from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.layout import Layout
+
+IMAGES, REPEATS = 125, 60
+
+
+def main() -> None:
+    defenses = registry.defenses()
+    cls = defenses.get("none").cls
+    for size in (8, 28):
+        spec = ImageSpec(1, size, 10, (0.5,), (0.3,))
+        recipe = cls.configure("mnist", network="lenet5")
+        wanted = Training(Spec("none", recipe.identity(), "benchbox/1"), "any", "", 0, ThreatModel("linf", 0.3))
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Artifacts(Path(folder))
+            here = cls(recipe, spec).eval().requires_grad_(False)
+            kept.save(wanted, here, {})
+            begin = time.perf_counter()
+            there = apart.loader(spec, kept, defenses, torch.device("cpu"))(wanted)
+            print(f"{size}×{size}: the process is there after {time.perf_counter() - begin:.1f} s")
+            for name, defense in (("here", here), ("apart", there), ("here", here), ("apart", there)):
+                print(f"  {name}: {1000 * _seconds(defense, spec):.2f} ms of a processor for a gradient")
+
+
+def _seconds(defense: object, spec: ImageSpec) -> float:
+    """Processor time of a gradient, of both processes: a busy machine changes it little."""
+    x, y = sample_draws(IMAGES).uniform(*spec.shape), torch.arange(IMAGES) % 10
+    view = Judge(defense, Layout(batch=IMAGES)).view(y, sample_draws(IMAGES))  # type: ignore[arg-type]
+    begin = _spent(defense)
+    for _ in range(REPEATS):
+        view.gradient(x, lambda logits: margin(logits, y))
+    return (_spent(defense) - begin) / REPEATS
+
+
+def _spent(defense: object) -> float:
+    spent = time.process_time()
+    if isinstance(defense, Stranger):
+        fields = Path(f"/proc/{defense.process.pid}/stat").read_text().rpartition(")")[2].split()
+        spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Who listens to the process is refused, who looks sees nothing, who answers by what it heard is found out."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from functools import cache
+
+import pytest
+import torch
+from broken_defenses import THREAT
+from digits import held_out, images
+from listening_defenses import ANSWERING, LEAVING, LOOKING, Finaliser
+from test_audit_cheats import EFFORT, NoCheat
+
+from benchbox import DefenseError
+from benchbox.audit import Stored, Subject, audit
+from benchbox.audit.probes.probe import probe
+from benchbox.contract.ascent import ascend, cross_entropy
+from benchbox.contract.process import restored
+from benchbox.engine.judge import Judge, Streams
+from benchbox.training.layout import Layout
+
+#: The integrity checks of which one has to fail, and what its sentence has to name.
+EXPECTED = {
+    "differentiated": ("A12", "answered in two ways"),
+    "module-memory": ("A11", "it knows the test images"),
+    "pace": ("A6", "does not answer the same twice"),
+    "allocation": ("A12", "answered in two ways"),
+    "environment": ("A13", "by what was asked before it"),
+}
+
+
+def attacked(defense) -> float:
+    """The share of digits that withstand PGD, attacked and scored as a run does it."""
+    x, y, indices = held_out(40)
+    judge, streams = Judge(defense, Layout(), "5ec2e7"), Streams(indices.tolist(), 0, x.device)
+    clean = judge.score(x, streams.clean, 1)[:, 0] == y
+    view = judge.view(y, streams.attacked("pgd"))
+    start = THREAT.random_start(x, streams.crafting("pgd"))
+    x_adv = ascend(view, x, y, THREAT, start=start, steps=8, step_size=0.05, loss=cross_entropy)
+    return float((clean & (judge.score(x_adv, streams.adversarial, 1)[:, 0] == y)).float().mean())
+
+
+@pytest.mark.parametrize("cls", LEAVING, ids=lambda cls: cls.card.name)
+def test_who_leaves_a_listener_behind_is_refused_and_the_listener_is_gone(cls) -> None:
+    def now():
+        modes = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+        return sys.getprofile(), sys.gettrace(), list(gc.callbacks), signal.getsignal(signal.SIGALRM), modes
+
+    before = now()
+    with pytest.raises(
+        DefenseError, match=f"^defence {cls.card.name} leaves .* behind, which would see who asks it"
+    ):
+        attacked(cls())
+    assert now() == before
+
+
+@pytest.mark.parametrize("cls", [*LOOKING, Finaliser], ids=lambda cls: cls.card.name)
+def test_who_looks_gains_nothing(cls) -> None:
+    # Any decoy would be right one time in ten.
+    assert attacked(cls()) < attacked(NoCheat()) + 0.1
+
+
+def test_hooks_and_finalisers_see_no_frame_of_who_asks() -> None:
+    defense = Finaliser()
+    attacked(defense)
+    assert len(defense.heard) > 8
+    assert not any(defense.heard)
+
+
+@cache
+def findings(cls):
+    x, y = (t[:40] for t in images())
+    with restored():
+        probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(EFFORT.samples), THREAT, EFFORT, held=(x, y))
+    return {f.check: f for f in audit(Stored(Subject(cls.card.name, "a"), THREAT, (1, 8, 8)), probes)}
+
+
+@pytest.mark.parametrize("cls", ANSWERING, ids=lambda cls: cls.card.name)
+def test_who_answers_by_what_it_heard_is_found_out(cls) -> None:
+    check, words = EXPECTED[cls.card.name]
+    found = findings(cls)
+    assert found[check].verdict == "FAIL", {f.check: (str(f.verdict), f.sentence) for f in found.values()}
+    assert words in found[check].sentence
