@@ -30,12 +30,10 @@ def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
     Returns:
         By `identity(spec)`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".
     """
-    usual: dict[str, Spec] = {}
-    uses = Counter(identity(spec) for spec in specs)
-    for spec in specs:
-        if spec.name not in usual or uses[identity(spec)] > uses[identity(usual[spec.name])]:
-            usual[spec.name] = spec
-    return {identity(spec): _difference(spec, usual[spec.name]) for spec in specs}
+    uses = Counter(map(identity, specs))
+    recipes = _recipes(specs)
+    usual = {name: max(own, key=lambda key: uses[key]) for name, own in recipes.items()}
+    return {key: _difference(spec, own[usual[name]]) for name, own in recipes.items() for key, spec in own.items()}
 
 
 def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
@@ -48,9 +46,9 @@ def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
         specs: One per result, repeated as often as it was used.
     """
     said = dict(departures(specs))
-    uses = Counter(identity(spec) for spec in specs)
-    for name in dict.fromkeys(spec.name for spec in specs):
-        recipes = list({identity(spec): spec for spec in specs if spec.name == name}.values())
+    uses = Counter(map(identity, specs))
+    for own in _recipes(specs).values():
+        recipes = list(own.values())
         if len(recipes) > 1 and len({uses[identity(spec)] for spec in recipes}) == 1:
             fields = list(dict.fromkeys(field for spec in recipes for field in spec.arguments))
             differing = [f for f in fields if len({canonical(spec.arguments.get(f)) for spec in recipes}) > 1]
@@ -58,6 +56,14 @@ def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
                 parts = [f"{field}={_short(spec.arguments.get(field))}" for field in differing]
                 said[identity(spec)] = ", ".join(parts) or said[identity(spec)]
     return said
+
+
+def _recipes(specs: Sequence[Spec]) -> Mapping[str, Mapping[str, Spec]]:
+    """By name and identity, in the order they are first seen."""
+    found: dict[str, dict[str, Spec]] = {}
+    for spec in specs:
+        found.setdefault(spec.name, {}).setdefault(identity(spec), spec)
+    return found
 
 
 def identity(spec: Spec) -> str:
