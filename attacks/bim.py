@@ -25,13 +25,7 @@ class BIM(Attack):
         keep: Return the `best` iterate (one more forward pass), or the `last` as the paper does.
     """
 
-    card = Card(
-        "bim",
-        "iterated FGSM, no random start",
-        paper="Kurakin et al., ICLR-W 2017",
-        year=2017,
-        kind="gradient",
-    )
+    card = Card("bim", "iterated FGSM, no random start", "Kurakin et al., ICLR-W 2017", 2017, "gradient")
     nature = Nature("iterative", climbs=("cross-entropy",))
     standard = (Access.GRAY_BOX, Access.TRANSFER)
     averaging = MEAN_GRADIENT

@@ -27,13 +27,7 @@ class Square(Attack):
         p: Share of the pixels in the first square; it shrinks on the authors' fixed schedule.
     """
 
-    card = Card(
-        "square",
-        "random search by squares",
-        paper="Andriushchenko et al., ECCV 2020",
-        year=2020,
-        kind="score-based",
-    )
+    card = Card("square", "random search by squares", "Andriushchenko et al., ECCV 2020", 2020, "score-based")
     nature = Nature("score-based", climbs=("margin",))
     needs: ClassVar[Literal["gradient", "scores", "labels", "nothing"]] = "scores"
     standard = (Access.WHITE_BOX,)

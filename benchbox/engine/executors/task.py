@@ -13,8 +13,8 @@ from benchbox.training.loop import Progress
 
 
 @dataclass(frozen=True)
-class Make:
-    """Train a defence whose base is made; its weights are kept."""
+class _OfOne:
+    """Something that is done to one defence."""
 
     training: Training
 
@@ -24,8 +24,12 @@ class Make:
         return (self.training,)
 
 
+class Make(_OfOne):
+    """Train a defence whose base is made; its weights are kept."""
+
+
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(_OfOne):
     """Find out how a trained defence is run fastest, and whether it keeps to its contract.
 
     Attributes:
@@ -34,14 +38,8 @@ class Prepare:
         images: How many will be attacked, for how long measuring may take.
     """
 
-    training: Training
     layout: Layout | None = None
     images: int = 0
-
-    @property
-    def trainings(self) -> tuple[Training, ...]:
-        """Whose weights it needs."""
-        return (self.training,)
 
 
 @dataclass(frozen=True)
