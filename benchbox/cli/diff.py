@@ -56,6 +56,7 @@ def _cells(store: str, run: int) -> list[Evidence]:
         raise RequestError(f"there is no run {run} in {store}; it has {', '.join(known) or 'none'}")
     if not found:
         raise RequestError(
-            f"run {run} of {store} computed no cell: it found all of them in the store; name the run that did"
+            f"run {run} of {store} computed no cell: it found all of them in the store, or they were removed; "
+            "name another"
         )
     return found
