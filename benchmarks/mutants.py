@@ -34,7 +34,7 @@ class Group(NamedTuple):
 GROUPS = {
     "statistics": Group(
         ["analysis/intervals", "analysis/pairs", "analysis/all_pairs", "analysis/welch", "analysis/anytime"],
-        ["intervals", "paired", "compare"],
+        ["intervals", "paired", "compare", "anytime"],
     ),
     "worst case": Group(
         ["analysis/worst_case", "analysis/probed", "analysis/control", "analysis/panel", "analysis/ranking"],
@@ -44,7 +44,7 @@ GROUPS = {
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
         ["report", "compare", "worth", "badge", "probed"],
     ),
-    "domain": Group(["domain", "canonical"], ["domain"]),
+    "domain": Group(["domain", "canonical"], ["domain", "canonical"]),
     "draws": Group(["draws"], ["draws", "secret"]),
     "view": Group(["contract/view", "contract/ascent"], ["attacks", "gradients"]),
     "attack": Group(["contract/attack"], ["attacks", "interface"]),

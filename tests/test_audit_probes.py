@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from broken_defenses import THREAT, Quantized, Robust, Wrapped
-from cheating_defenses import TestOracle
 from digits import held_out, images
 
-from benchbox import Draws
-from benchbox.audit import Case, Effort, Stored, Subject, check
+from benchbox import Draws, ThreatModel
+from benchbox.audit import Case, Effort, Stored, Subject, check, price
+from benchbox.audit.conduct import Ready
 from benchbox.audit.price import Pace
 from benchbox.audit.probes import random_search
 from benchbox.audit.probes.climb import climb
@@ -22,6 +22,7 @@ from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target, gradient
 from benchbox.contract.ascent import ascend, margin
 from benchbox.contract.view import View
+from benchbox.data.dataset import load, sample_list
 from benchbox.engine.judge import Judge
 from benchbox.training.layout import Layout
 
@@ -119,8 +120,8 @@ def test_the_price_is_lower_for_what_falls_at_once() -> None:
 def test_no_audit_asks_for_more_than_was_planned() -> None:
     asked = []
 
-    class Counting(TestOracle):
-        """Withstands everything in the balls of the test images, whatever it costs."""
+    class Counting(Wrapped):
+        """As it is, in a ball so small that everything withstands."""
 
         def forward(self, x, draws=None):
             asked.append(len(x))
@@ -128,7 +129,13 @@ def test_no_audit_asks_for_more_than_was_planned() -> None:
 
     few = {"samples": 20, "steps": 5, "restarts": 2, "doubled": 10, "binarisation": 0, "directions": 2}
     effort, defense = Effort(random_points=30, queries=20, **few), Counting()
-    probe(Judge(defense, Layout()), *held_out(20), THREAT, effort, held=tuple(t[:20] for t in images()))
+    probe(
+        Judge(defense, Layout()),
+        *held_out(20),
+        ThreatModel("linf", 0.001),
+        effort,
+        held=tuple(t[:20] for t in images()),
+    )
     planned = sum((calls.gradients + calls.forwards) * calls.images for calls in passes(defense, effort).most)
     assert planned / 3 < sum(asked) <= planned
 
@@ -141,6 +148,21 @@ def test_the_pace_of_an_audit_is_processor_time_and_less_is_left_out_where_it_is
     assert slow.cost(ready).seconds > 100 * fast.cost(ready).seconds
     one, many = (Pace((1.0, 1.0), (1.0, 1.0), n)._of((1.0, 1.0), 100) for n in (50, 100))
     assert one > many  # two calls take longer than one
+
+
+def test_a_small_network_keeps_its_images_and_a_large_one_its_time() -> None:
+    dataset = load("digits")
+    judge, hundred = SimpleNamespace(defense=Wrapped()), sample_list(dataset, 100)
+    ready = Ready(judge, None, dataset, hundred, THREAT, Effort(), torch.device("cpu"), None, {})
+    # The one takes as long for a single image as for a hundred, the other a hundred times as long for these.
+    small, large = Pace((0.015, 0.015), (0.015, 0.015), 100), Pace((0.001, 0.1), (0.002, 0.2), 100)
+    for pace, images_kept in ((small, True), (large, False)):
+        cut, less = price.within(ready, 120, pace)
+        assert pace.cost(ready).seconds > 60 >= pace.cost(cut).seconds
+        assert (len(cut.samples) == 100) == images_kept == ("samples" not in less)
+        assert "steps" in less
+    quick, nothing = price.within(ready, 120, Pace((1e-5, 1e-4), (1e-5, 1e-4), 100))
+    assert (quick, nothing) == (ready, {})
 
 
 @pytest.mark.parametrize(
