@@ -16,7 +16,7 @@ from benchbox.contract.attack import Attack
 from benchbox.domain import ThreatModel
 
 #: What papers write AutoAttack's norms as.
-NORM = {"linf": "Linf", "l2": "L2"}
+NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 #: Images a call: the best of torchattacks' on a CPU here, and what AutoAttack's README has.
 BATCH, AUTOATTACK_BATCH = 125, 250
 

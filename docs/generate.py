@@ -36,7 +36,7 @@ BLOCK = re.compile(
 )
 WIDTH = "100"
 #: What fences a file of each kind.
-LANGUAGES = {".py": "python", ".toml": "toml"}
+LANGUAGES = {".py": "python", ".toml": "toml", ".txt": "text"}
 
 
 def pages() -> list[Path]:
