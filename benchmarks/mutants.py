@@ -45,7 +45,7 @@ GROUPS = {
         ["report", "compare", "worth", "badge", "probed"],
     ),
     "domain": Group(["domain", "canonical"], ["domain", "canonical"]),
-    "draws": Group(["draws"], ["draws", "secret"]),
+    "draws": Group(["draws"], ["draws"]),
     "view": Group(["contract/view", "contract/ascent"], ["attacks", "gradients"]),
     "attack": Group(["contract/attack"], ["attacks", "interface"]),
     "judge": Group(["engine/judge", "engine/booth", "engine/secret"], ["booth", "secret", "runner"]),
