@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import heapq
 import os
+import pickle
 import random
+import statistics
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,10 +33,14 @@ from benchbox.domain import ImageSpec, Outcome
 from benchbox.engine import request
 from benchbox.engine.agenda import passes
 from benchbox.engine.executors import Ended, Liken, Lost, Make, Prepare, Prepared, Work
+from benchbox.engine.executors.worker import packed
+from benchbox.engine.plan import Plan
 from benchbox.engine.runner import Runner
 from benchbox.engine.session import Session, Settings
+from benchbox.engine.unit import Done
 from benchbox.progress import Silent, duration
-from benchbox.store import Adversarials, Store
+from benchbox.store import Adversarials, Progress, Store, arrays
+from benchbox.store.adversarials import Packed
 from benchbox.training.artifacts import Artifacts
 from benchbox.training.layout import Layout
 
@@ -156,17 +162,25 @@ class Memory:
     def siblings(self, cell):
         return ()
 
-    @contextmanager
-    def claim(self, name):
-        yield True
+    def claim_all(self, names):
+        return set(names)
+
+    def release(self, names):
+        pass
+
+    def progress(self, cells):
+        none = np.zeros(0, np.int64)
+        there = {cell.key: np.flatnonzero(self.images.get(cell.craft_key, none)) for cell in cells}
+        return {key: Progress(np.flatnonzero(self.committed[key]), images) for key, images in there.items()}
 
     def crafted(self, key, positions):
-        there = self.images.get(key)
-        return True if there is not None and there[positions].all() else None
+        return True
 
-    def commit_batch(self, cell, outcome, *, seconds, crafted):
-        self.committed[cell.key][outcome] = True
-        self.images.setdefault(cell.craft_key, np.zeros(len(cell.samples), bool))[outcome] = True
+    def commit(self, made, done):
+        for batch in made:
+            cell = batch.cell
+            self.committed[cell.key][batch.outcome] = True
+            self.images.setdefault(cell.craft_key, np.zeros(len(cell.samples), bool))[batch.outcome] = True
 
     def recall(self, key):
         return None
@@ -243,44 +257,72 @@ def simulate(options: argparse.Namespace) -> None:
     print(f"all: efficiency {busy / total:.3f}; simulated in {time.perf_counter() - started:.0f} s")
 
 
+class Ready(Workers):
+    """Workers that need no time: all that is left is what the driver does, and what it sends and receives."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, {"mnist": 0.0}, random.Random(0), True)
+        self.rng = np.random.default_rng(0)
+        self.making = 0.0
+        self.made: dict[int, Adversarials] = {}
+
+    def submit(self, number, task):
+        pickle.dumps((number, task))
+        super().submit(number, task)
+
+    def result(self, task):
+        start = time.process_time()
+        self.sent = pickle.dumps(self.value(task))
+        self.making += time.process_time() - start
+        return pickle.loads(self.sent)
+
+    def images(self, n: int) -> Adversarials:
+        """As large as real ones; packing some for every unit would be most of what this takes."""
+        x = self.rng.integers(0, 256, (n, 1, 28, 28)) / 255 + self.rng.choice([-0.3, 0.3], (n, 1, 28, 28))
+        whole, real = self.rng.integers(0, 9, n), self.rng.random(n)
+        return Adversarials("", np.arange(n), x.clip(0, 1).astype(np.float32), whole, real, real)
+
+    def value(self, task):
+        if not isinstance(task, Work) or isinstance(task, Liken):
+            return super().result(task)
+        n, unit = len(task.unit.positions), task.unit
+        whole, real = self.rng.integers(0, 9, n), self.rng.random(n)
+        outcome = Outcome(unit.positions, whole, whole[:, None], whole[:, None], whole, real, real, real, real)
+        images = None
+        if unit.stored is None:
+            self.made[n] = one = self.made.get(n) or self.images(n)
+            columns = {"position": arrays.pack({"position": unit.positions}), "images": one.packed["images"]}
+            images = Packed.of(unit.cell.craft_key, unit.positions, columns, one.shape)
+        return packed(Ended(0, [Done(outcome, images, 1.0, 1.0, np.zeros(n), False)])).value
+
+
 def driver(options: argparse.Namespace) -> None:
-    """What claiming, committing and bookkeeping cost a unit of 125 MNIST images, with a real store."""
+    """What claiming, committing, sending and bookkeeping cost a unit of 125 MNIST images, with a real store."""
     session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
-    name = "mnist"
-    session._datasets[name] = dataset = blank(name, 10_000)
-    asked = request.validated({"defense": "none", "dataset": name, "attacks": ["pgd"], "samples": 10_000})
+    session._datasets["mnist"] = dataset = blank("mnist", 10_000)
+    asked = request.validated(
+        {
+            "defense": ["none", "pgd-at", "trades"],
+            "dataset": "mnist",
+            "attacks": ["pgd"],
+            "accesses": ["white-box"],
+            "samples": 10_000,
+        }
+    )
     plan = session.plan(asked.only())
-    rng = np.random.default_rng(0)
+    for count in (2, 16, options.workers):
+        spent = [_driven(session, dataset, plan, count) for _ in range(options.repeats)]
+        print(f"driver with {count} workers: {spread(spent, 'ms of CPU a unit of 125 images')}", flush=True)
 
-    class Ready(Workers):
-        """Its results are as large as real ones, and are there at once."""
 
-        def result(self, task):
-            if not isinstance(task, Work) or isinstance(task, Liken):
-                return super().result(task)
-            n, unit = len(task.unit.positions), task.unit
-            whole, real = rng.integers(0, 9, n), rng.random(n)
-            outcome = Outcome(unit.positions, whole, whole[:, None], whole[:, None], whole, real, real, real, real)
-            x = (rng.integers(0, 256, (n, 1, 28, 28)) / 255 + rng.choice([-0.3, 0.3], (n, 1, 28, 28))).clip(0, 1)
-            images = Adversarials(unit.cell.craft_key, unit.positions, x.astype(np.float32), whole, real, real)
-            assert images.packed  # as workers do it
-            return [SimpleNamespace(outcome=outcome, images=images, broken=np.zeros(n), crafting=1.0, scoring=1.0)]
-
+def _driven(session: Session, dataset: Dataset, plan: Plan, count: int) -> float:
+    """Milliseconds a unit."""
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
-        workers = Ready(2, {name: 1e-4}, random.Random(0), True)
-        making, genuine = [0.0], workers.result
-
-        def result(task):
-            start = time.process_time()
-            value = genuine(task)
-            making[0] += time.process_time() - start
-            return value
-
-        workers.result = result
+        workers, artifacts = Ready(count), Artifacts(Path(folder))
         runner = Runner(
             store,
             workers,
-            Artifacts(Path(folder)),
+            artifacts,
             session.attacks,
             dataset,
             Silent(),
@@ -289,9 +331,16 @@ def driver(options: argparse.Namespace) -> None:
         )
         run = store.begin_run({}, {})
         start = time.process_time()
-        runner.run(plan, run)
-        spent = time.process_time() - start - making[0]
-    print(f"driver: {1e3 * spent / workers.units:.2f} ms of CPU a unit of 125 images, {workers.units} units")
+        report = runner.run(plan, run)
+        spent = time.process_time() - start - workers.making
+        assert report.done == len(plan.cells), report.failed
+        return 1e3 * spent / workers.units
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    """The median of some measurements, and between what they lie."""
+    low, *_, high = sorted(values) * 2 if len(values) == 1 else sorted(values)
+    return f"{statistics.median(values):.2f} {unit} ({low:.2f} to {high:.2f}, {len(values)} runs)"
 
 
 if __name__ == "__main__":
@@ -300,6 +349,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--datasets", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--trained", action="store_true", help="the weights are there already")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--driver", action="store_true", help="measure the runner's own cost")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

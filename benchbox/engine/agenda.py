@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchbox.domain import Cell
-from benchbox.engine.executors.task import Task
 from benchbox.training.artifacts import Training
 
 
@@ -110,18 +108,6 @@ class Likeness:
 Item = Trained | Known | Block | Likeness
 
 
-@dataclass(eq=False)
-class Flight:
-    """An item that is being worked on: its task, the claim that is held meanwhile, and by how many."""
-
-    item: Item
-    task: Task
-    claim: ExitStack
-    since: float
-    copies: int = 1
-    losses: int = 0
-
-
 @dataclass
 class Agenda:
     """Items in the order they are to be started.
@@ -149,17 +135,22 @@ class Agenda:
         """Put an item in its place; `order` is that of the first cell that needs it."""
         heapq.heappush(self._heap, (self._rank(item, order), next(self._numbers), item))
 
-    def pop(self, held: Mapping[str, object]) -> Item | None:
-        """The next item that is not at work already under the same name; those that are wait for `free`."""
-        while self._heap:
+    def take(self, room: int, held: Mapping[str, object]) -> list[Item]:
+        """The next items, as many as there is room for.
+
+        One whose name is at work already is not among them; it waits until the name is free.
+        """
+        taken: dict[str, Item] = {}
+        while self._heap and len(taken) < room:
             entry = heapq.heappop(self._heap)
             item = entry[2]
             if isinstance(item, Block | Likeness) and item.job.over:
                 continue
-            if item.name not in held:
-                return item
-            self._parked[item.name].append(entry)
-        return None
+            if item.name in held or item.name in taken:
+                self._parked[item.name].append(entry)
+            else:
+                taken[item.name] = item
+        return list(taken.values())
 
     def free(self, name: str) -> None:
         """What waited for a name may start."""

@@ -41,6 +41,7 @@ class Readiness:
     spoiled: dict[str, Failure] = field(default_factory=dict, init=False)
     _made: set[str] = field(default_factory=set, init=False)
     _device: str | None = field(default=None, init=False)
+    _randomized: dict[str, bool] = field(default_factory=dict, init=False)  # it is asked for every unit
 
     def is_made(self, training: Training) -> bool:
         """Whether the weights of a defence are there."""
@@ -83,10 +84,15 @@ class Readiness:
         return self.given
 
     def _is_randomized(self, training: Training) -> bool:
-        plugin = self.defenses.get(training.defense.name)
-        if isinstance(plugin, Lent):
-            return plugin.defense.randomized
-        return plugin.cls.is_randomized(training.defense.arguments)
+        digest = training.digest
+        if digest not in self._randomized:
+            plugin = self.defenses.get(training.defense.name)
+            self._randomized[digest] = (
+                plugin.defense.randomized
+                if isinstance(plugin, Lent)
+                else plugin.cls.is_randomized(training.defense.arguments)
+            )
+        return self._randomized[digest]
 
     def _key(self, digest: str) -> str:
         self._device = self._device or self.executor.describe()

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,37 +23,30 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse
 from benchbox.engine import secret as secrets
-from benchbox.engine.agenda import Agenda, Block, Flight, Item, Job, Known, Likeness, Pace, Trained, chain
+from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Pace, Trained, chain
 from benchbox.engine.executors import (
-    Ended,
     Executor,
     Failure,
     Liken,
-    Lost,
     Make,
     Prepare,
     Task,
     Told,
     Work,
 )
+from benchbox.engine.flights import Flights, Landed
 from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan
 from benchbox.engine.readiness import Readiness
 from benchbox.engine.unit import Done, Unit
-from benchbox.errors import DefenseError, RequestError
-from benchbox.store import Store
+from benchbox.errors import DefenseError, RequestError, StoreError
+from benchbox.store import Batch, Progress, Store
 from benchbox.training.artifacts import Artifacts, Training
 
 #: Images that a pooled attack is given at once.
 POOL = 1000
 #: Seconds between two looks at what other processes are still at work on.
 PAUSE = 0.2
-#: How often a task may lose its worker before its cell fails.
-LOSSES = 3
-#: A block that takes so many times as long as the like did is started once more where a worker is idle.
-STRAGGLES = 2.0
-#: Of every task of this process, whichever run it belongs to: a result that comes late is nobody else's.
-_NUMBERS = count()
 
 
 @dataclass(eq=False)
@@ -92,12 +84,9 @@ class Runner:
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
         self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
-        self._flights: dict[int, Flight] = {}  # by the number of the task; copies share one
-        self._held: dict[str, Flight] = {}  # by the name of the item
-        self._again: list[Flight] = []  # those whose worker was lost
+        self._flights = Flights(self.store, self.executor, self.clock)
         self._pace = Pace()
         self._images = 0
-        self._looked = 0.0  # when stragglers were looked for
         self._ready = Readiness(
             self.store, self.executor, self.artifacts, self.defenses, self.batch_size, self.secret
         )
@@ -156,7 +145,7 @@ class Runner:
         for item in (*items, Known(training)):
             self._asked.add(item.name)
             self._agenda.add(item, 0)
-            self._drain(lambda: bool(self._held) or self._agenda.left or len(self._agenda) > 0)
+            self._drain(lambda: bool(self._flights.held) or self._agenda.left or len(self._agenda) > 0)
             if (failure := self._ready.spoiled.get(item.training.digest)) is not None:
                 raise DefenseError(failure.message)
 
@@ -167,8 +156,8 @@ class Runner:
                 self._start()
                 self._hear()
         except BaseException:
-            for flight in {*self._flights.values(), *self._again}:
-                flight.claim.close()
+            with suppress(StoreError):  # the first error is the one to see
+                self._flights.close()
             raise
 
     def _advance(self, job: Job) -> None:
@@ -232,131 +221,119 @@ class Runner:
 
     def _start(self) -> None:
         """Give the executor as much as it has room for."""
-        while self.executor.free and self._again:
-            self._submit(self._again.pop())
-        while self.executor.free and (item := self._agenda.pop(self._held)) is not None:
-            self._begin(item)
+        self._flights.start_again()
+        while items := self._agenda.take(self.executor.free, self._flights.held):
+            self._begin(items)
         if self.executor.free and self.executor.workers > 1:
-            self._copy()
+            self._flights.double(self._pace)
 
-    def _begin(self, item: Item) -> None:
-        """Claim an item and have it done, unless somebody else does or did."""
-        with ExitStack() as claim:
-            is_claimed = isinstance(item, Block | Trained)
-            if is_claimed and not claim.enter_context(self.store.claim(item.name)):
+    def _begin(self, items: Sequence[Item]) -> None:
+        """Claim items and have them done, unless somebody else does or did."""
+        mine = self._flights.claim(items)
+        for item in items:
+            if item not in mine:
                 self._agenda.leave(item)
-                return
-            # Somebody may have done some of it between the last look and the claim.
-            task = self._task(item)
-            if task is not None:
-                self._submit(Flight(item, task, claim.pop_all(), self.clock()))
-                return
-        self._settle(item)
+        # Somebody may have done some of it between the last look and the claim.
+        known = self.store.progress(item.job.cell for item in mine if isinstance(item, Block | Likeness))
+        done = []
+        for item in (item for item in items if item in mine):
+            task = self._task(item, known)
+            if task is None:
+                done.append(item)
+            else:
+                self._flights.start(item, task)
+        self._let_go(done)
 
-    def _task(self, item: Item) -> Task | None:
+    def _task(self, item: Item, known: Mapping[str, Progress]) -> Task | None:
         """What is to be done for an item; None if it is done."""
         match item:
             case Trained(training):
                 return None if self._ready.is_made(training) else Make(training)
             case Known(training):
                 return Prepare(training, self._ready.layout(training), self._images)
-            case Block():
-                todo = np.intersect1d(item.positions, self._todo(item.job.cell))
-                return self._work(item.job, todo, Work, first=item.first)
+            case Block(job):
+                progress = known[job.cell.key]
+                todo = np.setdiff1d(item.positions, progress.stored, assume_unique=True)
+                return self._work(job, todo, progress, Work, first=item.first)
             case Likeness(job):
-                return self._work(job, np.arange(len(job.cell.samples)), Liken)
+                return self._work(job, np.arange(len(job.cell.samples)), known[job.cell.key], Liken)
 
     def _work(
-        self, job: Job, positions: NDArray[np.int64], kind: type[Work], *, first: bool = False
+        self,
+        job: Job,
+        positions: NDArray[np.int64],
+        known: Progress,
+        kind: type[Work],
+        *,
+        first: bool = False,
     ) -> Work | None:
         if len(positions) == 0:
             return None
-        stored = self.store.crafted(job.cell.craft_key, positions)
+        is_crafted = len(known.crafted) > 0 and bool(np.isin(positions, known.crafted).all())
+        stored = self.store.crafted(job.cell.craft_key, positions) if is_crafted else None
         layouts = {t.digest: self._ready.layouts[t.digest] for t in (job.deployed, job.attacked)}
         secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN
         return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts, secret, first)
 
-    def _submit(self, flight: Flight) -> None:
-        number = next(_NUMBERS)
-        self._flights[number] = self._held[flight.item.name] = flight
-        self.executor.submit(number, flight.task)
-
-    def _copy(self) -> None:
-        """Start once more what takes far longer than the like did: its host may be slow, or gone."""
-        now = self.clock()
-        if now - self._looked < 1.0:
-            return
-        self._looked = now
-        for flight in list(self._held.values()):
-            expected = self._pace.expects(flight.item) if flight.copies == 1 and self.executor.free else None
-            if expected is not None and now - flight.since > max(1.0, STRAGGLES * expected):
-                flight.copies += 1
-                self._submit(flight)
-
     def _hear(self) -> None:
-        """Wait for the next event and deal with it."""
-        if not self._held and self._agenda.left:
+        """Wait until something happens, and deal with it."""
+        held = self._flights.held
+        if not held and self._agenda.left:
             time.sleep(PAUSE)  # all that is left is in the hands of other processes
         if self._agenda.left and not len(self._agenda):
             self._agenda.look_again()
-        if not self._held:
+        if not held:
             # A cell that waits for nothing would wait for ever.
             assert not self._open or len(self._agenda) or self._agenda.left, "cells wait for nothing"
             return
-        match self.executor.next(PAUSE):
-            case Told(training, progress):
-                self.observer.training(training, progress)
-            case Lost(number):
-                self._lose(self._flights.pop(number, None))
-            case Ended(number, value, seconds):
-                flight = self._flights.pop(number, None)
-                if flight is not None and self._held.get(flight.item.name) is flight:
-                    self._end(flight, value, seconds)
+        landed = []
+        for event in self._flights.hear(PAUSE):
+            if isinstance(event, Told):
+                self.observer.training(event.training, event.progress)
+            else:
+                landed.append(event)
+        if landed:
+            self._keep(landed)
 
-    def _lose(self, flight: Flight | None) -> None:
-        if flight is None or self._held.get(flight.item.name) is not flight:
-            return
-        flight.losses += 1
-        flight.copies -= 1
-        if flight.losses < LOSSES:
-            if flight.copies <= 0:
-                flight.copies = 1
-                self._again.append(flight)
-            return
-        error = f"its worker process was killed {LOSSES} times, perhaps for want of memory; try fewer --workers"
-        self._end(flight, Failure(error), 0.0)
-
-    def _end(self, flight: Flight, value: object, seconds: float) -> None:
-        """Keep what came of an item, and let go of it."""
-        item = flight.item
-        try:
+    def _keep(self, landed: Sequence[Landed]) -> None:
+        """Keep what came of items, all in one transaction, and let go of them."""
+        done: list[tuple[Block, Done]] = []
+        for one in landed:
+            item, value = one.item, one.value
             if isinstance(item, Trained | Known):
-                self.report.training += seconds
+                self.report.training += one.seconds
                 self._ready.keep(item, value)
             elif not item.job.over and isinstance(value, Failure):
                 self._fail(item.job, value)
             elif not item.job.over and isinstance(item, Likeness):
                 assert isinstance(value, Mapping)
                 self.store.attach(item.job.cell.key, "transfer", value)
-            elif not item.job.over and isinstance(item, Block):
-                assert isinstance(value, list)
-                self._commit(item, value)
-        finally:
-            flight.claim.close()
-            del self._held[item.name]
-            self._agenda.free(item.name)
-        self._settle(item)
+            elif isinstance(item, Block) and isinstance(value, list):
+                done += ((item, result) for result in value)
+        # A cell that has just failed stays so: what was found out of it at the same time is dropped.
+        self._commit([(block, result) for block, result in done if not block.job.over], [o.item for o in landed])
 
-    def _commit(self, block: Block, results: Iterable[Done]) -> None:
-        cell = block.job.cell
-        for result in results:
+    def _commit(self, done: Sequence[tuple[Block, Done]], items: Sequence[Item]) -> None:
+        made = []
+        for block, result in done:
+            cell, seconds = block.job.cell, result.crafting + result.scoring
             gradients.note(self.store, cell, result)
-            seconds = result.crafting + result.scoring
-            self.store.commit_batch(cell, result.outcome, seconds=seconds, crafted=result.images)
+            made.append(Batch(cell, result.outcome, seconds, result.images))
             self.report.batches += 1
             self.report.scoring += result.scoring
             self.report.crafting += result.crafting
             self._pace.note(block, seconds, len(result.outcome))
+        self._let_go(items, made)
+
+    def _let_go(self, items: Sequence[Item], made: Sequence[Batch] = ()) -> None:
+        """Items are done: commit what came of them, give back their claims, and go on with what waited."""
+        claimed = self._flights.claimed(items)
+        if made or claimed:
+            self.store.commit(made, claimed)
+        self._flights.let_go(items)
+        for item in items:
+            self._agenda.free(item.name)
+            self._settle(item)
 
     def _settle(self, item: Item) -> None:
         """An item is done: go on with what waited for it."""

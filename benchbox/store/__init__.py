@@ -1,9 +1,22 @@
 """What was measured, kept: the only place that knows SQL. Nothing here imports torch."""
 
 from benchbox.store.adversarials import Adversarials
-from benchbox.store.cells import CellRecord
+from benchbox.store.batches import Batch
+from benchbox.store.cells import CellRecord, Progress
 from benchbox.store.published import Published
 from benchbox.store.records import Records, United, open_records
-from benchbox.store.store import RunRecord, Store
+from benchbox.store.runs import RunRecord
+from benchbox.store.store import Store
 
-__all__ = ["Adversarials", "CellRecord", "Published", "Records", "RunRecord", "Store", "United", "open_records"]
+__all__ = [
+    "Adversarials",
+    "Batch",
+    "CellRecord",
+    "Progress",
+    "Published",
+    "Records",
+    "RunRecord",
+    "Store",
+    "United",
+    "open_records",
+]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from benchbox.errors import StoreError
 from benchbox.store import arrays, seals
@@ -56,10 +56,19 @@ class Adversarials:
     def __len__(self) -> int:
         return len(self.position)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: (C, H, W)."""
+        return self.x.shape[1:]
+
     @cached_property
     def packed(self) -> dict[str, bytes]:
         """As they are kept. Packing takes several times what storing does: whoever made them does it."""
         return encode(self)
+
+    def as_packed(self) -> Packed:
+        """The same as it is sent and kept: packed, and nothing else."""
+        return Packed.of(self.craft_key, self.position, self.packed, self.shape)
 
     def rows(self, chosen: NDArray[Any], craft_key: str | None = None) -> Adversarials:
         """Some of the rows: a mask, or numbers."""
@@ -71,19 +80,80 @@ class Adversarials:
         return {name: array for name, array in known.items() if array is not None}
 
 
+class Packed(Adversarials):
+    """Packed images that are unpacked when somebody looks: whoever hands them on need not."""
+
+    _shape: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, craft_key: str, position: NDArray[np.int64], packed: dict[str, bytes], shape: tuple[int, ...]
+    ) -> Packed:
+        """What `Adversarials.packed` gave; it is intact.
+
+        Args:
+            craft_key: As it was.
+            position: As it was.
+            packed: The columns.
+            shape: Of one image: (C, H, W).
+        """
+        self = cls.__new__(cls)
+        vars(self).update(craft_key=craft_key, position=position, packed=packed, _shape=shape)
+        return self
+
+    def __post_init__(self) -> None:  # made anew from its arrays, as `dataclasses.replace` does
+        super().__post_init__()
+        vars(self)["_shape"] = self.x.shape[1:]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: (C, H, W)."""
+        return self._shape
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _INSIDE and name not in (known := vars(self)) and "packed" in known:
+            known.update(dict.fromkeys(_INSIDE) | arrays.unpack(known["packed"]["images"]))
+        return super().__getattribute__(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed.of, (self.craft_key, self.position, self.packed, self._shape)
+
+
+# Built once: building a statement takes longer than running it.
+_FIND = (
+    select(CRAFTING)
+    .where(CRAFTING.c.key.in_(bindparam("keys", expanding=True)))
+    .order_by(CRAFTING.c.key)
+    .with_for_update()
+)
+_CHANGE = update(CRAFTING).where(CRAFTING.c.id == bindparam("number"))
+_WHERE = (
+    select(CRAFTED.c.id, CRAFTED.c.position)
+    .where(CRAFTED.c.crafting_id == bindparam("number"))
+    .order_by(CRAFTED.c.id)
+)
+_READ = select(CRAFTED).where(CRAFTED.c.id.in_(bindparam("numbers", expanding=True))).order_by(CRAFTED.c.id)
 _ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "craft_key")
+_INSIDE = frozenset(_ARRAYS) - {"position"}
 
 
-def save(connection: Connection, crafted: Adversarials) -> None:
+def save(connection: Connection, made: Sequence[Adversarials]) -> None:
     """Add the images whose positions are not there yet; those that are stay as they are."""
-    row = _crafting(connection, crafted)
-    is_new = ~np.isin(crafted.position, arrays.positions(row.committed))
-    if not is_new.any():
-        return
-    new = crafted if is_new.all() else crafted.rows(is_new)
-    values = {"crafting_id": row.id, "samples": len(new), **new.packed}
-    connection.execute(CRAFTED.insert().values(seals.sealed(CRAFTED, values, row.key)))
-    change(connection, row, arrays.bits(new.position, row.committed))
+    rows = _craftings(connection, made)
+    committed = {key: row.committed for key, row in rows.items()}
+    added = []
+    for crafted in made:
+        key, row = crafted.craft_key, rows[crafted.craft_key]
+        is_new = ~np.isin(crafted.position, arrays.positions(committed[key]))
+        if not is_new.any():
+            continue
+        new = crafted if is_new.all() else crafted.rows(is_new)
+        values = {"crafting_id": row.id, "samples": len(new), **new.packed}
+        added.append(seals.sealed(CRAFTED, values, key))
+        committed[key] = arrays.bits(new.position, committed[key])
+    if added:
+        connection.execute(CRAFTED.insert(), added)
+    change(connection, [(row, committed[key]) for key, row in rows.items() if committed[key] != row.committed])
 
 
 def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:
@@ -98,9 +168,11 @@ def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -
     check(crafting)
     if not np.isin(positions, arrays.positions(crafting.committed)).all():
         return None
-    found = [decode(crafting, row) for row in _pieces(connection, crafting, positions)]
-    pieces = [piece.columns() for piece in found]
-    joined = Adversarials(craft_key, **{k: np.concatenate([piece[k] for piece in pieces]) for k in pieces[0]})
+    pieces = _pieces(connection, crafting, positions)
+    if len(pieces) == 1 and pieces[0].seal and np.array_equal(_positions(pieces[0].position), positions):
+        return _as_it_is(crafting, pieces[0], positions)
+    found = [decode(crafting, row).columns() for row in pieces]
+    joined = Adversarials(craft_key, **{k: np.concatenate([piece[k] for piece in found]) for k in found[0]})
     order = np.argsort(joined.position)
     places = np.minimum(np.searchsorted(joined.position, positions, sorter=order), len(joined) - 1)
     if not np.array_equal(joined.position[order[places]], positions):
@@ -139,41 +211,68 @@ def decode(crafting: Row[Any], row: Row[Any]) -> Adversarials:
     raise seals.damaged(_name(crafting))
 
 
-def change(connection: Connection, crafting: Row[Any], committed: bytes) -> None:
-    """Write anew which images are there; a crafting without a seal stays without."""
-    new = {**crafting._mapping, "committed": committed}
-    seal = None if crafting.seal is None else seals.seal(CRAFTING, new)
-    query = update(CRAFTING).where(CRAFTING.c.id == crafting.id)
-    connection.execute(query.values(committed=committed, seal=seal))
+def change(connection: Connection, changes: Sequence[tuple[Row[Any], bytes]]) -> None:
+    """Write anew which images of craftings are there; a crafting without a seal stays without."""
+    new = []
+    for crafting, committed in changes:
+        whole = {**crafting._mapping, "committed": committed}
+        seal = None if crafting.seal is None else seals.seal(CRAFTING, whole)
+        new.append({"number": crafting.id, "committed": committed, "seal": seal})
+    if new:
+        connection.execute(_CHANGE, new)
 
 
-def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.int64]) -> Iterable[Row[Any]]:
+def _as_it_is(crafting: Row[Any], piece: Row[Any], positions: NDArray[np.int64]) -> Packed:
+    """A piece that is just what is wanted, as whoever asks is going to send it somewhere."""
+    seals.check(CRAFTED, piece, _name(crafting), crafting.key)
+    packed = {"position": piece.position, "images": piece.images}
+    return Packed.of(crafting.key, positions, packed, (crafting.channels, crafting.height, crafting.width))
+
+
+def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.int64]) -> Sequence[Row[Any]]:
     """The rows that hold these positions: their images alone are read."""
-    mine = CRAFTED.c.crafting_id == crafting.id
-    query = select(CRAFTED.c.id, CRAFTED.c.position).where(mine).order_by(CRAFTED.c.id)
     numbers = []
-    for row in connection.execute(query):
+    for row in connection.execute(_WHERE, {"number": crafting.id}):
         try:
-            if np.isin(arrays.unpack(row.position)["position"], positions).any():
+            if np.isin(_positions(row.position), positions).any():
                 numbers.append(row.id)
         except (ValueError, KeyError, TypeError):
             raise seals.damaged(_name(crafting)) from None
-    return connection.execute(select(CRAFTED).where(CRAFTED.c.id.in_(numbers)).order_by(CRAFTED.c.id)).all()
+    return connection.execute(_READ, {"numbers": numbers}).all()
 
 
-def _crafting(connection: Connection, crafted: Adversarials) -> Row[Any]:
-    """The row that images of this key belong to, locked where rows can be; made if it is not there."""
-    shape = dict(zip(("channels", "height", "width"), crafted.x.shape[1:], strict=True))
-    values = seals.sealed(CRAFTING, {"key": crafted.craft_key, **shape})
-    connection.execute(insert_missing(connection, CRAFTING).values(values))
-    row = connection.execute(select(CRAFTING).where(CRAFTING.c.key == crafted.craft_key).with_for_update()).one()
-    check(row)
-    if (row.channels, row.height, row.width) != crafted.x.shape[1:]:
-        raise StoreError(
-            f"adversarial images of {crafted.craft_key[:12]} have shape "
-            f"{(row.channels, row.height, row.width)} in the store, got {crafted.x.shape[1:]}; give all one shape"
-        )
-    return row
+@lru_cache(maxsize=4096)
+def _positions(packed: bytes) -> NDArray[np.int64]:
+    """Of the images of a piece: every unit that looks for its own goes through all of them."""
+    found = arrays.unpack(packed)["position"]
+    found.flags.writeable = False
+    return found
+
+
+def _craftings(connection: Connection, made: Sequence[Adversarials]) -> dict[str, Row[Any]]:
+    """The rows that images belong to, by key, locked where rows can be; made if they are not there."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for crafted in made:
+        if shapes.setdefault(crafted.craft_key, crafted.shape) != crafted.shape:
+            raise _misshapen(crafted.craft_key, shapes[crafted.craft_key], crafted.shape)
+    if not shapes:
+        return {}
+    keys = sorted(shapes)
+    sizes = {key: dict(zip(("channels", "height", "width"), shapes[key], strict=True)) for key in keys}
+    missing = [seals.sealed(CRAFTING, {"key": key, **sizes[key]}) for key in keys]
+    connection.execute(insert_missing(connection, CRAFTING), missing)
+    rows = {row.key: row for row in connection.execute(_FIND, {"keys": keys})}
+    for key, row in rows.items():
+        check(row)
+        if (row.channels, row.height, row.width) != shapes[key]:
+            raise _misshapen(key, (row.channels, row.height, row.width), shapes[key])
+    return rows
+
+
+def _misshapen(key: str, stored: tuple[int, ...], got: tuple[int, ...]) -> StoreError:
+    return StoreError(
+        f"adversarial images of {key[:12]} have shape {stored} in the store, got {got}; give all one shape"
+    )
 
 
 def _name(crafting: Row[Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from benchbox.canonical import digest
 from benchbox.domain import DECLARED, Cell, Evidence, Outcome
@@ -16,7 +18,7 @@ from benchbox.errors import BenchboxError, StoreError
 from benchbox.store import arrays, outcomes, seals
 from benchbox.store.database import insert_missing
 from benchbox.store.packed import Packed
-from benchbox.store.schema import BATCH, CELL, RUN
+from benchbox.store.schema import BATCH, CELL, CRAFTING, RUN
 from benchbox.text import masked_record
 
 #: What a record that is none may lead to.
@@ -53,6 +55,26 @@ class CellRecord:
     created: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a cell is.
+
+    Attributes:
+        stored: (N,) positions whose outcomes are there, ascending.
+        crafted: (M,) positions whose adversarial images are there, whichever cell they were made for.
+    """
+
+    stored: NDArray[np.int64]
+    crafted: NDArray[np.int64]
+
+
+# Statements that a run repeats for every unit are built once: building one takes longer than running it.
+_FIND = select(CELL).where(CELL.c.key.in_(bindparam("keys", expanding=True))).order_by(CELL.c.key)
+_LOCK = _FIND.with_for_update()
+_IMAGES = select(CRAFTING.c.key, CRAFTING.c.committed).where(CRAFTING.c.key.in_(bindparam("keys", expanding=True)))
+_CHANGE = update(CELL).where(CELL.c.id == bindparam("number"))
+
+
 def add(connection: Connection, cell: Cell, run: int) -> None:
     """Make a cell known that is not; forget the failure of one that is."""
     values = {
@@ -80,45 +102,58 @@ def find(connection: Connection, cell: Cell) -> Row[Any]:
     Raises:
         StoreError: Nobody has added it, or it is damaged.
     """
-    row = connection.execute(select(CELL).where(CELL.c.key == cell.key).with_for_update()).one_or_none()
-    if row is None:
-        raise StoreError(f"cell {cell.key[:12]} is not in the store; add it with add_cell first")
-    read(row)
-    return row
+    return find_all(connection, {cell.key})[cell.key]
+
+
+def find_all(connection: Connection, keys: set[str]) -> dict[str, Row[Any]]:
+    """The rows of some cells by key, locked likewise: in one order, so that no two wait for each other.
+
+    Raises:
+        StoreError: Nobody has added one, or it is damaged.
+    """
+    rows = {row.key: row for row in connection.execute(_LOCK, {"keys": sorted(keys)})}
+    if missing := keys - rows.keys():
+        raise StoreError(f"cell {min(missing)[:12]} is not in the store; add it with add_cell first")
+    for row in rows.values():
+        read(row)
+    return rows
 
 
 def change(connection: Connection, row: Row[Any], **values: Any) -> None:
-    """Write some columns of a cell anew; one without a seal stays without."""
-    new = {**row._mapping, **values}
-    seal = None if row.seal is None else seals.seal(CELL, new)
-    connection.execute(update(CELL).where(CELL.c.id == row.id).values(**values, seal=seal))
+    """Write some columns of a cell anew."""
+    change_all(connection, [(row, values)])
+
+
+def change_all(connection: Connection, changes: Sequence[tuple[Row[Any], Mapping[str, Any]]]) -> None:
+    """Write some columns of cells anew; a cell without a seal stays without."""
+    new = []
+    for row, values in changes:
+        whole = {**row._mapping, **values}
+        seal = None if row.seal is None else seals.seal(CELL, whole)
+        rest = {name: whole[name] for name in ("committed", "status", "error")}
+        new.append({"number": row.id, **rest, "seal": seal})
+    if new:
+        connection.execute(_CHANGE, new)
+
+
+def progress(connection: Connection, cells: Iterable[Cell]) -> dict[str, Progress]:
+    """How far some cells are, by key; one that is not there has come nowhere.
+
+    Raises:
+        StoreError: One is damaged.
+    """
+    wanted = {cell.key: cell.craft_key for cell in cells}
+    found = connection.execute(_FIND, {"keys": sorted(wanted)})
+    stored = {row.key: arrays.positions(checked(row).committed) for row in found}
+    images = connection.execute(_IMAGES, {"keys": sorted(set(wanted.values()))})
+    crafted = {row.key: arrays.positions(row.committed) for row in images}
+    none = arrays.positions(None)
+    return {key: Progress(stored.get(key, none), crafted.get(craft, none)) for key, craft in wanted.items()}
 
 
 def status(row: Row[Any], committed: bytes | None) -> str:
     """`done` or `partial`, by what is there."""
     return "done" if len(arrays.positions(committed)) == row.samples else "partial"
-
-
-def commit(connection: Connection, cell: Cell, run: int | None, outcome: Outcome, seconds: float) -> None:
-    """Keep a batch. Of positions that are there already, what is there stays.
-
-    Args:
-        run: The run that made it; that of the cell by default.
-    """
-    row = find(connection, cell)
-    new = outcomes.without(outcome, arrays.positions(row.committed))
-    if len(new) == 0:
-        return
-    batch = {
-        "cell_id": row.id,
-        "run_id": row.run_id if run is None else run,
-        "samples": len(new),
-        "seconds": float(seconds),
-        "outcome": outcomes.encode(new),
-    }
-    connection.execute(BATCH.insert().values(seals.sealed(BATCH, batch, cell.key)))
-    committed = arrays.bits(new.position, row.committed)
-    change(connection, row, committed=committed, status=status(row, committed), error="")
 
 
 def checked(row: Row[Any]) -> Row[Any]:

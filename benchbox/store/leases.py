@@ -12,13 +12,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, select, update
+from sqlalchemy import BindParameter, Connection, Engine, Row, bindparam, delete, func, select, update
 
 from benchbox.errors import StoreError
 from benchbox.store.database import insert_missing, transaction
@@ -30,6 +30,16 @@ SECONDS = 60.0
 BEATS = 4
 #: Seconds between two looks at a lease that is waited for.
 PAUSE = 0.5
+
+# Built once: building a statement takes longer than running it.
+_NAMES: BindParameter[list[str]] = bindparam("names", expanding=True)
+_LOOK = select(LEASE).where(LEASE.c.name.in_(_NAMES)).order_by(LEASE.c.name)
+_GIVE_BACK = delete(LEASE).where(LEASE.c.name.in_(_NAMES), LEASE.c.owner == bindparam("holder"))
+_RENEW = (
+    update(LEASE)
+    .where(LEASE.c.name == bindparam("lease"), LEASE.c.owner == bindparam("holder"))
+    .values(expires=bindparam("until"))
+)
 
 
 class Leases:
@@ -43,26 +53,40 @@ class Leases:
         self._changed = threading.Event()
         self._heart: threading.Thread | None = None
 
-    def take(self, name: str, seconds: float) -> bool:
-        """Take a lease if it is free; from now on it is kept alive."""
-        with transaction(self._engine, write=True) as connection:
-            taken = self._take(connection, name, seconds)
-        if taken:
+    def take(self, names: Iterable[str], seconds: float) -> set[str]:
+        """Take those of some leases that are free; from now on they are kept alive."""
+        with self._lock:
+            wanted = {name for name in names if name not in self._held}
+            # Before they are ours, so that no other thread asks for them meanwhile.
+            self._held |= dict.fromkeys(wanted, seconds)
+        taken: set[str] = set()
+        try:
+            if wanted:
+                with transaction(self._engine, write=True) as connection:
+                    taken = self._take(connection, sorted(wanted), seconds)
+        finally:
             with self._lock:
-                self._held[name] = seconds
-                if self._heart is None:
-                    self._heart = threading.Thread(target=self._beat, name="benchbox leases", daemon=True)
-                    self._heart.start()
-            self._changed.set()
+                for name in wanted - taken:
+                    self._held.pop(name, None)
+                self._keep_alive(seconds)
         return taken
 
     def release(self, *names: str) -> None:
         """Give leases back; those that are not held are left alone."""
-        with self._lock:
-            mine = [name for name in names if self._held.pop(name, None) is not None]
+        mine = self.forget(names)
         if mine:
             with transaction(self._engine, write=True) as connection:
-                connection.execute(delete(LEASE).where(LEASE.c.name.in_(mine), LEASE.c.owner == self._owner))
+                self.give_back(connection, mine)
+
+    def give_back(self, connection: Connection, names: Sequence[str]) -> None:
+        """Give leases back as part of a transaction; they are to be forgotten when it is committed."""
+        if names:
+            connection.execute(_GIVE_BACK, {"names": list(names), "holder": self._owner})
+
+    def forget(self, names: Iterable[str]) -> list[str]:
+        """Keep leases alive no longer; gives those that were held."""
+        with self._lock:
+            return [name for name in names if self._held.pop(name, None) is not None]
 
     def close(self) -> None:
         """Give everything back and stop."""
@@ -80,20 +104,30 @@ class Leases:
 
     def _living(self, names: Iterable[str]) -> list[Row[Any]]:
         with transaction(self._engine, write=False) as connection:
-            rows = connection.execute(select(LEASE).where(LEASE.c.name.in_(list(names)))).all()
+            rows = connection.execute(_LOOK, {"names": list(names)}).all()
             clock = _clock(connection)
         return [row for row in rows if not _is_free(row, clock)]
 
-    def _take(self, connection: Connection, name: str, seconds: float) -> bool:
+    def _take(self, connection: Connection, names: Sequence[str], seconds: float) -> set[str]:
         clock = _clock(connection)
         mine = {"owner": self._owner, "place": _place(), "pid": os.getpid(), "expires": clock + seconds}
-        if connection.execute(insert_missing(connection, LEASE).values(name=name, **mine)).rowcount == 1:
-            return True
-        row = connection.execute(select(LEASE).where(LEASE.c.name == name).with_for_update()).one_or_none()
-        if row is None or not _is_free(row, clock):
-            return False
-        connection.execute(update(LEASE).where(LEASE.c.name == name).values(mine))
-        return True
+        connection.execute(insert_missing(connection, LEASE), [{"name": name, **mine} for name in names])
+        taken = set()
+        for row in connection.execute(_LOOK.with_for_update(), {"names": list(names)}).all():
+            if row.owner == self._owner:
+                taken.add(row.name)
+            elif _is_free(row, clock):
+                connection.execute(update(LEASE).where(LEASE.c.name == row.name).values(mine))
+                taken.add(row.name)
+        return taken
+
+    def _keep_alive(self, seconds: float) -> None:
+        """See to it that somebody beats often enough; the lock is held."""
+        if self._held and self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="benchbox leases", daemon=True)
+            self._heart.start()
+        elif seconds < SECONDS:
+            self._changed.set()  # it sleeps longer than that
 
     def _beat(self) -> None:
         last = time.monotonic()
@@ -113,9 +147,10 @@ class Leases:
         # A store that is busy or out of reach is tried again at the next beat, before the lease ends.
         with suppress(StoreError), transaction(self._engine, write=True) as connection:
             clock = _clock(connection)
-            for name, seconds in held.items():
-                query = update(LEASE).where(LEASE.c.name == name, LEASE.c.owner == self._owner)
-                connection.execute(query.values(expires=clock + seconds))
+            renewed = [
+                {"lease": name, "until": clock + seconds, "holder": self._owner} for name, seconds in held.items()
+            ]
+            connection.execute(_RENEW, renewed)
 
 
 def _is_free(row: Row[Any], clock: float) -> bool:

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Row, Table, insert, select
 
 from benchbox.domain import Cell, Outcome
 from benchbox.errors import StoreError
-from benchbox.store import adversarials, arrays, cells, outcomes, seals
+from benchbox.store import adversarials, arrays, batches, cells, outcomes, seals
+from benchbox.store.batches import Batch
 from benchbox.store.database import connect, insert_missing, parse, transaction
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, CRAFTED, CRAFTING, RUN, SETTING
 
@@ -114,7 +115,8 @@ def _batch(
     found.images += len(new)
     found.same += len(outcome) - len(new)
     if len(new):
-        cells.commit(here, cell, run, new, batch.seconds * len(new) / len(outcome))
+        made = Batch(cell, new, batch.seconds * len(new) / len(outcome))
+        batches.commit(here, [made], {cell.key: run})
 
 
 def _require_same(cell: Cell, ours: Outcome, theirs: Outcome, source: str) -> None:
@@ -136,7 +138,7 @@ def _craftings(there: Connection, here: Connection) -> None:
         pieces = select(CRAFTED.c.id).where(CRAFTED.c.crafting_id == row.id).order_by(CRAFTED.c.id)
         for number in there.scalars(pieces).all():  # one at a time: a store may be larger than the memory
             piece = there.execute(select(CRAFTED).where(CRAFTED.c.id == number)).one()
-            adversarials.save(here, adversarials.decode(row, piece))
+            adversarials.save(here, [adversarials.decode(row, piece)])
 
 
 def _records(there: Connection, here: Connection, table: Table) -> None:

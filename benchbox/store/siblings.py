@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from benchbox.domain import Cell
-from benchbox.store import adversarials, arrays, cells, outcomes
+from benchbox.store import adversarials, arrays, batches, cells, outcomes
+from benchbox.store.batches import Batch
 from benchbox.store.schema import BATCH, CELL, CRAFTING
 
 
@@ -55,7 +56,7 @@ def take_over(
         wanted = outcomes.moved(outcome, place[outcome.position])
         if len(wanted):
             share = batch.seconds * len(wanted) / len(outcome)
-            cells.commit(connection, cell, batch.run_id, wanted, share)
+            batches.commit(connection, [Batch(cell, wanted, share)], {cell.key: batch.run_id})
     _take_images(connection, cell, other, place)
     return len(arrays.positions(cells.find(connection, cell).committed)) - before
 
@@ -66,4 +67,4 @@ def _take_images(connection: Connection, cell: Cell, other: Cell, place: NDArray
     wanted = there[place[there] >= 0]
     crafted = adversarials.load(connection, key, wanted) if len(wanted) else None
     if crafted is not None:
-        adversarials.save(connection, replace(crafted, craft_key=cell.craft_key, position=place[wanted]))
+        adversarials.save(connection, [replace(crafted, craft_key=cell.craft_key, position=place[wanted])])

@@ -5,50 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, select, update
 
 from benchbox.domain import Cell, Evidence, Outcome
-from benchbox.errors import StoreError
-from benchbox.store import adversarials, arrays, cells, leases, outcomes, removal, seals, siblings
+from benchbox.store import adversarials, arrays, batches, cells, leases, outcomes, removal, runs, seals, siblings
 from benchbox.store.adversarials import Adversarials
-from benchbox.store.cells import CellRecord
+from benchbox.store.batches import Batch
+from benchbox.store.cells import CellRecord, Progress
 from benchbox.store.database import connect, insert_missing, parse, transaction
 from benchbox.store.repair import Diagnosis, examine
-from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, RUN, SETTING, now
+from benchbox.store.runs import RunRecord
+from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, SETTING
 from benchbox.store.which import WhichStored
 from benchbox.text import masked_record, printable
-
-#: The status of a run that was neither finished nor is alive.
-KILLED = "killed"
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One call of the runner.
-
-    Attributes:
-        id: Its number.
-        created: When it began, ISO 8601, UTC.
-        finished: When it ended; None while it runs, and for ever if it was killed.
-        status: `running`, `killed` if it stopped living before it ended, or what `finish_run` was told.
-        request: What was asked for.
-        provenance: On what machine, with what code.
-        cells: How many cells it added; cells it found in the store belong to the run that added them.
-    """
-
-    id: int
-    created: str
-    finished: str | None
-    status: str
-    request: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    cells: int
 
 
 class Store:
@@ -121,7 +95,7 @@ class Store:
             wait: Seconds to wait for somebody who holds it; `math.inf` for as long as it takes.
         """
         until = time.monotonic() + wait
-        while not (held := self._leases.take(name, seconds)) and time.monotonic() < until:
+        while not (held := bool(self._leases.take([name], seconds))) and time.monotonic() < until:
             time.sleep(min(leases.PAUSE, max(0.0, until - time.monotonic())))
         try:
             yield held
@@ -129,52 +103,37 @@ class Store:
             if held:
                 self._leases.release(name)
 
+    def claim_all(self, names: Iterable[str]) -> set[str]:
+        """Hold those of some pieces of work that nobody holds, until they are released; gives which."""
+        return self._leases.take(names, leases.SECONDS)
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let go of what `claim_all` gave; what is not held is left alone."""
+        self._leases.release(*names)
+
     def claimed_elsewhere(self, names: Iterable[str]) -> set[str]:
         """Those of the names that somebody else holds: another process, or another `Store` in this one."""
         return self._leases.elsewhere(names)
 
     def begin_run(self, request: Mapping[str, Any], provenance: Mapping[str, Any]) -> int:
         """Note that a run begins; returns its number. It is `running` while this store is open and lives."""
-        record = {"request": seals.plain(dict(request)), "provenance": seals.plain(dict(provenance))}
         with self._writing() as connection:
-            values = seals.sealed(RUN, {"status": "running", **record})
-            key = connection.execute(insert(RUN).values(values)).inserted_primary_key
-            assert key is not None
-            run = int(key[0])
-        self._leases.take(_lease(run), leases.SECONDS)
+            run = runs.begin(connection, request, provenance)
+        self._leases.take([runs.lease(run)], leases.SECONDS)
         return run
 
     def finish_run(self, run: int, status: str) -> None:
         """Note that a run ended, and how."""
         with self._writing() as connection:
-            row = connection.execute(select(RUN).where(RUN.c.id == run).with_for_update()).one_or_none()
-            if row is None:
-                raise StoreError(f"there is no run {run} in the store; begin it with begin_run")
-            seals.check(RUN, row, f"run {run}")
-            values = {"status": status, "finished": now()}
-            seal = row.seal and seals.seal(RUN, {**row._mapping, **values})
-            connection.execute(update(RUN).where(RUN.c.id == run).values(**values, seal=seal))
-        self._leases.release(_lease(run))
+            runs.finish(connection, run, status)
+        self._leases.release(runs.lease(run))
 
     def runs(self) -> list[RunRecord]:
         """Every run, oldest first."""
-        added = select(CELL.c.run_id, func.count().label("cells")).group_by(CELL.c.run_id)
         with self._reading() as connection:
-            rows = connection.execute(select(RUN).order_by(RUN.c.id)).all()
-            counts = {row.run_id: row.cells for row in connection.execute(added)}
-        alive = self._leases.alive(_lease(row.id) for row in rows if row.status == "running")
-        found = []
-        for row in rows:
-            seals.check(RUN, row, f"run {row.id}")
-            killed = row.status == "running" and _lease(row.id) not in alive
-            rest = (
-                KILLED if killed else row.status,
-                row.request,
-                masked_record(row.provenance),
-                counts.get(row.id, 0),
-            )
-            found.append(RunRecord(row.id, row.created, row.finished, *rest))
-        return found
+            rows = runs.rows(connection)
+        alive = self._leases.alive(runs.lease(row.id) for row in rows if row.status == "running")
+        return [runs.record(row, is_alive=runs.lease(row.id) in alive) for row in rows]
 
     def add_cell(self, cell: Cell, run: int) -> None:
         """Make a cell known; batches committed from now on through this object belong to `run`.
@@ -192,28 +151,37 @@ class Store:
             row = connection.execute(select(CELL).where(CELL.c.key == cell.key)).one_or_none()
         return arrays.positions(None if row is None else cells.checked(row).committed)
 
+    def progress(self, cells_of: Iterable[Cell]) -> dict[str, Progress]:
+        """How far some cells are, by key; all are looked at in one state of the store."""
+        with self._reading() as connection:
+            return cells.progress(connection, cells_of)
+
     def commit_batch(
         self, cell: Cell, outcome: Outcome, *, seconds: float, crafted: Adversarials | None = None
     ) -> None:
-        """Store what happened to some samples of a cell, with their adversarial images if given.
+        """Store what happened to some samples of a cell, with their adversarial images; see `commit`."""
+        self.commit([Batch(cell, outcome, seconds, crafted)])
+
+    def commit(self, made: Sequence[Batch], done: Iterable[str] = ()) -> None:
+        """Store batches: all of them, or none.
 
         What is there already stays: of two processes that ran the same samples, the second takes what the first
         has stored and goes on.
 
         Args:
-            cell: Added before.
-            outcome: Of positions of its list.
-            seconds: What the batch took.
-            crafted: Images to keep for other cells of the same craft key; those that are there stay.
+            made: What happened, to samples of cells that were added before.
+            done: Names of claims that end with it.
 
         Raises:
-            StoreError: Also if rows do not fit the cell; then nothing of the batch is stored.
+            StoreError: Also if rows do not fit their cell; then nothing is stored.
         """
-        outcomes.check(cell, outcome)
+        for batch in made:
+            outcomes.check(batch.cell, batch.outcome)
+        names = list(done)
         with self._writing() as connection:
-            cells.commit(connection, cell, self._runs.get(cell.key), outcome, seconds)
-            if crafted is not None:
-                adversarials.save(connection, crafted)
+            batches.commit(connection, made, self._runs)
+            self._leases.give_back(connection, names)
+        self._leases.forget(names)
 
     def crafted(self, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:
         """The adversarial images at exactly these positions, in their order; None if one is missing.
@@ -357,10 +325,6 @@ def _record(table: Table, row: Row[Any]) -> Row[Any]:
     named = " ".join(str(row._mapping[column.name])[:80] for column in table.primary_key)
     seals.check(table, row, f"{table.name} {named!r}")
     return row
-
-
-def _lease(run: int) -> str:
-    return f"run/{run}"
 
 
 def _wanted(

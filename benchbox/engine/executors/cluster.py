@@ -93,8 +93,10 @@ class Cluster:
     def next(self, timeout: float) -> Event | None:
         """Wait for a result or a loss."""
         if not self._said and self._refs:
-            ready, _ = self.ray.wait(list(self._refs), num_returns=1, timeout=timeout)
-            for ref in ready:
+            first, rest = self.ray.wait(list(self._refs), num_returns=1, timeout=timeout)
+            # What else is there already: one question for all of it.
+            more = self.ray.wait(rest, num_returns=len(rest), timeout=0)[0] if first and rest else []
+            for ref in (*first, *more):
                 self._hear(ref)
         elif not self._said:
             time.sleep(timeout)

@@ -11,7 +11,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -96,9 +95,8 @@ class Processes:
 
     def next(self, timeout: float) -> Event | None:
         """Wait for a result, a loss, or word of a training."""
-        end = time.monotonic() + timeout
-        while not self._said and (left := end - time.monotonic()) > 0 and self._hands:
-            ready = wait([hand.pipe for hand in self._hands], left)
+        if not self._said and self._hands:
+            ready = wait([hand.pipe for hand in self._hands], timeout)
             for hand in [hand for hand in self._hands if hand.pipe in ready]:
                 self._hear(hand)
         return self._said.pop(0) if self._said else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,10 @@ class Worker:
 
 def packed(ended: Ended) -> Ended:
     """The same, its images packed for the store here and not by the one who commits for everybody."""
-    if isinstance(ended.value, list):
-        for done in ended.value:
-            if done.images is not None:
-                assert done.images.packed
-    return ended
+    if not isinstance(ended.value, list):
+        return ended
+    done = [replace(one, images=None if one.images is None else one.images.as_packed()) for one in ended.value]
+    return replace(ended, value=done)
 
 
 def perform(whole: Unit, models: Models, *, first: bool = False) -> list[Done]:

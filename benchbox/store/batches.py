@@ -1,0 +1,68 @@
+"""Batches as they are committed: any number of them at once, each kept as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from benchbox.domain import Cell, Outcome
+from benchbox.store import adversarials, arrays, cells, outcomes, seals
+from benchbox.store.adversarials import Adversarials
+from benchbox.store.schema import BATCH
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What happened to some samples of a cell.
+
+    Attributes:
+        cell: The cell.
+        outcome: Of positions of its list.
+        seconds: What the batch took.
+        crafted: The adversarial images, to be kept for other cells of the same craft key.
+    """
+
+    cell: Cell
+    outcome: Outcome
+    seconds: float
+    crafted: Adversarials | None = None
+
+
+def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int]) -> None:
+    """Keep batches. Of positions that are there already, what is there stays.
+
+    Args:
+        connection: Of a transaction that writes.
+        made: The batches.
+        runs: The run that made them, by key of the cell; that of the cell by default.
+    """
+    rows = cells.find_all(connection, {batch.cell.key for batch in made})
+    committed = {key: row.committed for key, row in rows.items()}
+    new = []
+    for batch in made:
+        key, row = batch.cell.key, rows[batch.cell.key]
+        outcome = outcomes.without(batch.outcome, arrays.positions(committed[key]))
+        if len(outcome) == 0:
+            continue
+        values = {
+            "cell_id": row.id,
+            "run_id": runs.get(key, row.run_id),
+            "samples": len(outcome),
+            "seconds": float(batch.seconds),
+            "outcome": outcomes.encode(outcome),
+        }
+        new.append(seals.sealed(BATCH, values, key))
+        committed[key] = arrays.bits(outcome.position, committed[key])
+    if new:
+        connection.execute(BATCH.insert(), new)
+    cells.change_all(
+        connection,
+        [
+            (row, {"committed": committed[key], "status": cells.status(row, committed[key]), "error": ""})
+            for key, row in rows.items()
+            if committed[key] != row.committed
+        ],
+    )
+    adversarials.save(connection, [batch.crafted for batch in made if batch.crafted is not None])
