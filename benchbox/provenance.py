@@ -33,12 +33,17 @@ def collect(device: str, folder: Path | None = None) -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD", folder=folder),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", folder=folder)),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": packages(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
         "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])],
     }
+
+
+def packages() -> dict[str, str]:
+    """The versions of what numbers are made with, as far as it is installed."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def _version(package: str) -> str | None:

@@ -93,6 +93,15 @@ class Registry(Generic[T]):
         """Every claimed name, in order."""
         return sorted({*self._claims, *self._lent})
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether benchbox's own plug-ins are all there is; told without loading any."""
+        return not self._lent and not self._entry_points() and not self._files()
+
+    def folders(self) -> list[str]:
+        """Where the built-in plug-ins lie."""
+        return list(importlib.import_module(f"benchbox.plugins.{self.folder}").__path__)
+
     def get(self, name: str) -> Plugin[T]:
         """Load a plug-in by name, by `family:member`, or by `path/to/file.py:Class`.
 
@@ -139,10 +148,13 @@ class Registry(Generic[T]):
         return [(name, self._claim("benchbox", f"{package}.{target}")) for name, target in declared.items()]
 
     def _installed(self) -> list[tuple[str, Claim[T]]]:
-        found = importlib.metadata.entry_points(group=f"benchbox.{self.folder}")
         return [
-            (e.name, self._claim(f"{e.dist.name} {e.dist.version}" if e.dist else e.value, e.value)) for e in found
+            (e.name, self._claim(f"{e.dist.name} {e.dist.version}" if e.dist else e.value, e.value))
+            for e in self._entry_points()
         ]
+
+    def _entry_points(self) -> importlib.metadata.EntryPoints:
+        return importlib.metadata.entry_points(group=f"benchbox.{self.folder}")
 
     def _claim(self, origin: str, target: str) -> Claim[T]:
         def load() -> tuple[type[T], str]:
@@ -162,12 +174,8 @@ class Registry(Generic[T]):
         return Claim(origin, load)
 
     def _local(self) -> list[tuple[str, Claim[T]]]:
-        if not self.local:
-            return []
         claims = []
-        for file in sorted((self.workspace / self.folder).glob("*.py")):
-            if file.name.startswith("_") or self._is_built_in(file):
-                continue
+        for file in self._files():
             self.announce(f"loading workspace file {file.relative_to(self.workspace)}")
             found = home.at(file)
             for cls in self._members(found.module):
@@ -175,6 +183,11 @@ class Registry(Generic[T]):
                 origin = f"./{file.relative_to(self.workspace)}"
                 claims.append((cls.card.name, Claim(origin, _loaded(_settled(cls, found), found.code))))
         return claims
+
+    def _files(self) -> list[Path]:
+        """The plug-in files of the workspace."""
+        found = sorted((self.workspace / self.folder).glob("*.py")) if self.local else []
+        return [file for file in found if not file.name.startswith("_") and not self._is_built_in(file)]
 
     def _is_built_in(self, file: Path) -> bool:
         """Whether this is the file of a built-in: in the project's own checkout the workspace holds them all."""

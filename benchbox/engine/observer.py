@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from benchbox.domain import Cell
-from benchbox.training.artifacts import Training
-from benchbox.training.loop import Progress
+
+if TYPE_CHECKING:  # what it did is told without torch, too
+    from benchbox.training.artifacts import Training
+    from benchbox.training.loop import Progress
 
 
 class Observer(Protocol):
