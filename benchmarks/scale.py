@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,8 +31,8 @@ from benchbox.contract import registry
 from benchbox.data.catalogue import KNOWN
 from benchbox.data.dataset import EPSILON, Dataset, Images
 from benchbox.domain import ImageSpec, Outcome
-from benchbox.engine import request
-from benchbox.engine.agenda import passes
+from benchbox.engine import portions, request
+from benchbox.engine.agenda import chain, passes
 from benchbox.engine.executors import Ended, Liken, Lost, Make, Prepare, Prepared, Work
 from benchbox.engine.executors.worker import packed
 from benchbox.engine.plan import Plan
@@ -53,6 +54,8 @@ TABLES = {
 SHAPES = {"mnist": (1, 28, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100)}
 #: Seconds between a worker's end and the next task, and those the runner needs for a result: see --driver.
 HANDING_OVER = 0.002
+#: Seconds of a training: what PSSR took on two cores.
+TRAINING = 1800.0
 
 
 def blank(name: str, n: int) -> Dataset:
@@ -64,10 +67,22 @@ def blank(name: str, n: int) -> Dataset:
     return Dataset(name, family, Images(x[:classes], y[:classes]), Images(x, y), spec, EPSILON[family])
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What a forward or backward pass over a batch takes: seconds a batch, and seconds an image."""
+
+    batch: float
+    image: float
+
+    def of(self, passes: float, images: int) -> float:
+        """Seconds for passes over images, in batches of at most 125."""
+        return passes * (-(-images // 125) * self.batch + images * self.image)
+
+
 class Workers:
     """An executor whose clock runs as fast as one likes."""
 
-    def __init__(self, count: int, seconds: dict[str, float], chance: random.Random, trained: bool) -> None:
+    def __init__(self, count: int, seconds: Pass, chance: random.Random, trained: bool) -> None:
         self.workers = count
         self.now = 0.0
         self.seconds, self.chance, self.trained = seconds, chance, trained
@@ -94,14 +109,16 @@ class Workers:
 
     def cost(self, task: object) -> float:
         """Seconds on a worker of usual speed."""
-        one = self.seconds[task.trainings[0].dataset]  # type: ignore[attr-defined]
         if isinstance(task, Make):
-            return 0.0 if self.trained else 1800.0
-        if isinstance(task, Prepare | Liken):
-            return 500 * one
+            return 0.0 if self.trained else TRAINING
+        if isinstance(task, Prepare):
+            return self.seconds.of(500, 125)
         unit = task.unit  # type: ignore[attr-defined]
-        needed = 2.0 * unit.cell.scoring_draws if unit.stored is not None else passes(unit.cell)
-        return needed * len(unit.positions) * one
+        if isinstance(task, Liken):
+            return self.seconds.of(4, len(unit.positions))
+        scoring = 2.0 * unit.cell.scoring_draws
+        needed = scoring if unit.stored is not None else max(passes(unit.cell), scoring)
+        return self.seconds.of(needed, len(unit.positions))
 
     def submit(self, number: int, task: object) -> None:
         # The runner does one thing at a time: what it submits later starts later.
@@ -114,7 +131,9 @@ class Workers:
         heapq.heappush(self.busy, (self.driver + min(took, dies), number, worker, (event, task)))
 
     def next(self, timeout: float) -> object:
-        if not self.busy:
+        # What the runner did meanwhile took its time.
+        self.now = max(self.now, self.driver)
+        if not self.busy or (timeout == 0 and self.busy[0][0] > self.now):
             return None
         if self.busy[0][0] > self.now + 10 and self.idle:
             self.now += 10  # the runner looks whether something straggles
@@ -143,6 +162,13 @@ class Workers:
             return {}
         done = SimpleNamespace(outcome=task.unit.positions, images=True, broken=np.zeros(1), crafting=1, scoring=1)
         return [done]
+
+
+class There:
+    """Images that another cell has made."""
+
+    def rows(self, rows: object) -> There:
+        return self
 
 
 class Memory:
@@ -174,7 +200,7 @@ class Memory:
         return {key: Progress(np.flatnonzero(self.committed[key]), images) for key, images in there.items()}
 
     def crafted(self, key, positions):
-        return True
+        return There()
 
     def commit(self, made, done):
         for batch in made:
@@ -198,30 +224,43 @@ class Memory:
         raise AssertionError(error)
 
 
-def timed(session: Session, dataset: Dataset) -> float:
-    """Seconds of a core for a pass over an image of the undefended classifier, the best of three."""
+def timed(session: Session, dataset: Dataset) -> Pass:
+    """A pass of the undefended classifier on a core: the best of three, over 15 and over 125 images."""
     asked = request.validated({"defense": "none", "dataset": dataset.name, "attacks": ["fgsm"], "samples": 10})
     (training,) = [t for t in session.trainings(asked.only()).values() if t.base is None]
     plugin = session.defenses.get("none")
     net = plugin.cls(plugin.cls.recipe_type(**training.defense.arguments), dataset.spec, None).eval()
-    x = torch.rand(32, *dataset.spec.shape, requires_grad=True)
-    spent = []
-    for _ in range(3):
-        start = time.process_time()
-        torch.autograd.grad(net(x).logsumexp(1).sum(), x)
-        spent.append(time.process_time() - start)
-    return min(spent) / len(x) / 2
+    few, many = (min(_spent(net, dataset, n) for _ in range(3)) for n in (15, 125))
+    image = max(0.0, (many - few) / 110)
+    return Pass(max(0.0, many - 125 * image), image)
+
+
+def _spent(net: torch.nn.Module, dataset: Dataset, n: int) -> float:
+    x = torch.rand(n, *dataset.spec.shape, requires_grad=True)
+    start = time.process_time()
+    torch.autograd.grad(net(x).logsumexp(1).sum(), x)
+    return (time.process_time() - start) / 2
+
+
+def critical(plan: Plan, workers: Workers, seconds: Pass) -> float:
+    """Seconds of the longest chain: what is trained before a cell, tried, and a small block of it crafted."""
+    longest = 0.0
+    for cell in plan.cells:
+        steps = max(len(chain(plan.trainings[name])) for name in (cell.artifact, cell.view.artifact))
+        trainings = 0.0 if workers.trained else steps * TRAINING
+        longest = max(longest, trainings + seconds.of(500, 125) + seconds.of(passes(cell), 15))
+    return longest
 
 
 def simulate(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
-    busy = total = 0.0
+    busy = total = bounds = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name in options.datasets:
             tables = TABLES[name]
             session._datasets[name] = dataset = blank(name, options.images)
-            seconds = {name: timed(session, dataset)}
+            seconds = timed(session, dataset)
             cells, trainings = {}, {}
             for table in tables:
                 asked = request.read(GRIDS / f"{table}.toml")
@@ -246,22 +285,29 @@ def simulate(options: argparse.Namespace) -> None:
             report = runner.run(plan, 1)
             spent = time.process_time() - before
             assert report.done == len(cells)
-            share = workers.useful / (sum(workers.speed) * workers.now)
-            busy, total = busy + workers.useful, total + sum(workers.speed) * workers.now
+            speed = sum(workers.speed)
+            bound = max(workers.useful / speed, critical(plan, workers, seconds))
+            busy, total, bounds = busy + workers.useful, total + speed * workers.now, bounds + speed * bound
+            by = "work" if bound == workers.useful / speed else "the longest chain"
             print(
                 f"{name}: {len(cells)} cells, {len(trainings)} trainings, {workers.units} units, a pass "
-                f"{1e6 * seconds[name]:.0f} µs: {duration(workers.now)} on {options.workers} workers, "
-                f"{workers.speed.count(1 / 3)} of them slow, {workers.lost:.0f} deaths; efficiency {share:.3f} "
-                f"(scheduling {1e3 * spent / workers.units:.2f} ms of CPU a unit)"
+                f"{1e6 * (seconds.image + seconds.batch / 125):.0f} µs an image: {duration(workers.now)} on "
+                f"{options.workers} workers, {workers.speed.count(1 / 3)} of them slow, {workers.lost:.0f} "
+                f"deaths; efficiency {workers.useful / (speed * workers.now):.3f}, {bound / workers.now:.3f} of "
+                f"what {by} allows (scheduling {1e3 * spent / workers.units:.2f} ms of CPU a unit)",
+                flush=True,
             )
-    print(f"all: efficiency {busy / total:.3f}; simulated in {time.perf_counter() - started:.0f} s")
+    print(
+        f"all: efficiency {busy / total:.3f}, {bounds / total:.3f} of what work and chains allow; simulated in "
+        f"{time.perf_counter() - started:.0f} s"
+    )
 
 
 class Ready(Workers):
     """Workers that need no time: all that is left is what the driver does, and what it sends and receives."""
 
     def __init__(self, count: int) -> None:
-        super().__init__(count, {"mnist": 0.0}, random.Random(0), True)
+        super().__init__(count, Pass(0.0, 0.0), random.Random(0), True)
         self.rng = np.random.default_rng(0)
         self.making = 0.0
         self.made: dict[int, Adversarials] = {}
@@ -310,6 +356,7 @@ def driver(options: argparse.Namespace) -> None:
         }
     )
     plan = session.plan(asked.only())
+    portions.BLOCKS = portions.SLOWEST = 1e-9  # so small a plan would be cut into smaller units than a large one
     for count in (2, 16, options.workers):
         spent = [_driven(session, dataset, plan, count) for _ in range(options.repeats)]
         print(f"driver with {count} workers: {spread(spent, 'ms of CPU a unit of 125 images')}", flush=True)

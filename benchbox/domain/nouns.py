@@ -163,6 +163,9 @@ class SampleList:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # ten thousand numbers go from process to process as one
+        return SampleList.from_dict, (self.as_dict(),)
+
     @property
     def said(self) -> str:
         """As in "the first 360 test images"."""

@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchbox.domain import Cell
+from benchbox.domain import Access, Cell
+from benchbox.engine.executors.task import Task, Work
 from benchbox.training.artifacts import Training
 
 
@@ -118,9 +119,12 @@ class Agenda:
 
     Attributes:
         workers: How many there are.
+        work: Passes over an image, about, of all that nobody has begun.
     """
 
     workers: int = 1
+    work: float = 0.0
+    _foreseen: dict[Job, float] = field(default_factory=dict)
     _heap: list[tuple[tuple[float, ...], int, Item]] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=count)
     _parked: dict[str, list[tuple[tuple[float, ...], int, Item]]] = field(
@@ -131,9 +135,18 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._heap)
 
+    def foresee(self, job: Job, images: int) -> None:
+        """So many images of a cell will be put here as soon as it is known how."""
+        self._foreseen[job] = passes(job.cell) * images
+        self.work += self._foreseen[job]
+
+    def forget(self, job: Job) -> None:
+        """They are here now, or never will be."""
+        self.work -= self._foreseen.pop(job, 0.0)
+
     def add(self, item: Item, order: int) -> None:
         """Put an item in its place; `order` is that of the first cell that needs it."""
-        heapq.heappush(self._heap, (self._rank(item, order), next(self._numbers), item))
+        self._push((self._rank(item, order), next(self._numbers), item))
 
     def take(self, room: int, held: Mapping[str, object]) -> list[Item]:
         """The next items, as many as there is room for.
@@ -144,6 +157,7 @@ class Agenda:
         while self._heap and len(taken) < room:
             entry = heapq.heappop(self._heap)
             item = entry[2]
+            self.work -= cost(item)
             if isinstance(item, Block | Likeness) and item.job.over:
                 continue
             if item.name in held or item.name in taken:
@@ -155,7 +169,7 @@ class Agenda:
     def free(self, name: str) -> None:
         """What waited for a name may start."""
         for entry in self._parked.pop(name, ()):
-            heapq.heappush(self._heap, entry)
+            self._push(entry)
 
     def leave(self, item: Item) -> None:
         """Another process is at work on it."""
@@ -172,12 +186,19 @@ class Agenda:
         """Whether other processes are at work on some of it."""
         return bool(self._elsewhere)
 
+    def _push(self, entry: tuple[tuple[float, ...], int, Item]) -> None:
+        heapq.heappush(self._heap, entry)
+        self.work += cost(entry[2])
+
     def _rank(self, item: Item, order: int) -> tuple[float, ...]:
         if self.workers == 1:
             return (order,)
         if not isinstance(item, Block):
             return (0, order)
-        return (1, order) if item.first else (2, -passes(item.job.cell) * len(item.positions), order)
+        if item.first:
+            return (1, order)
+        # A transfer is described when all of it is there: that is waited for as well.
+        return (2, -cost(item), item.job.cell.access is not Access.TRANSFER, order)
 
 
 class Pace:
@@ -191,19 +212,29 @@ class Pace:
         spent, count = self._known.get(self._like(block), (0.0, 0))
         self._known[self._like(block)] = spent + seconds, count + images
 
-    def expects(self, item: Item) -> float | None:
-        """Seconds that an item should take; None if nobody can say."""
+    def expects(self, item: Item, task: Task) -> float | None:
+        """Seconds that a task for an item should take; None if nobody can say."""
         known = self._known.get(self._like(item)) if isinstance(item, Block) else None
-        return known[0] / known[1] * len(item.positions) if known and isinstance(item, Block) else None
+        return known[0] / known[1] * len(task.unit.positions) if known and isinstance(task, Work) else None
 
     def _like(self, block: Block) -> tuple[str, str]:
         return block.job.cell.artifact, block.job.cell.craft_key
 
 
+def cost(item: Item) -> float:
+    """Passes over an image that a block takes, about; what else there is counts for nothing beside them."""
+    return passes(item.job.cell) * len(item.positions) if isinstance(item, Block) else 0.0
+
+
 def passes(cell: Cell) -> float:
-    """Forward and backward passes an image, about, by what the attack declares of itself."""
+    """Forward and backward passes an image, about: to craft it, and to score it."""
+    return crafting(cell) + 2.0 * cell.scoring_draws if cell.nature else 1.0
+
+
+def crafting(cell: Cell) -> float:
+    """Passes to craft an image, by what the attack declares of itself; the same for all that share the image."""
     nature = cell.nature
     if nature is None:
         return 1.0
     steps = 2.0 * nature.steps * max(1, nature.restarts) * max(1, nature.targets)
-    return (steps * cell.eot + nature.queries) + 2 * cell.scoring_draws
+    return steps * cell.eot + nature.queries

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from benchbox.engine.agenda import Block, Item, Pace, Trained
-from benchbox.engine.executors import Ended, Executor, Failure, Lost, Task, Told
+from benchbox.engine.executors import Ended, Executor, Failure, Lost, Task, Told, Work, divided
 from benchbox.store import Store
 
 #: How often a task may lose its worker before its cell fails.
 LOSSES = 3
 #: What takes so many times as long as the like did is started once more where a worker is idle.
-STRAGGLES = 2.0
+STRAGGLES = 1.5
+#: Workers that share what straggled, at most, and the images that each of them is worth starting for.
+PIECES = 8
+WORTH = 8
 #: Seconds between two looks for stragglers.
 LOOKS = 1.0
 #: Results that are taken up at once, at most: what is waited for is committed together.
@@ -23,14 +27,36 @@ _NUMBERS = count()
 
 
 @dataclass(eq=False)
+class Part:
+    """A task of an item.
+
+    Attributes:
+        flight: Whose it is.
+        task: What is to be done.
+        whole: The part that it is a piece of, which is at work too, but late.
+        pieces: Those that it was cut into when it was late.
+        since: When it was begun.
+        is_begun: Whether a worker has it.
+        losses: How many workers it has lost.
+        ended: What came of it.
+    """
+
+    flight: Flight
+    task: Task
+    whole: Part | None = None
+    pieces: list[Part] = field(default_factory=list)
+    since: float = 0.0
+    is_begun: bool = False
+    losses: int = 0
+    ended: Ended | None = None
+
+
+@dataclass(eq=False)
 class Flight:
-    """An item that is being worked on: its task, since when, by how many, and how many of them were lost."""
+    """An item that is being worked on, and its parts."""
 
     item: Item
-    task: Task
-    since: float
-    copies: int = 1
-    losses: int = 0
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
@@ -60,8 +86,8 @@ class Flights:
         self._executor = executor
         self._clock = clock
         self._claimed: set[str] = set()
-        self._flying: dict[int, Flight] = {}  # by the number of the task; copies share one
-        self._again: list[Flight] = []  # those whose worker was lost
+        self._flying: dict[int, Part] = {}  # by the number of the task; copies share one
+        self._waiting: deque[Part] = deque()  # for a worker; what was lost comes first
         self._looked = 0.0
 
     def claim(self, items: Sequence[Item]) -> set[Item]:
@@ -71,26 +97,40 @@ class Flights:
         self._claimed |= mine
         return {item for item in items if item.name in mine or not _is_claimed(item)}
 
-    def start(self, item: Item, task: Task) -> None:
-        """Have an item done."""
-        self._submit(Flight(item, task, self._clock()))
+    @property
+    def room(self) -> int:
+        """How many more tasks can be worked on at once."""
+        return max(0, self._executor.free - len(self._waiting))
 
-    def start_again(self) -> None:
-        """Have done once more what was lost, as far as there is room."""
-        while self._executor.free and self._again:
-            self._submit(self._again.pop())
+    def start(self, item: Item, tasks: Sequence[Task]) -> None:
+        """Have an item done, in one or several parts."""
+        self.held[item.name] = flight = Flight(item, [])
+        flight.parts += (Part(flight, task) for task in tasks)
+        self._waiting += flight.parts
+        self.submit()
 
-    def double(self, pace: Pace) -> None:
-        """Start once more what takes far longer than the like did: its host may be slow, or gone."""
+    def submit(self) -> None:
+        """Give workers what waits for one."""
+        while self._waiting and self._executor.free:
+            if self._is_wanted(part := self._waiting.popleft()):
+                self._submit(part)
+
+    def hurry(self, pace: Pace) -> None:
+        """Have several do once more what takes far longer than the like did: its host may be slow, or gone."""
         now = self._clock()
         if now - self._looked < LOOKS:
             return
         self._looked = now
-        for flight in list(self.held.values()):
-            expected = pace.expects(flight.item) if flight.copies == 1 and self._executor.free else None
-            if expected is not None and now - flight.since > max(LOOKS, STRAGGLES * expected):
-                flight.copies += 1
-                self._submit(flight)
+        for part in [part for flight in self.held.values() for part in flight.parts if not part.pieces]:
+            if not part.is_begun or part.ended is not None or self.room == 0:
+                continue
+            expected = pace.expects(part.flight.item, part.task)
+            if expected is not None and now - part.since > max(LOOKS, STRAGGLES * expected):
+                assert isinstance(part.task, Work)
+                count = min(self.room, PIECES, max(1, len(part.task.unit.positions) // WORTH))
+                part.pieces += (Part(part.flight, task, part) for task in divided(part.task, count))
+                self._waiting += part.pieces
+                self.submit()
 
     def hear(self, timeout: float) -> Iterator[Told | Landed]:
         """What has happened, after waiting for the first of it."""
@@ -103,11 +143,8 @@ class Flights:
                     yield event
                 case Lost(number):
                     yield from self._lose(self._flying.pop(number, None))
-                case Ended(number, value, seconds):
-                    flight = self._flying.pop(number, None)
-                    if self._is_held(flight):
-                        assert flight is not None
-                        yield Landed(flight.item, value, seconds)
+                case Ended(number):
+                    yield from self._end(self._flying.pop(number, None), event)
             event = self._executor.next(0.0)
 
     def claimed(self, items: Sequence[Item]) -> list[str]:
@@ -125,28 +162,51 @@ class Flights:
         self._store.release(self._claimed)
         self._claimed.clear()
         self.held.clear()
+        self._waiting.clear()
 
-    def _submit(self, flight: Flight) -> None:
+    def _submit(self, part: Part) -> None:
         number = next(_NUMBERS)
-        self._flying[number] = self.held[flight.item.name] = flight
-        self._executor.submit(number, flight.task)
+        self._flying[number] = part
+        part.is_begun, part.since = True, self._clock()
+        self._executor.submit(number, part.task)
 
-    def _is_held(self, flight: Flight | None) -> bool:
-        return flight is not None and self.held.get(flight.item.name) is flight
+    def _is_wanted(self, part: Part | None) -> bool:
+        """Whether its item is still at work, and nobody else has done the same."""
+        if part is None or self.held.get(part.flight.item.name) is not part.flight:
+            return False
+        return part.ended is None and (part.whole is None or part.whole.ended is None)
 
-    def _lose(self, flight: Flight | None) -> Iterator[Landed]:
-        if flight is None or not self._is_held(flight):
+    def _end(self, part: Part | None, ended: Ended) -> Iterator[Landed]:
+        if part is None or not self._is_wanted(part):
             return
-        flight.losses += 1
-        flight.copies -= 1
-        if flight.losses >= LOSSES:
-            error = (
-                f"its worker process was killed {LOSSES} times, perhaps for want of memory; try fewer --workers"
-            )
-            yield Landed(flight.item, Failure(error), 0.0)
-        elif flight.copies <= 0:
-            flight.copies = 1
-            self._again.append(flight)
+        part.ended = ended
+        flight = part.flight
+        if isinstance(ended.value, Failure) or flight.parts == [part]:
+            yield Landed(flight.item, ended.value, ended.seconds)
+        elif part.whole is not None:
+            if (joined := _joined(part.whole.pieces)) is not None:
+                yield from self._end(part.whole, joined)
+        elif (joined := _joined(flight.parts)) is not None:
+            yield Landed(flight.item, joined.value, joined.seconds)
+
+    def _lose(self, part: Part | None) -> Iterator[Landed]:
+        if part is None or not self._is_wanted(part):
+            return
+        part.losses += 1
+        if part.losses >= LOSSES:
+            killed = f"its worker process was killed {LOSSES} times"
+            failure = Failure(f"{killed}, perhaps for want of memory; try fewer --workers")
+            yield Landed(part.flight.item, failure, 0.0)
+        elif not part.pieces:
+            self._waiting.appendleft(part)
+
+
+def _joined(parts: Sequence[Part]) -> Ended | None:
+    """What came of all of them; None while one is at work."""
+    known = [part.ended for part in parts if part.ended is not None]
+    if len(known) < len(parts):
+        return None
+    return Ended(known[0].number, [done for one in known for done in one.value], sum(one.seconds for one in known))
 
 
 def _is_claimed(item: Item) -> bool:

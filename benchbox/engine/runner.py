@@ -23,7 +23,17 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import Access, Cell
 from benchbox.engine import gradients, reuse
 from benchbox.engine import secret as secrets
-from benchbox.engine.agenda import Agenda, Block, Item, Job, Known, Likeness, Pace, Trained, chain
+from benchbox.engine.agenda import (
+    Agenda,
+    Block,
+    Item,
+    Job,
+    Known,
+    Likeness,
+    Pace,
+    Trained,
+    chain,
+)
 from benchbox.engine.executors import (
     Executor,
     Failure,
@@ -37,14 +47,13 @@ from benchbox.engine.executors import (
 from benchbox.engine.flights import Flights, Landed
 from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan
+from benchbox.engine.portions import Portions
 from benchbox.engine.readiness import Readiness
 from benchbox.engine.unit import Done, Unit
 from benchbox.errors import DefenseError, RequestError, StoreError
 from benchbox.store import Batch, Progress, Store
 from benchbox.training.artifacts import Artifacts, Training
 
-#: Images that a pooled attack is given at once.
-POOL = 1000
 #: Seconds between two looks at what other processes are still at work on.
 PAUSE = 0.2
 
@@ -87,6 +96,7 @@ class Runner:
         self._flights = Flights(self.store, self.executor, self.clock)
         self._pace = Pace()
         self._images = 0
+        self._portions = Portions(self.executor.workers)
         self._ready = Readiness(
             self.store, self.executor, self.artifacts, self.defenses, self.batch_size, self.secret
         )
@@ -99,6 +109,7 @@ class Runner:
             run: The run's number in the store, for provenance.
         """
         start = time.perf_counter()
+        self._portions.plan(plan.cells)
         models = len({cell.view.artifact for cell in plan.cells}) or 1
         self._images = sum(len(cell.samples) for cell in plan.cells) // models
         for order, cell in enumerate(plan.cells):
@@ -111,6 +122,7 @@ class Runner:
             job.stored = len(cell.samples) - len(todo)
             self.report.kept += job.stored
             self._open.add(job)
+            self._agenda.foresee(job, len(todo))
             self._advance(job)
         self._drain()
         self.report.total = time.perf_counter() - start
@@ -194,12 +206,7 @@ class Runner:
                 self._fail(job, Failure(str(error)))
                 return
         batch = self._ready.layouts[job.attacked.digest].batch
-        size = batch
-        if self.attacks.get(cell.attack.name).cls.pooled:
-            # It splits what it is given itself. What is not committed is lost when it is killed; and of many
-            # workers each should get several, so that none is waited for long.
-            share = len(cell.samples) // (4 * self.executor.workers)
-            size = max(POOL, batch) if self.executor.workers == 1 else max(batch // 2, min(POOL, share), 1)
+        size = self._portions.block(cell, batch, is_pooled=self.attacks.get(cell.attack.name).cls.pooled)
         job.stored = len(cell.samples) - len(todo)
         if job.stored < len(cell.samples):
             self._observe(job)
@@ -207,6 +214,7 @@ class Runner:
             todo = np.intersect1d(todo, job.wanted)
         blocks = [(int(start), todo[todo // size == start]) for start in np.unique(todo // size)]
         job.left = len(blocks)
+        self._agenda.forget(job)
         for i, (number, positions) in enumerate(blocks):
             name = f"craft/{cell.craft_key}/{size}/{number * size}"
             self._agenda.add(Block(job, name, positions, i == 0 and job.stored == 0), job.order)
@@ -221,11 +229,11 @@ class Runner:
 
     def _start(self) -> None:
         """Give the executor as much as it has room for."""
-        self._flights.start_again()
-        while items := self._agenda.take(self.executor.free, self._flights.held):
+        self._flights.submit()
+        while items := self._agenda.take(self._flights.room, self._flights.held):
             self._begin(items)
-        if self.executor.free and self.executor.workers > 1:
-            self._flights.double(self._pace)
+        if self.executor.workers > 1:
+            self._flights.hurry(self._pace)
 
     def _begin(self, items: Sequence[Item]) -> None:
         """Claim items and have them done, unless somebody else does or did."""
@@ -241,7 +249,7 @@ class Runner:
             if task is None:
                 done.append(item)
             else:
-                self._flights.start(item, task)
+                self._flights.start(item, self._parts(item, task))
         self._let_go(done)
 
     def _task(self, item: Item, known: Mapping[str, Progress]) -> Task | None:
@@ -257,6 +265,11 @@ class Runner:
                 return self._work(job, todo, progress, Work, first=item.first)
             case Likeness(job):
                 return self._work(job, np.arange(len(job.cell.samples)), known[job.cell.key], Liken)
+
+    def _parts(self, item: Item, task: Task) -> Sequence[Task]:
+        if not isinstance(item, Block) or not isinstance(task, Work):
+            return [task]
+        return self._portions.cut(task, self._agenda, self._ready.layouts[task.attacked.digest].batch)
 
     def _work(
         self,
@@ -363,6 +376,7 @@ class Runner:
         self.report.done += job.wanted is None
 
     def _fail(self, job: Job, failure: Failure) -> None:
+        self._agenda.forget(job)
         job.over = True
         self._open.discard(job)
         self.store.fail(job.cell, failure.message)

@@ -12,6 +12,7 @@ from benchbox.engine.executors.task import (
     Task,
     Told,
     Work,
+    divided,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Task",
     "Told",
     "Work",
+    "divided",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from benchbox.engine.unit import Unit
 from benchbox.training.artifacts import Training
@@ -87,6 +89,14 @@ class Liken(Work):
 
 
 Task = Make | Prepare | Work
+
+
+def divided(task: Work, parts: int) -> Iterator[Work]:
+    """The same work in parts of about one size."""
+    for number, rows in enumerate(np.array_split(np.arange(len(task.unit.positions)), parts)):
+        stored = None if task.unit.stored is None else task.unit.stored.rows(rows)
+        unit = replace(task.unit, positions=task.unit.positions[rows], stored=stored)
+        yield replace(task, unit=unit, first=task.first and number == 0)
 
 
 @dataclass(frozen=True)
