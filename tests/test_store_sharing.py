@@ -1,18 +1,21 @@
 """Several processes, one store: work is claimed, the dead lose their claims, and no writer fails."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evidence import CELL, assert_same, images, outcome
+from evidence import CELL, RANDOM, assert_same, begin, images, outcome
 
-from benchbox.store import Store
+from benchbox.errors import StoreError
+from benchbox.store import Batch, Store
 
 HERE = Path(__file__).parent
 
@@ -31,6 +34,50 @@ def pair(path):
 def start(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE)
+
+
+def test_many_claims_are_taken_at_once_and_end_with_what_is_committed_for_them(pair):
+    one, other = pair
+    begin(one, CELL, RANDOM)
+    with other.claim("b"):
+        assert one.claim_all(["a", "b", "c"]) == {"a", "c"}
+        assert other.claim_all(["c", "d"]) == {"d"}
+        made = [
+            Batch(CELL, outcome(CELL, [0, 1]), 1.0, images(CELL.craft_key, [0, 1])),
+            Batch(RANDOM, outcome(RANDOM, [2]), 1.0),
+            Batch(CELL, outcome(CELL, [1, 3], seed=1), 1.0, images(CELL.craft_key, [1, 3], seed=1)),
+        ]
+        one.commit(made, ["a"])
+        assert other.claim_all(["a"]) == {"a"}
+        assert other.claimed_elsewhere(["c"]) == {"c"}
+        one.release(["c"])
+        assert other.claim_all(["c"]) == {"c"}
+    known = other.progress([CELL, RANDOM])
+    assert known[CELL.key].stored.tolist() == known[CELL.key].crafted.tolist() == [0, 1, 3]
+    assert known[RANDOM.key].stored.tolist() == [2]
+    # Of two that say something of position 1, the first counts.
+    (first,) = other.evidence(keys=[CELL.key])
+    assert first.outcome.l2[1] == made[0].outcome.l2[1]
+    np.testing.assert_array_equal(other.crafted(CELL.craft_key, np.array([1])).x[0], made[0].crafted.x[1])
+
+
+def test_of_several_batches_all_are_stored_or_none(pair):
+    one, _ = pair
+    begin(one, CELL)
+    whole = Batch(CELL, outcome(CELL, [0]), 1.0, images(CELL.craft_key, [0]))
+    unknown = Batch(RANDOM, outcome(RANDOM, [0]), 1.0)
+    with pytest.raises(StoreError, match="add_cell"):
+        one.commit([whole, unknown])
+    assert len(one.positions(CELL)) == 0
+
+
+def test_images_travel_packed_and_are_the_same():
+    made = images(CELL.craft_key, [3, 1])
+    sent = pickle.loads(pickle.dumps(made.as_packed()))
+    assert "x" not in vars(sent)
+    assert (len(sent), sent.shape) == (2, (3, 4, 4))
+    for there in (sent, replace(sent, position=sent.position)):
+        assert_same(there, made)
 
 
 def test_what_one_holds_no_other_gets_until_it_lets_go(pair):
