@@ -92,7 +92,7 @@ class Workers:
         self.busy: list[tuple[float, int, int, object]] = []
         self.useful = self.lost = self.driver = 0.0
         self.units = 0
-        self._done: set[tuple[str, int]] = set()
+        self._done: dict[str, set[int]] = defaultdict(set)
 
     @property
     def free(self) -> int:
@@ -144,11 +144,12 @@ class Workers:
         if isinstance(event, Lost):
             self.lost += 1
         elif isinstance(task, Work) and not isinstance(task, Liken):
-            name = (task.unit.cell.key, int(task.unit.positions[0]))
-            self.units += name not in self._done
             # What a second copy did helps nobody; what a slow worker needs more is lost as well.
-            self.useful += 0.0 if name in self._done else event.seconds * self.speed[worker]
-            self._done.add(name)
+            before = self._done[task.unit.cell.key]
+            new = set(task.unit.positions.tolist()) - before
+            before |= new
+            self.units += bool(new)
+            self.useful += event.seconds * self.speed[worker] * len(new) / len(task.unit.positions)
         else:
             self.useful += event.seconds * self.speed[worker]
         return event

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import signal
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import started
 
+from benchbox.domain import Outcome
 from benchbox.store import Store
 
 # Small on purpose: one epoch, little batches, so that a kill falls into training, crafting and committing alike.
@@ -65,8 +67,9 @@ def test_three_kills_change_no_sample(tmp_path):
     assert len(expected) == 5  # three white-box cells, and the two gradient attacks by transfer
     for key, evidence in expected.items():
         assert evidence.status == got[key].status == "done"
-        for name, values in vars(evidence.outcome).items():
+        for name in (field.name for field in fields(Outcome)):
+            ours, theirs = getattr(evidence.outcome, name), getattr(got[key].outcome, name)
             if name not in ("linf", "l2"):
-                assert np.array_equal(values, getattr(got[key].outcome, name)), (evidence.cell.attack.name, name)
+                assert np.array_equal(ours, theirs), (evidence.cell.attack.name, name)
             else:
-                assert np.allclose(values, getattr(got[key].outcome, name), atol=1e-6)
+                assert np.allclose(ours, theirs, atol=1e-6)
