@@ -9,7 +9,7 @@ from evidence import CELL
 
 from benchbox.engine.agenda import Agenda, Block, Job, Pace
 from benchbox.engine.executors import Ended, Failure, Lost, Work
-from benchbox.engine.flights import LOSSES, Flights
+from benchbox.engine.flights import LOSSES, TOGETHER, Flights
 from benchbox.engine.portions import Portions
 from benchbox.engine.unit import Unit
 
@@ -129,3 +129,12 @@ def test_parts_shrink_with_what_is_left():
     agenda.work = 0.0
     assert len(Portions(1).cut(work(), agenda, batch=32)) == 1  # one alone waits for nobody
     assert Portions(1).block(CELL, 32, is_pooled=True) == 1000
+
+
+def test_no_result_is_dropped_however_many_there_are_at_once():
+    flights, workers, *_ = flying([work(2)])
+    workers.events += [Ended(-1 - number, None) for number in range(TOGETHER)]
+    workers.end(*workers.tasks)
+    assert list(flights.hear(0)) == []
+    (landed,) = flights.hear(0)
+    assert landed.value == [[0, 1]]

@@ -134,9 +134,8 @@ class Flights:
 
     def hear(self, timeout: float) -> Iterator[Told | Landed]:
         """What has happened, after waiting for the first of it."""
-        event = self._executor.next(timeout)
-        for _ in range(TOGETHER):
-            match event:
+        for turn in range(TOGETHER):
+            match event := self._executor.next(0.0 if turn else timeout):
                 case None:
                     return
                 case Told():
@@ -145,7 +144,6 @@ class Flights:
                     yield from self._lose(self._flying.pop(number, None))
                 case Ended(number):
                     yield from self._end(self._flying.pop(number, None), event)
-            event = self._executor.next(0.0)
 
     def claimed(self, items: Sequence[Item]) -> list[str]:
         """Names that are claimed for some items; whoever commits them gives them back with it."""
