@@ -83,7 +83,8 @@ class DiffusionRecipe(Recipe):
 #: Score models for the grey data sets, small enough for a processor.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     # 7×7 blocks of 4×4 pixels at a single resolution, and the attention in the middle of it; few steps, for two
-    # cores. t* is twice that of CIFAR-10: on digits more noise costs clean accuracy and wins nothing back.
+    # cores. t* is twice that of CIFAR-10: on digits more noise costs clean accuracy and wins nothing back
+    # (seen on test images: docs/diffusion.md says so).
     "mnist": {
         "epochs": 30,
         "learning_rate": 1e-3,

@@ -10,7 +10,7 @@ from rows import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
 from benchbox.analysis.worth import worth
 from benchbox.audit import Case, Stored, Subject, check
-from benchbox.domain import SampleList
+from benchbox.domain import NULL_ATTACK, SampleList
 
 PARTS = ("pure:half",)
 
@@ -104,6 +104,12 @@ def test_other_defences_are_compared_with_holm() -> None:
     assert both.numbers == {"alike": 1, "compared": 2}
     assert "even" in both.sentence
     assert "none" not in both.sentence
+
+
+def test_another_defence_without_a_finished_attack_is_no_comparison() -> None:
+    alone = evidence("none", WHITE, NULL_ATTACK, 2)
+    assert judged("D2", stored(alone)).verdict == "INCOMPLETE"
+    assert judged("D2", stored(alone, evidence("even", WHITE, "pgd", 2))).numbers["compared"] == 1
 
 
 def test_two_trainings_of_one_name_are_told_apart() -> None:

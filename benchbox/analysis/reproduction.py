@@ -17,7 +17,7 @@ from benchbox.analysis.score import Entry, Score
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.domain import Access
 
-#: Of `papers.numbers`.
+#: Whose tables are gone through, as `papers` calls it.
 PAPER = "pssr"
 #: What each table is compared with. Table 3 is about BPDA alone.
 _ACCESS = {"1": Access.GRAY_BOX, "2": Access.TRANSFER, "3": Access.BPDA, "4": Access.GRAY_BOX}

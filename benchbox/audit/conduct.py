@@ -194,9 +194,11 @@ def _rescore_all(ready: Ready, store: Store, cells: Sequence[Evidence]) -> tuple
     for evidence in finished(cells):
         order = np.argsort(evidence.outcome.position)
         at = [p for p, index in enumerate(evidence.cell.samples.indices) if index in wanted]
+        if not at:
+            continue
         positions = np.array(at, np.int64)
         images = store.crafted(evidence.cell.craft_key, positions)
-        if images is not None and len(positions):
+        if images is not None:
             found.append(_rescore(ready, evidence, order[positions], positions, images.x))
     return tuple(found)
 

@@ -144,7 +144,9 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
             break
         less = {name: min(value, getattr(ready.effort, name)) for name, value in step.items()}
         effort = replace(ready.effort, **less)
-        fewer = replace(ready, effort=effort, samples=sample_list(ready.dataset, effort.samples))
+        fewer = replace(
+            ready, effort=effort, samples=sample_list(ready.dataset, effort.samples, seed=ready.samples.seed)
+        )
         # A small network takes as long for twenty images as for a hundred: nothing is given up for nothing.
         if (left := pace.cost(fewer).seconds) <= (1 - SAVES) * cost:
             ready, cost = fewer, left

@@ -29,13 +29,18 @@ def audit(
     *,
     defense: Annotated[str, typer.Argument(metavar="DEFENSE", help="A defence, or file.py:Class.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="Data set.")] = "digits",
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Probe the first N test images.")] = 100,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Probe N test images: the first, or with --sample-seed random ones."
+        ),
+    ] = 100,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the gradient probes.")] = 100,
     random_points: Annotated[
         int, typer.Option(min=0, metavar="N", help="Random points tried on each image that gradients spare.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
-    asked: Annotated[Grid, ("epsilon", "norm", "overrides", "weights")],
+    asked: Annotated[Grid, ("sample_seed", "epsilon", "norm", "overrides", "weights")],
     shown: options.Shown,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
     work: options.Work,

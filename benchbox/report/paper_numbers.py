@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchbox.analysis import paper, papers
-from benchbox.analysis.reproduction import Answer, Verdict
+from benchbox.analysis.reproduction import PAPER, Answer, Verdict
 from benchbox.report.document import Column, Document, Grid, Number, Section, Text, Tone, grid
 
 FIELDS = (
@@ -90,7 +90,7 @@ def _section(place: tuple[str, str], answers: Sequence[Answer]) -> Section:
     why = Counter(one.why for one in own if one.why)
     said = [f"n/r: {reason} ({count} number{'s' if count > 1 else ''})." for reason, count in why.items()]
     title = f"Table {table}, {papers.shown(dataset)}"
-    return Section(title, [_grid(rows, columns)], remarks=[*said, papers.attacked("pssr", table)])
+    return Section(title, [_grid(rows, columns)], remarks=[*said, papers.attacked(PAPER, table)])
 
 
 def _grid(rows: Mapping[str, Mapping[str, Answer]], columns: Sequence[str]) -> Grid:

@@ -275,23 +275,21 @@ def memory(case: Case) -> Judgement:
     Finding: the answers change under noise that nobody sees
     Source: [P]: a look-up of known images by a hash passes every other check
     """
-    jumps = case.probed.behaviour.jump > limit.JUMP
-    share = float(jumps.mean())
-    beside = float((case.probed.behaviour.beside > limit.JUMP).mean())
-    said = (
-        f"{100 * share:.1f} % of the samples jump, by up to {case.probed.behaviour.jump.max():.2g} of their spread"
-    )
-    if share > limit.JUMP_FAIL and beside > limit.JUMP_FAIL:
-        said += ", and images beside them as well: no memory, but noise drawn from a hash of the image; "
-        said += "take it from `draws`, so that an attacker can average over it"
-    elif share > limit.JUMP_FAIL:
-        said += ", and images beside them do not: it knows the test images"
+    heard = case.probed.behaviour
+    jumps = heard.jump > limit.JUMP
+    share, beside, dimmed = (float((c > limit.JUMP).mean()) for c in (heard.jump, heard.beside, heard.dimmed))
+    said = f"{100 * share:.1f} % of the samples jump, by up to {heard.jump.max():.2g} of their spread"
     ids = list(case.probed.panel.indices[jumps])
-    if share > limit.JUMP_FAIL:
-        return fail(said, ids, share=share)
-    if share > limit.JUMP_WARN:
-        return warn(said, ids, share=share)
-    return passed(said, share=share)
+    if share <= limit.JUMP_FAIL:
+        return warn(said, ids, share=share) if share > limit.JUMP_WARN else passed(said, share=share)
+    if beside <= limit.JUMP_WARN:
+        return fail(f"{said}, and images beside them do not: it knows the test images", ids, share=share)
+    said += ", and images beside them as well"
+    if dimmed <= limit.JUMP_WARN:
+        said += ", yet none where equal pixels stay equal: no memory, but a hard decision between equal pixels"
+        return warn(f"{said}, as of a mask over a flat background", ids, share=share)
+    said += ": no memory, but noise drawn from a hash of the image; take it from `draws`"
+    return fail(f"{said}, so that an attacker can average over it", ids, share=share)
 
 
 CHECKS = (budget, coverage, rescore, domain, unbounded, determinism, moved, identity, clean, batches, memory)

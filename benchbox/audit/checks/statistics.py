@@ -15,6 +15,7 @@ from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import Case, Stored
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 from benchbox.domain import NULL_ATTACK, Access, Evidence
+from benchbox.errors import RequestError
 
 
 @check("D1", "sample size", on=premises.stored)
@@ -69,10 +70,14 @@ def _pairs(stored: Stored) -> Iterator[tuple[str, Pair]]:
     for evidence in stored.comparable(stored.others):
         others.setdefault(evidence.cell.artifact, []).append(evidence)
     names = [cells[0].cell.defense.name for cells in others.values()]
+    known = Background(purifiers=stored.purifiers)
     for artifact, cells in others.items():
         name = cells[0].cell.defense.name
         both = [*stored.finished, *cells]
-        (found,) = compare(both, stored.subject.artifact, artifact, known=Background(purifiers=stored.purifiers))
+        try:
+            (found,) = compare(both, stored.subject.artifact, artifact, known=known)
+        except RequestError:  # the two have finished no attack in common
+            continue
         label = name if names.count(name) == 1 else f"{name} ({artifact[:8]})"
         yield from ((label, pair) for pair in found.pairs if pair.scope == "common worst case")
 

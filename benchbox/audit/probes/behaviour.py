@@ -36,10 +36,11 @@ def ask(target: Target) -> Behaviour:
     changed = _state(target.defense) != before
     first = repeats[0]
     regrouped, gap = _regrouped(target, first)
-    jump, beside = _jump(target, repeats[-1])
+    jump, beside, dimmed = _jump(target, repeats[-1])
     return Behaviour(
         logits=first.numpy(),
         beside=beside.numpy(),
+        dimmed=dimmed.numpy(),
         constant=_constant(target, first).numpy(),
         mode_gap=_gap(first, _without_gradient(target)).numpy(),
         name_gap=_renamed(target).numpy(),
@@ -97,23 +98,26 @@ def _regrouped(target: Target, whole: Tensor) -> tuple[Tensor, Tensor]:
     return relabelled, gap
 
 
-def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) twice: largest change of a logit under inaudible noise, and between two images with such noise.
+def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) each: largest change of a logit under inaudible noise, between two such images, and when dimmed.
 
     Over the spread of the sample's logits. Who knows the images answers otherwise right beside them, and there
-    alike; who hashes them answers otherwise everywhere.
+    alike; who hashes them answers otherwise everywhere. Dimming leaves equal pixels equal: it spares who decides
+    between them, as a mask over a flat background does, and no hash.
     """
     spread = (clean.amax(1) - clean.amin(1)).clamp_min(1e-12)
-    largest, beside = torch.zeros(len(clean)), torch.zeros(len(clean))
+    largest, beside, dimmed = (torch.zeros(len(clean)) for _ in range(3))
     for amplitude in WHISPERS:
         heard = []
         for i in range(2):
             source = target.draws.at("audit", "whisper", i)
             noise = source.uniform(*target.x.shape[1:], low=-amplitude, high=amplitude)
             heard.append(_logits(target, (target.x + noise).clamp(0, 1)))
+        dark = _logits(target, target.x * (1 - amplitude))
         largest = torch.maximum(largest, (heard[0] - clean).abs().amax(1) / spread)
         beside = torch.maximum(beside, (heard[0] - heard[1]).abs().amax(1) / spread)
-    return largest.double(), beside.double()
+        dimmed = torch.maximum(dimmed, (dark - clean).abs().amax(1) / spread)
+    return largest.double(), beside.double(), dimmed.double()
 
 
 def _constant(target: Target, clean: Tensor) -> Tensor:

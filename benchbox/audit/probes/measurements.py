@@ -63,6 +63,7 @@ class Behaviour:
         classes: K.
         logits: (N, K) of the first call.
         beside: (N,) as `jump`, between two images with such noise, none of which is in any data set.
+        dimmed: (N,) as `jump`, when every pixel is dimmed alike by as much, so that equal pixels stay equal.
         constant: (N,) whether the logits are equal to the last bit at random points of the ball.
         mode_gap: (N,) largest change of a logit where no gradient is asked for, over the largest.
         name_gap: (N,) likewise under other names of the samples and another seed, of a deterministic defence.
@@ -85,6 +86,7 @@ class Behaviour:
     classes: int
     logits: NDArray[np.float32]
     beside: NDArray[np.float64]
+    dimmed: NDArray[np.float64]
     constant: Flags
     mode_gap: NDArray[np.float64]
     name_gap: NDArray[np.float64]
