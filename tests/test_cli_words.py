@@ -103,7 +103,7 @@ def test_no_words_are_a_cry_for_help(said: Said) -> None:
         ("benchbox run --defense psr", set()),
         ("benchbox run --defense trad", {"trades"}),
         ("benchbox run --defense none,trad", {"none,trades"}),
-        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd", "fgsm,pgd-t"}),
+        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd", "fgsm,pgd-t", "fgsm,pgd-200"}),
         ("benchbox run --dataset cifar1", {"cifar10", "cifar100"}),
         ("benchbox report --access gray", {"gray-box"}),
     ],
@@ -146,7 +146,9 @@ def test_a_malformed_setting_is_refused(text: str) -> None:
 
 
 def test_names_are_split_and_kept_once() -> None:
-    assert names(["none, pssr", "pssr", ""]) == ("none", "pssr")
+    assert names(["none, pssr", "pssr"], "--defense") == ("none", "pssr")
+    with pytest.raises(RequestError, match="--defense is given '', which names nothing"):
+        names(["pssr", ""], "--defense")
 
 
 def test_weights_lie_beside_the_store() -> None:
