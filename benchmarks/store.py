@@ -75,7 +75,8 @@ def outcome(cell: Cell, seed: int) -> Outcome:
 
 def fill(path: Path, count: int, images: int) -> None:
     """Through the store itself, a thousand cells a transaction: one each would measure the disk."""
-    from benchbox.store import cells as rows
+    from benchbox.store import batches
+    from benchbox.store import cells as cells_of
 
     with Store.open(path) as store:
         request = {"defenses": ["defense"], "dataset": "mnist", "attacks": list(ATTACKS)}
@@ -85,9 +86,11 @@ def fill(path: Path, count: int, images: int) -> None:
         todo = list(cells(count, images))
         for start in range(0, count, 1000):
             with transaction(store._engine, write=True) as connection:
-                for i, cell in enumerate(todo[start : start + 1000], start):
-                    rows.add(connection, cell, run)
-                    rows.commit(connection, cell, run, outcome(cell, i), 2.5)
+                some = todo[start : start + 1000]
+                for cell in some:
+                    cells_of.add(connection, cell, run)
+                made = [batches.Batch(cell, outcome(cell, i), 2.5) for i, cell in enumerate(some, start)]
+                batches.commit(connection, made, {})
         store.finish_run(run, "done")
 
 

@@ -133,9 +133,9 @@ def is_running(pid: int) -> bool:
 def test_an_attack_that_ends_its_process_fails_its_cell_in_one_line(workspace):
     (workspace / "attacks").mkdir()
     (workspace / "attacks" / "deadly.py").write_text(
-        "import os\nfrom benchbox import Attack, Card\n"
+        "import os, signal\nfrom benchbox import Attack, Card\n"
         "class Deadly(Attack):\n    card = Card('deadly', 'ends the process')\n    needs = 'nothing'\n"
-        "    def search(self, model, x, y, threat, draws):\n        os._exit(9)\n"
+        "    def search(self, model, x, y, threat, draws):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     settings = {"none": {"epochs": 1}}
     _, report, _ = filled(workspace, workers=2, attacks=["deadly"], accesses=["white-box"], set=settings)
