@@ -47,7 +47,7 @@ def test_every_cifar_recipe_takes_a_step(name: str) -> None:
     cls = DEFENSES.get(name).cls
     generator = torch.Generator().manual_seed(0)
     images = Images(torch.randint(256, (3, 3, 32, 32), generator=generator, dtype=torch.uint8), torch.arange(3))
-    recipe = recipe_of(name, epochs=1, batch_size=3, attack_steps=1, passes=1)
+    recipe = recipe_of(name, epochs=1, batch_size=3, attack_steps=1, passes=1, steps=2, rounds=1)
     defense = cls(recipe, CIFAR, untrained() if cls.base else None)
     history = fit(defense, recipe, images, threat=BALL, seed=0, device=torch.device("cpu"))
     # What has nothing to train, a codec for one, has no epochs.
@@ -63,7 +63,7 @@ def photographs() -> Images:
 def two_epochs(name: str, images: Images, classifier: nn.Module | None) -> tuple[Defense, list[dict[str, float]]]:
     """A defence trained by its recipe, but with one step in place of ten or forty: those are tested elsewhere."""
     cls = DEFENSES.get(name).cls
-    recipe = recipe_of(name, epochs=2, attack_steps=1)
+    recipe = recipe_of(name, epochs=2, attack_steps=1, steps=2, rounds=1)
     torch.manual_seed(0)
     defense = cls(recipe, CIFAR, classifier if cls.base else None)
     device = torch.device("cpu")
