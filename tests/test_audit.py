@@ -293,6 +293,13 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
     with Store.open(store) as opened:
         assert opened.attached(record["artifact"], "audit") == record
 
+    # Results may lie elsewhere, as those of a published row do; the record stays here.
+    other = str(tmp_path / "other.sqlite")
+    for beside, verdict in (([], "INCOMPLETE"), (["--beside", store], "PASS")):
+        assert main([other if word == store else word for word in words] + beside) == 0
+        found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+        assert found["A2"]["verdict"] == verdict
+
     # What takes too long is cut down, and said: nothing is refused.
     monkeypatch.setattr("benchbox.cli.audit.LONG", 0)
     assert main([word for word in words if word != "--yes"]) == 0

@@ -32,7 +32,7 @@ from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
 from benchbox.errors import DefenseError, RequestError
-from benchbox.store import Store
+from benchbox.store import Records, Store
 from benchbox.training.artifacts import Training
 
 #: What an audit is attached to its artifact as.
@@ -102,14 +102,18 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
 
 
 def conduct(
-    ready: Ready, store: Store, report: Callable[[str], None] = lambda what: None
+    ready: Ready,
+    store: Store,
+    report: Callable[[str], None] = lambda what: None,
+    known: Records | None = None,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Probe, judge, and attach the record to the artifact.
 
     Args:
         ready: From `prepare`.
-        store: Where evidence is read and the record is kept.
+        store: Where the record is kept, and the stored images lie.
         report: Told what begins.
+        known: Where evidence is read, as from the store and published files together; the store by default.
 
     Returns:
         The findings, and the record as it was stored.
@@ -119,7 +123,7 @@ def conduct(
     with border.crossing(type(ready.defense), DefenseError):
         probes = probe(ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report)
     report("stored images")
-    stored = _stored(ready, store)
+    stored = _stored(ready, known or store)
     stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
     record = _record(ready, findings, probes)
@@ -139,11 +143,11 @@ def _held(ready: Ready) -> tuple[torch.Tensor, torch.Tensor] | None:
     return x.to(ready.device), y.to(ready.device)
 
 
-def _stored(ready: Ready, store: Store) -> Stored:
+def _stored(ready: Ready, records: Records) -> Stored:
     """The cells inside the ball: of the artifact, of the classifier below it, and of the other defences."""
     training = ready.training
 
-    inside = [e for e in store.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
+    inside = [e for e in records.evidence(dataset=ready.dataset.name) if e.cell.threat == ready.threat]
     every = [_declared(e, ready.attacks) for e in inside]
     names = sorted({e.cell.defense.name for e in every})
     spec = ready.dataset.spec
@@ -154,7 +158,7 @@ def _stored(ready: Ready, store: Store) -> Stored:
         cells=tuple(e for e in every if e.cell.artifact == training.digest),
         static=tuple(e for e in every if training.base and e.cell.artifact == training.root.digest),
         others=tuple(e for e in every if e.cell.artifact != training.digest),
-        purifiers=tuple(n for n in names if (store.recall(f"defense {n}") or {}).get("purifies")),
+        purifiers=tuple(n for n in names if (records.recall(f"defense {n}") or {}).get("purifies")),
     )
 
 

@@ -44,6 +44,12 @@ def audit(
     shown: options.Shown,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
     work: options.Work,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH|NAME.json", help="Results to read beside the store's, such as a published row; repeated."
+        ),
+    ] = None,
     isolate: options.Isolate = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -59,15 +65,15 @@ def audit(
     from benchbox.audit.conduct import conduct, prepare
     from benchbox.audit.probes.measurements import Effort
     from benchbox.progress import watcher
-    from benchbox.store import Store
+    from benchbox.store import Store, open_records
 
     effort = Effort(steps=steps, random_points=random_points)
     with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, request, effort, observer.training)
     ready = _affordable(ready, yes)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
-    with Store.open(work.store) as opened:
-        _, record = conduct(ready, opened, report)
+    with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
+        _, record = conduct(ready, opened, report, known)
     from benchbox.audit import CHECKS
     from benchbox.report import findings
 
