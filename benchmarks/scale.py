@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -272,16 +273,7 @@ def simulate(options: argparse.Namespace) -> None:
             plan = type(plan)(plan.request, tuple(cells.values()), trainings)
             workers = Workers(options.workers, seconds, random.Random(0), options.trained)
             artifacts = Artifacts(Path(folder))
-            runner = Runner(
-                Memory(),
-                workers,
-                artifacts,
-                session.attacks,
-                dataset,
-                Silent(),
-                session.defenses,
-                clock=workers.clock,
-            )
+            runner = _runner(Memory(), workers, artifacts, session, dataset)
             before = time.process_time()
             report = runner.run(plan, 1)
             spent = time.process_time() - before
@@ -367,22 +359,18 @@ def _driven(session: Session, dataset: Dataset, plan: Plan, count: int) -> float
     """Milliseconds a unit."""
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "r.sqlite") as store:
         workers, artifacts = Ready(count), Artifacts(Path(folder))
-        runner = Runner(
-            store,
-            workers,
-            artifacts,
-            session.attacks,
-            dataset,
-            Silent(),
-            session.defenses,
-            clock=workers.clock,
-        )
+        runner = _runner(store, workers, artifacts, session, dataset)
         run = store.begin_run({}, {})
         start = time.process_time()
         report = runner.run(plan, run)
         spent = time.process_time() - start - workers.making
         assert report.done == len(plan.cells), report.failed
         return 1e3 * spent / workers.units
+
+
+def _runner(store: Any, workers: Workers, artifacts: Artifacts, session: Session, dataset: Dataset) -> Runner:
+    kit = session.attacks, dataset, Silent(), session.defenses
+    return Runner(store, workers, artifacts, *kit, clock=workers.clock)
 
 
 def spread(values: Sequence[float], unit: str) -> str:
