@@ -11,7 +11,10 @@ from benchbox.plugins.attacks.aa import run
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchbox import Draws, ThreatModel, View
+from benchbox import Defense, Draws, ThreatModel, View
+from benchbox.contract.ascent import ascend, cross_entropy
+from benchbox.engine.judge import Judge, Streams
+from benchbox.training.layout import Layout
 
 
 @cache
@@ -74,3 +77,14 @@ def as_robust(member: str, threat: ThreatModel, n: int, x_adv: Tensor) -> Surviv
     assert (mine & ~theirs).sum() <= 1
     assert (mine != theirs).sum() <= 3
     return survivors
+
+
+def withstanding(defense: Defense, threat: ThreatModel, n: int, steps: int) -> float:
+    """The share of digits that withstand PGD, attacked and scored as a run does it."""
+    x, y, rows = held_out(n)
+    judge, streams = Judge(defense, Layout(), "5ec2e7"), Streams(rows.tolist(), 0, x.device)
+    clean = judge.score(x, streams.clean, 1)[:, 0] == y
+    view = judge.view(y, streams.attacked("pgd"))
+    start = threat.random_start(x, streams.crafting("pgd"))
+    x_adv = ascend(view, x, y, threat, start=start, steps=steps, step_size=0.05, loss=cross_entropy)
+    return float((clean & (judge.score(x_adv, streams.adversarial, 1)[:, 0] == y)).float().mean())

@@ -10,16 +10,15 @@ from functools import cache
 import pytest
 import torch
 from broken_defenses import THREAT
-from digits import held_out, images
+from digits import held_out, images, withstanding
 from listening_defenses import ANSWERING, LEAVING, LOOKING, Finaliser
 from test_audit_cheats import EFFORT, NoCheat
 
 from benchbox import DefenseError
 from benchbox.audit import Stored, Subject, audit
 from benchbox.audit.probes.probe import probe
-from benchbox.contract.ascent import ascend, cross_entropy
 from benchbox.contract.process import restored
-from benchbox.engine.judge import Judge, Streams
+from benchbox.engine.judge import Judge
 from benchbox.training.layout import Layout
 
 #: The integrity checks of which one has to fail, and what its sentence has to name.
@@ -32,17 +31,6 @@ EXPECTED = {
 }
 
 
-def attacked(defense) -> float:
-    """The share of digits that withstand PGD, attacked and scored as a run does it."""
-    x, y, indices = held_out(40)
-    judge, streams = Judge(defense, Layout(), "5ec2e7"), Streams(indices.tolist(), 0, x.device)
-    clean = judge.score(x, streams.clean, 1)[:, 0] == y
-    view = judge.view(y, streams.attacked("pgd"))
-    start = THREAT.random_start(x, streams.crafting("pgd"))
-    x_adv = ascend(view, x, y, THREAT, start=start, steps=8, step_size=0.05, loss=cross_entropy)
-    return float((clean & (judge.score(x_adv, streams.adversarial, 1)[:, 0] == y)).float().mean())
-
-
 @pytest.mark.parametrize("cls", LEAVING, ids=lambda cls: cls.card.name)
 def test_who_leaves_a_listener_behind_is_refused_and_the_listener_is_gone(cls) -> None:
     def now():
@@ -53,19 +41,19 @@ def test_who_leaves_a_listener_behind_is_refused_and_the_listener_is_gone(cls) -
     with pytest.raises(
         DefenseError, match=f"^defence {cls.card.name} leaves .* behind, which would see who asks it"
     ):
-        attacked(cls())
+        withstanding(cls(), THREAT, 40, 8)
     assert now() == before
 
 
 @pytest.mark.parametrize("cls", [*LOOKING, Finaliser], ids=lambda cls: cls.card.name)
 def test_who_looks_gains_nothing(cls) -> None:
     # Any decoy would be right one time in ten.
-    assert attacked(cls()) < attacked(NoCheat()) + 0.1
+    assert withstanding(cls(), THREAT, 40, 8) < withstanding(NoCheat(), THREAT, 40, 8) + 0.1
 
 
 def test_hooks_and_finalisers_see_no_frame_of_who_asks() -> None:
     defense = Finaliser()
-    attacked(defense)
+    withstanding(defense, THREAT, 40, 8)
     assert len(defense.heard) > 8
     assert not any(defense.heard)
 
