@@ -300,9 +300,18 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
         found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
         assert found["A2"]["verdict"] == verdict
 
+    # Images of a list that shares none with the stored one have nothing to be scored again.
+    assert main([*words, "--sample-seed", "0"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert not {*range(12)} & {*record["samples"]["indices"]}
+    found = {finding["check"]: finding for finding in record["findings"]}
+    assert found["A3"]["verdict"] == "INCOMPLETE"
+
     # What takes too long is cut down, and said: nothing is refused.
     monkeypatch.setattr("benchbox.cli.audit.LONG", 0)
-    assert main([word for word in words if word != "--yes"]) == 0
+    assert main([*(word for word in words if word != "--yes"), "--sample-seed", "0"]) == 0
     out = capsys.readouterr()
     assert "it is cut down: 5 of 12 images, 100 of 1000 queries" in out.err
-    assert json.loads(out.out)["effort"]["samples"] == 5
+    less = json.loads(out.out)
+    assert less["effort"]["samples"] == 5
+    assert less["samples"]["indices"] == record["samples"]["indices"][:5]
