@@ -234,6 +234,24 @@ def test_a_commit_that_the_run_could_not_tell_is_said_by_the_publisher(later: St
     assert read.evidence()[0].provenance == {"torch": "2.7", "commit": "ab12", "commit_said_by_publisher": True}
 
 
+def test_no_folder_of_ones_machine_is_published(later: Store) -> None:
+    words = [
+        "benchbox",
+        "run",
+        "--data-dir=/home/me/data",
+        "--store",
+        "/home/me/s.sqlite",
+        "-d",
+        "models/mine.py:Mine",
+    ]
+    subject = later.evidence()[0].cell.artifact
+    later.attach(subject, "audit", {"provenance": {"command": words}})
+    told = Published(format_.Publication.model_validate_json(publish(later.evidence(), later)), "told")
+    record = told.attached(subject, "audit")
+    assert record is not None
+    assert record["provenance"]["command"] == [*words[:2], "--data-dir=data", "--store", "s.sqlite", *words[5:]]
+
+
 def test_packing_is_exact() -> None:
     rng = np.random.default_rng(0)
     for width in (1, 4, 7, 9):

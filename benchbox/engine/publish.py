@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def publish(evidence: Sequence[Evidence], records: Records, commit: str = "") ->
         "labels": press.packed_labels(),
         "cards": {name: press.card(card) for name, card in cards.items()},
         "attachments": [
-            {"subject": subject, "kind": kind, "record": dict(record)}
+            {"subject": subject, "kind": kind, "record": _without_folders(record)}
             for (subject, kind), record in sorted(records.attachments().items(), key=lambda item: item[0])
             if subject in subjects
         ],
@@ -129,11 +130,28 @@ class Press:
 
     def _ran(self, provenance: Mapping[str, Any]) -> int:
         told = {} if provenance.get("commit") or not self._commit else {"commit": self._commit, SAID: True}
-        return self.provenance.place({**provenance, **told})
+        return self.provenance.place({**_portable(provenance), **told})
 
     def _predicted(self, cell: Cell, predicted: NDArray[np.int64], label: NDArray[np.int64]) -> int:
         right, wrong = pack_predictions(predicted, label, self._width[_list(cell)])
         return self.predictions.place({"draws": predicted.shape[1], "right": right, "wrong": wrong})
+
+
+def _portable(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Its command without the folders of one machine, which nobody else has."""
+    if "command" not in provenance:
+        return dict(provenance)
+    return {**provenance, "command": [_without_folder(word) for word in provenance["command"]]}
+
+
+def _without_folder(word: str) -> str:
+    flag, equals, value = word.rpartition("=")
+    return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+
+
+def _without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that may have a provenance."""
+    return dict(record) | {k: _portable(v) for k, v in record.items() if k == "provenance"}
 
 
 def _pooled(evidence: Iterable[Evidence]) -> list[str]:
