@@ -1,5 +1,7 @@
 """`python -m benchbox` is `benchbox`."""
 
+import sys
+
 from benchbox.cli import main
 
-main()
+sys.exit(main())

@@ -8,7 +8,7 @@
    ResNet-18 with random weights and images that withstand: in float32 (TF32 off) and in a search in bfloat16.
    Goal: a third.
 3. The largest batch of ResNet-18 that a gradient fits for, and what it costs an image.
-4. Two epochs of PGD-AT on images of CIFAR-10's shape and number, seconds an epoch.
+4. Two epochs of PGD-AT on images of CIFAR-10's shape and number, or --train of them, seconds an epoch.
 
 A part that would begin after --minutes is left out and named. Every line is in --out too.
 """
@@ -156,7 +156,7 @@ class Bench:
         data, threat = made_up(3, 32, self.sizes.train), ThreatModel("linf", 8 / 255)
         cls = registry.defenses().get("pgd-at").cls
         recipe = cls.configure(data.family, data.name, epochs=2, network=self.sizes.colour)
-        for precision in ("float32", "bfloat16"):
+        for precision in ("bfloat16", "float32"):
             defense, start = cls(recipe, data.spec).to(self.device), seconds(self.device)
             fit(defense, recipe, data.train, threat=threat, seed=0, device=self.device, precision=precision)
             took = (seconds(self.device) - start) / 2
@@ -170,13 +170,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--minutes", type=float, default=7, help="no part begins later than that")
+    parser.add_argument("--rounds", type=int, help="of every comparison (default: 3)")
+    parser.add_argument("--train", type=int, metavar="IMAGES", help="an epoch has (default: 50,000)")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if not (asked.cpu or torch.cuda.is_available()):
         print("there is no GPU here; python benchmarks/gpu.py --cpu rehearses it at tiny size")
         return
     device = devices.choose("cpu" if asked.cpu else "cuda")
-    bench = Bench(device, TINY if asked.cpu else FULL, asked.minutes)
+    sizes = TINY if asked.cpu else FULL
+    sizes = sizes._replace(rounds=asked.rounds or sizes.rounds, train=asked.train or sizes.train)
+    bench = Bench(device, sizes, asked.minutes)
     bench.say(f"{devices.describe(device)}, torch {torch.__version__}, {bench.sizes}")
     peers.shorten(registry.attacks().get("aa").cls, bench.sizes.share)
     bench.part("agreement", bench.agreement)
