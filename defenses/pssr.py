@@ -164,7 +164,12 @@ class PixelSurgery(Purifier[S]):
         return trivial
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Training images under FGSM and PGD on the frozen classifier, and the saliency of each kind."""
+        """Training images under FGSM and PGD on the frozen classifier, and the saliency of each kind.
+
+        Nothing where nothing is trained and each image has a threshold of its own.
+        """
+        if self.recipe.threshold == "sample" and not self.players():
+            return {}
         made = self.attacked(batch)
         for kind, x in zip(KINDS, (batch.x, made["fgsm"], made["pgd"]), strict=True):
             made[f"{kind} gradient"], made[f"{kind} factor"] = self.saliency(x)

@@ -9,13 +9,12 @@ stay as they are, as in the "+PS" row of Table 4. No defence can do it: never ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from benchbox import Batch, Card, DefenseError, Draws, ImageSpec, Purifier, stand_in
+from benchbox import Card, DefenseError, Draws, ImageSpec, Purifier, stand_in
 
 from ._surgery import SurgeryRecipe, trivial_mask
 from .pssr import PixelSurgery
@@ -41,10 +40,6 @@ class Oracle(PixelSurgery[SurgeryRecipe]):
     def reveal(self, x: Tensor, draws: Draws) -> None:
         """Keep the clean images until the next are shown."""
         self._shown, self._indices = x, draws.indices
-
-    def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Nothing, unless the threshold is one for all images."""
-        return super().prepare(batch) if self.recipe.threshold == "dataset" else {}
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Logits (N, K) of what the oracle leaves; without draws, of the images as they are."""

@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from benchbox.plugins.defenses._surgery import SurgeryRecipe, softly
-from benchbox.plugins.defenses.pssr import PSSR, PSSRRecipe, adversarial_r_drop, saliency, trivial_mask
+from benchbox.plugins.defenses.pssr import (
+    PSSR,
+    PixelSurgery,
+    PSSRRecipe,
+    adversarial_r_drop,
+    saliency,
+    trivial_mask,
+)
 from torch import nn
 
 from benchbox import Batch
@@ -205,6 +212,15 @@ def test_the_generator_sees_what_its_reading_says(condition: str, channels: int,
     if beside is not None:
         assert torch.equal(seen[:, 1:], {"mask": mask, "x": x}[beside])
     assert pssr(x).shape == (4, 3)
+
+
+@pytest.mark.parametrize("threshold", ["sample", "dataset"])
+def test_surgery_alone_reads_no_training_image_unless_the_threshold_is_theirs(threshold):
+    draws = sample_draws(6)
+    batch = Batch(draws.uniform(1, 8, 8), torch.arange(6) % 3, draws, 0.0, ThreatModel("linf", 0.1))
+    recipe = SurgeryRecipe(threshold=threshold, attack_steps=2)
+    surgery = PixelSurgery(recipe, SPEC, linear(torch.randn(3, 64)))
+    assert bool(surgery.prepare(batch)) == (threshold == "dataset")
 
 
 @pytest.mark.parametrize(
