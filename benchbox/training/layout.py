@@ -20,7 +20,7 @@ from benchbox.draws import Draws
 Forward = Callable[[Tensor, Draws], Tensor]
 
 #: Images a call: what fits a CPU's cache, and what fills a GPU. The first is the one to beat.
-BATCH_SIZES = {"cpu": (125, 60, 250), "cuda": (500, 1000, 250)}
+BATCH_SIZES = {"cpu": (125, 60, 250), "cuda": (1000, 2000, 500)}
 #: Images that decide whether a layout works, and the first that are timed.
 TRIED = 8
 #: Another layout or batch size has to save this share of the time: a busy machine shall not decide.
