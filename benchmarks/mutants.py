@@ -1,37 +1,57 @@
 """Would the tests notice? Small faults are planted in the modules that numbers pass through, and the tests run.
 
-    python benchmarks/mutants.py analysis --sample 40        # a random sample of one group
-    python benchmarks/mutants.py                             # says which groups there are
+    python benchmarks/mutants.py                                      # says which groups there are
+    python benchmarks/mutants.py draws --sample 30 --seed 1           # thirty faults of one group
+    python benchmarks/mutants.py all --jobs 16 --minutes 8 --out found.json
 
-The faults are mutmut's (`pip install mutmut`); each is tried in a fork of a process that has loaded torch, by
-the tests of the group that reach it. docs/mutation.md says what survived, and why.
+benchmarks/faults.py says what the faults are. Nothing is changed here: every process has a copy of the tree in the
+system's folder for temporary files. A fault is met first by the tests that ran through its line when nothing was
+broken, the quick ones first, then by the other tests of its group; the first that fails is enough.
+docs/mutation.md has what survived, and why.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
 import json
+import multiprocessing
 import os
 import random
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from faults import Fault, faults
+from trials import ROOT, Basis, basis, outcome, settle
+
+#: Loaded once, before the processes part. Nothing of benchbox: each fault is met by a fresh one.
+HEAVY = (
+    "torch", "torchvision", "numpy", "scipy.stats", "pandas", "sqlalchemy", "alembic", "typer", "rich", "jinja2",
+    "pydantic", "safetensors.torch", "sklearn.datasets", "pytest", "hypothesis", "greenlet", "matplotlib",
+)  # fmt: skip
 
 
 class Group(NamedTuple):
-    """Modules below `benchbox/`, and the test files that are about them."""
+    """Modules below `benchbox/`, and the test files that are about them, the most direct first."""
 
     modules: Sequence[str]
     tests: Sequence[str]
 
 
 GROUPS = {
+    "domain": Group(["domain/nouns", "domain/threat", "canonical"], ["domain", "canonical", "l1"]),
+    "draws": Group(["draws"], ["draws"]),
+    "view": Group(["contract/view", "contract/confirmation"], ["gradients", "search_precision"]),
+    "ascent": Group(["contract/ascent"], ["attacks", "l1"]),
+    "attack": Group(["contract/attack"], ["interface", "natures", "ranges", "attacks"]),
+    "judge": Group(["engine/judge", "engine/booth", "engine/secret"], ["booth", "secret", "interface"]),
     "statistics": Group(
         ["analysis/intervals", "analysis/pairs", "analysis/all_pairs", "analysis/welch", "analysis/anytime"],
         ["intervals", "paired", "compare", "anytime"],
@@ -44,84 +64,90 @@ GROUPS = {
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
         ["report", "compare", "worth", "badge", "probed"],
     ),
-    "domain": Group(["domain", "canonical"], ["domain", "canonical"]),
-    "draws": Group(["draws"], ["draws"]),
-    "view": Group(["contract/view", "contract/ascent"], ["attacks", "gradients"]),
-    "attack": Group(["contract/attack"], ["attacks", "interface"]),
-    "judge": Group(["engine/judge", "engine/booth", "engine/secret"], ["booth", "secret", "runner"]),
-    "plan": Group(["engine/plan", "engine/transfer", "engine/answers"], ["runner", "reuse", "checkpoint"]),
+    "plan": Group(["engine/plan", "engine/transfer", "engine/answers"], ["runner", "reuse"]),
+    "runner": Group(["engine/runner", "engine/unit", "engine/reuse"], ["runner", "reuse"]),
+    "training": Group(["training/loop", "training/precision"], ["training", "precision", "training_ball"]),
 }
-SETTINGS = """
-[tool.mutmut]
-source_paths = ["benchbox"]
-only_mutate = {modules}
-also_copy = ["attacks", "defenses", "results", "docs", "README.md", "CHANGELOG.md"]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-x", "-k", "not about_a_second"]
-pytest_add_cli_args_test_selection = {tests}
-do_not_mutate_patterns = ["raise [A-Za-z]+Error\\\\("]
-track_dependencies = false
-use_git_change_detection = false
-timeout_constant = 20.0
-"""
 
 
-def checkout(folder: Path, group: Group) -> None:
-    """A copy of this tree, set up for mutmut."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in listed.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    modules = [f"benchbox/{name}.py" for name in group.modules]
-    tests = [f"tests/test_{name}.py" for name in group.tests]
-    with (folder / "pyproject.toml").open("a") as file:
-        file.write(SETTINGS.format(modules=json.dumps(modules), tests=json.dumps(tests)))
+def tried(end: float, known: dict[str, Basis], place: tuple[str, str, Fault]) -> dict[str, Any] | None:
+    """What became of a fault of a group, for the record; None if there was no time."""
+    group, module, fault = place
+    start = time.monotonic()
+    if start > end:
+        return None
+    said = outcome(known[group], module, fault)
+    seconds = round(time.monotonic() - start, 1)
+    return {"group": group, "module": module, **fault._asdict(), "outcome": said, "seconds": seconds}
 
 
-def tried(sample: int, seed: int) -> dict[str, str]:
-    """What became of a random sample of the faults of the current folder."""
-    from mutmut import __main__ as mutmut
-
-    mutmut.set_mutant_under_test("mutant_generation")
-    Path("mutants").mkdir()
-    mutmut.copy_src_dir()
-    mutmut.copy_also_copy_files()
-    mutmut.setup_source_paths()
-    mutmut.store_lines_covered_by_tests()
-    mutmut.create_mutants(1)
-    every = sorted(name for file in Path("mutants").rglob("*.meta") for name in _results(file))
-    chosen = random.Random(seed).sample(every, min(sample, len(every)))
-    print(f"{len(chosen)} of {len(every)} faults", flush=True)
-    mutmut._run(chosen, 1)
-    found = {name: code for file in Path("mutants").rglob("*.meta") for name, code in _results(file).items()}
-    for name in chosen:
-        if mutmut.status_by_exit_code[found[name]] not in ("killed", "timeout"):
-            print(name, mutmut.status_by_exit_code[found[name]], flush=True)
-            subprocess.run([sys.executable, "-m", "mutmut", "show", name], check=False)
-    return {name: mutmut.status_by_exit_code[found[name]] for name in chosen}
-
-
-def _results(meta: Path) -> dict[str, int]:
-    results: dict[str, int] = json.loads(meta.read_text())["exit_code_by_key"]
-    return results
+def sampled(names: Sequence[str], sample: int, seed: int) -> Iterator[tuple[str, str, Fault]]:
+    """Faults of each group at random, the groups in turn."""
+    columns = []
+    for name in names:
+        every = [
+            (name, m, f)
+            for m in GROUPS[name].modules
+            for f in faults((ROOT / f"benchbox/{m}.py").read_text("utf-8"))
+        ]
+        columns.append(random.Random(f"{seed}/{name}").sample(every, min(sample, len(every))))
+    return (place for row in itertools.zip_longest(*columns) for place in row if place)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="*", help=", ".join(GROUPS))
-    parser.add_argument("--sample", type=int, default=40, help="faults of each group")
+    parser.add_argument("groups", nargs="*", help=f"all, or some of: {', '.join(GROUPS)}")
+    parser.add_argument("--sample", type=int, default=30, help="faults of each group")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no fault is begun after so long")
+    parser.add_argument("--out", type=Path, help="a file for what was found, in JSON")
     asked = parser.parse_args()
-    if not asked.groups:
+    names = [*GROUPS] if asked.groups == ["all"] else asked.groups
+    if not names or not set(names) <= set(GROUPS):
         parser.print_help()
-    for name in asked.groups:
-        with tempfile.TemporaryDirectory(prefix="benchbox-mutants-") as folder:
-            checkout(Path(folder), GROUPS[name])
-            os.chdir(folder)
-            found = tried(asked.sample, asked.seed)
-            os.chdir(ROOT)
-        noticed = sum(status in ("killed", "timeout") for status in found.values())
-        print(f"{name}: {noticed} of {len(found)} faults noticed", flush=True)
+        return
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+    end = time.monotonic() + 60 * asked.minutes
+    for name in HEAVY:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    fork = multiprocessing.get_context("fork")
+    with (
+        tempfile.TemporaryDirectory(prefix="benchbox-mutants-") as folder,
+        ProcessPoolExecutor(asked.jobs, fork, settle, (folder,)) as pool,
+    ):
+        known = {}
+        found_first = pool.map(basis, *zip(*(GROUPS[name] for name in names), strict=True))
+        for name, found in zip(names, found_first, strict=True):
+            if isinstance(found, str):
+                print(f"{name}: pytest could not run its tests:\n{found}", flush=True)
+                continue
+            known[name] = found
+            took = sum(found.seconds.values())
+            print(
+                f"{name}: {len(found.seconds)} tests, {took:.0f} s; failed and left out: {found.failed}",
+                flush=True,
+            )
+        done = []
+        for record in pool.map(partial(tried, end, known), sampled([*known], asked.sample, asked.seed)):
+            if record:
+                done.append(record)
+                if asked.out:
+                    asked.out.write_text(
+                        json.dumps({"seed": asked.seed, "faults": done}, indent=1) + "\n", "utf-8"
+                    )
+                if record["outcome"].startswith("survived"):
+                    print(said(record), flush=True)
+    for name in known:
+        outcomes = [record["outcome"] for record in done if record["group"] == name]
+        noticed = sum(not one.startswith("survived") for one in outcomes)
+        print(f"{name}: {noticed} of {len(outcomes)} faults noticed", flush=True)
+
+
+def said(record: dict[str, Any]) -> str:
+    """One fault in a line."""
+    return "{group}: {module}:{line} `{was}` -> `{became}`: {outcome} ({seconds} s)".format(**record)
 
 
 if __name__ == "__main__":

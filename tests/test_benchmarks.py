@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -44,6 +45,29 @@ def test_the_order_turns_around(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(threads)
     assert called == ["a", "b", "b", "a"]
+
+
+def test_faults_are_planted_one_at_a_time_and_inside_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = loaded("faults", monkeypatch)
+    source = (
+        '"""Words."""\n@frozen(eq=False)\nclass Ball:\n    def holds(self, d: float = 0.5) -> bool:\n'
+        "        if not d:\n            raise ValueError('no')\n        return d <= self.radius and seen(d, by=2)\n"
+    )
+    every = faults.faults(source)
+    assert [(fault.line, fault.was, fault.became) for fault in every] == [
+        (4, "0.5", "1.0"),
+        (5, "not d", "d"),
+        (7, "return d <= self.radius and seen(d, by=2)", "return None"),
+        (7, "d <= self.radius and seen(d, by=2)", "d <= self.radius or seen(d, by=2)"),
+        (7, "d <= self.radius", "d < self.radius"),
+        (7, "seen(d, by=2)", "seen(None, by=2)"),
+        (7, "seen(d, by=2)", "seen(d)"),
+        (7, "2", "3"),
+        (7, "2", "1"),
+    ]
+    whole = ast.unparse(ast.parse(source))
+    for fault in every:
+        assert faults.planted(source, fault) == ast.unparse(ast.parse(whole)).replace(fault.was, fault.became, 1)
 
 
 def test_without_a_gpu_it_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
