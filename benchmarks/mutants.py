@@ -46,12 +46,17 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "domain": Group(["domain/nouns", "domain/threat", "canonical"], ["domain", "canonical", "l1"]),
+    "domain": Group(
+        ["domain/nouns", "domain/threat", "canonical"], ["threat", "outcome", "domain", "canonical", "l1"]
+    ),
     "draws": Group(["draws"], ["draws"]),
-    "view": Group(["contract/view", "contract/confirmation"], ["gradients", "search_precision"]),
-    "ascent": Group(["contract/ascent"], ["attacks", "l1"]),
+    "view": Group(["contract/view", "contract/confirmation"], ["view", "gradients", "search_precision"]),
+    "ascent": Group(["contract/ascent"], ["ascent", "l1"]),
     "attack": Group(["contract/attack"], ["interface", "natures", "ranges", "attacks"]),
-    "judge": Group(["engine/judge", "engine/booth", "engine/secret"], ["booth", "secret", "interface"]),
+    "judge": Group(
+        ["engine/judge", "engine/booth", "engine/secret", "engine/transfer"],
+        ["judge", "booth", "secret", "interface"],
+    ),
     "statistics": Group(
         ["analysis/intervals", "analysis/pairs", "analysis/all_pairs", "analysis/welch", "analysis/anytime"],
         ["intervals", "paired", "compare", "anytime"],
@@ -64,8 +69,8 @@ GROUPS = {
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
         ["report", "compare", "worth", "badge", "probed"],
     ),
-    "plan": Group(["engine/plan", "engine/transfer", "engine/answers"], ["runner", "reuse"]),
-    "runner": Group(["engine/runner", "engine/unit", "engine/reuse"], ["runner", "reuse"]),
+    "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["training_ball", "reuse", "runner"]),
+    "runner": Group(["engine/runner", "engine/unit"], ["runner", "reuse"]),
     "training": Group(["training/loop", "training/precision"], ["training", "precision", "training_ball"]),
 }
 

@@ -51,7 +51,7 @@ def test_faults_are_planted_one_at_a_time_and_inside_classes(monkeypatch: pytest
     faults = loaded("faults", monkeypatch)
     source = (
         '"""Words."""\n@frozen(eq=False)\nclass Ball:\n    def holds(self, d: float = 0.5) -> bool:\n'
-        "        if not d:\n            raise ValueError('no')\n        return d <= self.radius and seen(d, by=2)\n"
+        "        if not d:\n            raise Error(d)\n        return d <= self.radius and seen(d, by=2)\n"
     )
     every = faults.faults(source)
     assert [(fault.line, fault.was, fault.became) for fault in every] == [
