@@ -237,7 +237,7 @@ def check_saving(defense: Defense, recipe: Recipe, x: Tensor, *, classifier: nn.
         artifacts.save(training, defense, {})
         torch.manual_seed(1)  # other initial weights than those of the training
         loaded = type(defense)(recipe, defense.images, classifier)
-        artifacts.load_into(training.digest, loaded)
+        artifacts.load_into(training, loaded)
     draws = sample_draws(len(x))
     for one in (defense, loaded):
         one.reveal(x, draws)

@@ -24,7 +24,7 @@ from benchbox.contract import registry
 from benchbox.engine.judge import Judge
 from benchbox.engine.reproduce import training_of
 from benchbox.engine.session import Session, Settings
-from benchbox.training.artifacts import Artifacts
+from benchbox.store import Store
 from benchbox.training.layout import Layout
 
 STEPS, STEP, FRESH = 20, 0.1, 10
@@ -40,8 +40,8 @@ def main() -> None:
     asked = parser.parse_args()
     cell = load(asked.store, defense=asked.defense).evidence[0].cell
     folder = Path(asked.store).parent / "artifacts"
-    card = Artifacts(folder).card(cell.artifact)
-    assert card is not None, f"{folder} has no weights {cell.artifact}"
+    with Store.open(asked.store) as store:
+        card = store.artifacts()[cell.artifact]
     session = Session(
         registry.defenses(),
         registry.attacks(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,8 @@ class DiffusionRecipe(Recipe):
         attention: Resolutions with self-attention, by their place in `multipliers`; the middle always has it.
         patch: Side of the blocks of pixels that the UNet sees as channels.
     """
+
+    forward_only: ClassVar[tuple[str, ...]] = ("t_star", "steps")
 
     epochs: Whole = 2000
     batch_size: Count = 128
@@ -105,6 +107,8 @@ D = TypeVar("D", bound=DiffusionRecipe, default=DiffusionRecipe)
 
 class DiffusionPurifier(StepwisePurifier[D]):
     """Takes an image into the noise and, in steps, back."""
+
+    learns: ClassVar[str] = "score model"
 
     def __init__(self, recipe: D, images: ImageSpec, classifier: nn.Module) -> None:
         super().__init__(recipe, images, classifier)

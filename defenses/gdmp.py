@@ -34,6 +34,8 @@ class GDMPRecipe(DiffusionRecipe):
         guidance: a; 0 for none.
     """
 
+    forward_only: ClassVar[tuple[str, ...]] = (*DiffusionRecipe.forward_only, "rounds", "guidance")
+
     t_star: float = Field(0.036, gt=0, le=1)
     steps: Count = 36
     rounds: Count = 4

@@ -43,7 +43,7 @@ class State:
         needed: dict[str, Training] = {}
         for cell in self.open:
             for key in (cell.artifact, cell.view.artifact):
-                needed |= {step.digest: step for step in _chain(trainings[key])}
+                needed |= {step.weights: step for step in _chain(trainings[key])}
         return [step for key, step in needed.items() if step.source is None and key not in artifacts]
 
 

@@ -144,8 +144,8 @@ def _preview(session: Session, plans: list[Plan]) -> None:
     found, counted = [], set[str]()
     for state in states:
         # Several radii share their trainings.
-        missing = [step for step in state.untrained(artifacts) if step.digest not in counted]
-        counted |= {step.digest for step in missing}
+        missing = [step for step in state.untrained(artifacts) if step.weights not in counted]
+        counted |= {step.weights for step in missing}
         found.append(estimate(session, state.plan, state.open, missing, evidence, cards))
     typer.echo(preview.duration_of(found))
 

@@ -31,8 +31,8 @@ def train(
 
     wanted = {key: step for one in asked.requests() for key, step in session.trainings(one).items()}
     artifacts = Artifacts(session.settings.artifacts)
-    for key, step in wanted.items():
-        there = step.source is not None or key in artifacts
+    for step in wanted.values():
+        there = step.source is not None or step.weights in artifacts
         try:
             with Store.open(session.settings.store) as opened, watcher(None if quiet else errors(), 0) as observer:
                 session.train([step], opened, observer)
@@ -41,4 +41,6 @@ def train(
                 f"{describe_training(step)} is stored up to half a minute ago; the same command continues"
             ) from None
         words = "was there already" if there else "trained"
-        output().print(f"{describe_training(step)}: {words}, {step.source or artifacts.path(key)}", soft_wrap=True)
+        output().print(
+            f"{describe_training(step)}: {words}, {step.source or artifacts.path(step.weights)}", soft_wrap=True
+        )

@@ -71,7 +71,7 @@ def _search(session: Session, plan: Plan, limit: Budget, quiet: bool) -> Answer:
     artifacts = Artifacts(session.settings.artifacts)
     needed = plan.trainings[plan.cells[0].artifact] if plan.cells else None
     while needed is not None:
-        if needed.digest not in artifacts and needed.source is None:
+        if needed.weights not in artifacts and needed.source is None:
             console = None if quiet else errors()
             with Store.open(session.settings.store) as opened, watcher(console, 0) as observer:
                 session.train([needed], opened, observer)  # with everything below it
@@ -82,7 +82,7 @@ def _search(session: Session, plan: Plan, limit: Budget, quiet: bool) -> Answer:
             notice(f"{cell.defense.name}: {_described(cell)}: {standing} of {images} stand")
 
     every = plan.request.attacks != ("all",)
-    search = Search(limit, artifacts.__contains__, every, tell)
+    search = Search(limit, lambda key: plan.trainings[key].weights in artifacts, every, tell)
     with Store.open(session.settings.store) as opened:
         session.run(plan, opened, Silent(), search)
     assert search.answer is not None

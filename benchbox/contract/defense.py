@@ -50,9 +50,11 @@ class Recipe(BaseModel):
         training_epsilon: Radius of that ball; 0 for the customary one in that norm.
         unsaid: Fields that are no part of the recipe's identity while they have their default: they came later,
             and results of old keep theirs.
+        forward_only: Fields that no training reads: recipes that differ in these alone are trained once.
     """
 
     unsaid: ClassVar[tuple[str, ...]] = ("base", "training_norm", "training_epsilon")
+    forward_only: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -175,6 +177,9 @@ class Defense(nn.Module, ABC, Generic[R]):
         ablations: Names of the defences that are this one with parts left out; the audit compares them.
         version: Raised when a change to the code changes its results.
         deployable: False for an oracle that knows what no defence can know; never ranked.
+        learns: What it trains, in words, where that is not itself but something that knows neither the base nor
+            the ball, as a score model of images is: defences that learn the same from the same fields of their
+            recipes share the weights, which are trained once.
         square: Whether it is built for square images alone; False where it takes `images.shape` as it is.
         validation: Share of the training images that no step sees. After each epoch `validate` scores them, and
             the training ends with the weights of the epoch that scored best.
@@ -190,6 +195,7 @@ class Defense(nn.Module, ABC, Generic[R]):
     ablations: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     deployable: ClassVar[bool] = True
+    learns: ClassVar[str] = ""
     square: ClassVar[bool] = True
     # Of the instance: a defence that selects its epoch takes it from its recipe.
     validation: float = 0.0

@@ -66,9 +66,14 @@ class _Ready:
 
 
 class Trained(_Ready):
-    """A defence is to be trained."""
+    """A defence is to be trained; of those that share their weights, the first trains them."""
 
     what = "training"
+
+    @property
+    def name(self) -> str:
+        """The weights."""
+        return f"{self.what}/{self.training.weights}"
 
 
 class Known(_Ready):

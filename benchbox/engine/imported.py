@@ -124,7 +124,7 @@ def _check_trained(session: Session, training: Training | None) -> None:
     artifacts = Artifacts(session.settings.artifacts)
     step = training
     while step is not None:
-        if step.source is None and step.digest not in artifacts:
+        if step.source is None and step.weights not in artifacts:
             raise ArtifactError(
                 f"no trained {step.defense.name} with this recipe and seed {step.seed} in {artifacts.folder}; "
                 f"make it with benchbox train --defense {step.defense.name} --dataset {step.dataset}, or give the "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ CLASSIFIER, DEFENSE = "classifier", "defense"
 TURNS = ("random", "one-step", "iterative", "score-based", "decision-based", "ensemble", "control")
 #: A field of recipes: the length of a step of a training attack, for the radius of the data set's own ball.
 STEP = "attack_step_size"
+#: Fields of recipes that name the base and the ball.
+AROUND = ("base", "training_norm", "training_epsilon")
 #: Accesses of an attack that declares none, when it is asked for by name.
 EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
 
@@ -155,7 +157,7 @@ class Planner:
         length = getattr(recipe, STEP, None)
         if length is not None and STEP not in own and threat.epsilon != dataset.epsilon:
             recipe = recipe.model_copy(update={STEP: length * threat.epsilon / dataset.epsilon})
-        return Training(
+        whole = Training(
             defense=Spec(name, recipe.identity(), plugin.code),
             dataset=dataset.name,
             images=dataset.train.digest,
@@ -163,6 +165,7 @@ class Planner:
             threat=threat,
             base=self.training(base_name, dataset, seed, overrides, norm) if base_name else None,
         )
+        return replace(whole, trained_as=_trained_as(plugin.cls, recipe, whole, dataset))
 
     def _given(self, plugin: Plugin[Defense], recipe: PretrainedRecipe, dataset: Dataset) -> Training:
         """Weights from a file, whatever the seed and the training images are."""
@@ -339,7 +342,19 @@ def substitute_of(training: Training) -> Training | None:
     root = training.root
     if root.source is not None:
         return None
-    return Training(root.defense, root.dataset, root.images, root.seed + SUBSTITUTE_SEED, root.threat)
+    return root.of_seed(root.seed + SUBSTITUTE_SEED)
+
+
+def _trained_as(cls: type[Defense], recipe: Recipe, whole: Training, dataset: Dataset) -> Training | None:
+    """What of a training its weights hang on; None if it is all of it."""
+    if not cls.learns and not recipe.forward_only:
+        return None
+    unread = {*recipe.forward_only, *(AROUND if cls.learns else ())}
+    read = {name: value for name, value in whole.defense.arguments.items() if name not in unread}
+    spec = replace(whole.defense, name=cls.learns or whole.defense.name, arguments=read)
+    if not cls.learns:
+        return replace(whole, defense=spec)
+    return replace(whole, defense=spec, threat=ThreatModel(dataset.norm, dataset.epsilon), base=None)
 
 
 def kind(cls: type[Defense], training: Training) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Readiness:
     def is_made(self, training: Training) -> bool:
         """Whether the weights of a defence are there."""
         digest = training.digest
-        if digest not in self._made and (training.source is not None or digest in self.artifacts):
+        if digest not in self._made and (training.source is not None or training.weights in self.artifacts):
             self._made.add(digest)
         return digest in self._made
 

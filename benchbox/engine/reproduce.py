@@ -99,6 +99,7 @@ def training_of(record: Mapping[str, Any]) -> Training:
         seed=record["seed"],
         threat=ThreatModel(**record["threat"]),
         base=training_of(record["base"]) if record["base"] else None,
+        trained_as=training_of(record["trained_as"]) if record.get("trained_as") else None,
     )
 
 
@@ -165,5 +166,5 @@ def _cell(item: Evidence) -> str:
 def weights(plans: Sequence[Plan], artifacts: Artifacts) -> tuple[list[Training], list[Training]]:
     """The trainings whose weights are here, and those that have to be made."""
     every = {name: training for plan in plans for name, training in plan.trainings.items()}
-    here = [training for name, training in every.items() if name in artifacts]
-    return here, [training for name, training in every.items() if name not in artifacts]
+    here = [training for training in every.values() if training.weights in artifacts]
+    return here, [training for training in every.values() if training.weights not in artifacts]

@@ -92,7 +92,7 @@ class Runner:
         self._agenda = Agenda(self.executor.workers)
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
-        self._asked: set[str] = set()  # names of the trainings and layouts that are on the agenda, or were
+        self._asked: set[tuple[str, str]] = set()  # trainings and layouts that are on the agenda, or were
         self._flights = Flights(self.store, self.executor, self.clock)
         self._pace = Pace()
         self._images = 0
@@ -155,7 +155,7 @@ class Runner:
         self._images = images
         items: list[Trained | Known] = [Trained(t) for t in chain(training) if not self._ready.is_made(t)]
         for item in (*items, Known(training)):
-            self._asked.add(item.name)
+            self._asked.add((item.what, item.training.digest))
             self._agenda.add(item, 0)
             self._drain(lambda: bool(self._flights.held) or self._agenda.left or len(self._agenda) > 0)
             if (failure := self._ready.spoiled.get(item.training.digest)) is not None:
@@ -189,8 +189,8 @@ class Runner:
             assert isinstance(item, Trained | Known)
             if job not in (waiting := self._waiting[item.training.digest]):
                 waiting.append(job)
-            if item.name not in self._asked:
-                self._asked.add(item.name)
+            if (item.what, item.training.digest) not in self._asked:
+                self._asked.add((item.what, item.training.digest))
                 self._agenda.add(item, job.order)
         if not missing:
             self._divide(job)

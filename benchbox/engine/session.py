@@ -189,10 +189,10 @@ class Session:
     def _note_weights(self, plan: Plan, store: Store) -> None:
         """Keep how the weights were trained: they lie outside the store, and numbers travel without them."""
         artifacts = Artifacts(self.settings.artifacts)
-        for name in plan.trainings:
+        for name, training in plan.trainings.items():
             # Whoever needs damaged weights says so; a table whose cells are all stored needs none.
             with contextlib.suppress(ArtifactError):
-                if card := artifacts.card(name):
+                if card := artifacts.card_of(training):
                     # The last epoch says whether it converged; what led there stays with the weights.
                     store.put_artifact(name, card | {"losses": card["losses"][-1:]})
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Training:
         base: The training of the frozen classifier it builds on, if any.
         source: File whose weights take the place of a training. No part of the identity: the recipe holds their
             SHA-256.
+        trained_as: What of all this the training reads, where that is less: defences of which this is the same
+            share their weights. No part of the identity: it follows from the rest.
     """
 
     defense: Spec
@@ -47,11 +49,17 @@ class Training:
     threat: ThreatModel
     base: Training | None = None
     source: Path | None = field(default=None, compare=False)
+    trained_as: Training | None = field(default=None, compare=False)
 
     @cached_property
     def digest(self) -> str:
-        """Name of the artifact."""
-        return digest(self.as_dict())
+        """Name of the trained defence."""
+        return digest(self._identity())
+
+    @property
+    def weights(self) -> str:
+        """Name of its weights."""
+        return (self.trained_as or self).digest
 
     @property
     def root(self) -> Training:
@@ -60,9 +68,17 @@ class Training:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; a base is recorded in full."""
-        record = asdict(self)
-        del record["source"]
-        return record | {"base": self.base.as_dict() if self.base else None}
+        record = self._identity() | {"base": self.base.as_dict() if self.base else None}
+        return record | ({"trained_as": self.trained_as.as_dict()} if self.trained_as else {})
+
+    def of_seed(self, seed: int) -> Training:
+        """The same, of another seed."""
+        return replace(self, seed=seed, trained_as=self.trained_as and self.trained_as.of_seed(seed))
+
+    def _identity(self) -> dict[str, Any]:
+        record = asdict(replace(self, base=None, source=None, trained_as=None))
+        del record["source"], record["trained_as"]
+        return record | {"base": self.base._identity() if self.base else None}
 
 
 class Artifacts:
@@ -90,10 +106,10 @@ class Artifacts:
         """
         # The frozen classifier of a base is an artifact of its own.
         own = {k: v for k, v in module.state_dict().items() if not (training.base and k.startswith("classifier."))}
-        record = {"training": training.as_dict(), **card}
-        save_tensors(self.path(training.digest), own, record)
-        _write(self.path(training.digest).with_suffix(".json"), json.dumps(record, indent=1).encode())
-        self.checkpoint(training.digest).unlink(missing_ok=True)
+        record = {"training": (training.trained_as or training).as_dict(), **card}
+        save_tensors(self.path(training.weights), own, record)
+        _write(self.path(training.weights).with_suffix(".json"), json.dumps(record, indent=1).encode())
+        self.checkpoint(training.weights).unlink(missing_ok=True)
 
     def receive(self, key: str, content: bytes) -> None:
         """Keep the weights of a digest that were trained on another machine, as the file was there.
@@ -119,16 +135,25 @@ class Artifacts:
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"cannot read {self.path(key)}: {error}; delete it to train again") from error
 
-    def load_into(self, key: str, module: nn.Module) -> dict[str, Any]:
-        """Fill a module with the weights of a digest, strictly, and return the card.
+    def card_of(self, training: Training) -> dict[str, Any] | None:
+        """The card of a trained defence, which may share its weights with others; None if they are not here.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
+        card = self.card(training.weights)
+        return card | {"training": training.as_dict()} if card and training.trained_as else card
+
+    def load_into(self, training: Training, module: nn.Module) -> dict[str, Any]:
+        """Fill a module with the weights of its training, strictly, and return their card.
 
         Raises:
             ArtifactError: The file is damaged or belongs to another architecture.
         """
-        path = self.path(key)
+        path = self.path(training.weights)
         tensors, card = load_tensors(path)
         missing, unexpected = module.load_state_dict(tensors, strict=False)
-        absent = [k for k in missing if not (card["training"]["base"] and k.startswith("classifier."))]
+        absent = [k for k in missing if not (training.base and k.startswith("classifier."))]
         if absent or unexpected:
             raise ArtifactError(
                 f"weights {path} do not fit the defence (first mismatch: {(absent or unexpected)[0]}); "

@@ -86,7 +86,7 @@ class Workshop:
 
     def _there(self, wanted: Training) -> Defense:
         assert self.apart is not None
-        if wanted.source is None and wanted.digest not in self.artifacts:
+        if wanted.source is None and wanted.weights not in self.artifacts:
             self._here(wanted)  # training is no asking
         return self.apart(wanted)
 
@@ -96,13 +96,13 @@ class Workshop:
             assert isinstance(defense, Pretrained)
             defense.adopt(wanted.source)
             return defense
-        if wanted.digest not in self.artifacts:
-            with self.claim(f"training/{wanted.digest}"):
+        if wanted.weights not in self.artifacts:
+            with self.claim(f"training/{wanted.weights}"):
                 # Whoever waited for the claim finds the weights made.
-                if wanted.digest not in self.artifacts:
+                if wanted.weights not in self.artifacts:
                     self._train(wanted, defense, recipe)
                     return defense
-        self.artifacts.load_into(wanted.digest, defense)
+        self.artifacts.load_into(wanted, defense)
         return defense
 
     def build(self, wanted: Training) -> tuple[Defense, Recipe]:
@@ -123,7 +123,7 @@ class Workshop:
 
     def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
         start = time.perf_counter()
-        checkpoint = self.artifacts.checkpoint(wanted.digest)
+        checkpoint = self.artifacts.checkpoint(wanted.weights)
         # What was done before a kill is in no clock: the seconds of a resumed training are those since.
         resumed = checkpoint.exists()
         history = loop.fit(

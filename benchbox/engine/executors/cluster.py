@@ -155,7 +155,7 @@ class Cluster:
 
     def _hand_over(self, hand: _Hand, training: Training) -> None:
         """Weights that an actor has not got, where there are any."""
-        key = training.digest
+        key = training.weights
         path = training.source or self.artifacts.path(key)
         if key not in hand.known and path.is_file():
             hand.actor.receive.remote(key, path.name, self._object(key, path.read_bytes))
@@ -203,7 +203,7 @@ class Actor:
         ended = packed(self._workers[name].end(number, self._here(task)))
         made = {}
         if isinstance(task, Make) and not isinstance(ended.value, Failure):
-            made[task.training.digest] = self.artifacts.path(task.training.digest).read_bytes()
+            made[task.training.weights] = self.artifacts.path(task.training.weights).read_bytes()
         return ended, made, list(self._told.values())
 
     def _tell(self, training: Training, progress: Progress) -> None:

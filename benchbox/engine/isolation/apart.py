@@ -125,8 +125,8 @@ def start(
     weights.mkdir()
     step: Training | None = wanted
     while step is not None:
-        if step.digest in artifacts:
-            shutil.copyfile(artifacts.path(step.digest), weights / artifacts.path(step.digest).name)
+        if step.weights in artifacts:
+            shutil.copyfile(artifacts.path(step.weights), weights / artifacts.path(step.weights).name)
         step = step.base
     workspace = defenses.workspace.absolute()
     order = Order(wanted, images, workspace, defenses.local, weights, str(device), torch.get_num_threads())

@@ -60,7 +60,8 @@ def _training(record: Mapping[str, Any]) -> Training:
         record["seed"],
         ThreatModel(**record["threat"]),
         _training(record["base"]) if record["base"] else None,
-        Path(record["source"]) if record["source"] else None,
+        Path(record["source"]) if record.get("source") else None,
+        _training(record["trained_as"]) if record.get("trained_as") else None,
     )
 
 
