@@ -69,9 +69,9 @@ GROUPS = {
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
         ["report", "compare", "worth", "badge", "probed"],
     ),
-    "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["training_ball", "reuse", "runner"]),
+    "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["plan", "training_ball", "reuse"]),
     "runner": Group(["engine/runner", "engine/unit"], ["runner", "reuse"]),
-    "training": Group(["training/loop", "training/precision"], ["training", "precision", "training_ball"]),
+    "training": Group(["training/loop", "training/precision"], ["loop", "training", "precision"]),
 }
 
 
