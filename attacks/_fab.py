@@ -50,10 +50,12 @@ def fab(
         The nearest misclassified image, wherever the ball ends; the clean one where there is none or where it is
         misclassified itself. Broken is whose image is inside the ball.
     """
-    right = model(x).argmax(1) == y
+    logits = model(x)
+    right = logits.argmax(1) == y
     rows = right.nonzero().flatten()
     found, distance = x.clone(), torch.where(right, torch.inf, 0.0)
-    run = _Run(x, y, target, x, found, distance).rows(rows)
+    aim = torch.zeros_like(logits).scatter_(1, target[:, None], 1.0).scatter_(1, y[:, None], -1.0)
+    run = _Run(x, y, aim, x, found, distance).rows(rows)
     part = model.rows(rows)
     for step in range(steps):
         if not len(rows):
@@ -78,7 +80,7 @@ class _Run:
     Attributes:
         x: Clean image.
         y: True class.
-        target: Class aimed at.
+        aim: (n, K) 1 for the class aimed at, -1 for the true one, 0 for the others.
         here: Iterate.
         found: Nearest misclassified image so far.
         distance: Its distance; infinite as long as there is none.
@@ -86,7 +88,7 @@ class _Run:
 
     x: Tensor
     y: Tensor
-    target: Tensor
+    aim: Tensor
     here: Tensor
     found: Tensor
     distance: Tensor
@@ -101,10 +103,11 @@ class _Run:
         # How much the lead has to grow, by the linear model, from the iterate and from the clean image.
         slope = (gradient * (self.here - self.x)).flatten(1).sum(1)
         rise = torch.stack([-lead, slope - lead])
-        steps = onto_hyperplane(torch.stack([self.here, self.x]), gradient, rise, threat.norm)
+        ends = torch.stack([self.here, self.x])
+        steps = onto_hyperplane(ends, gradient, rise, threat.norm)
         length = threat.norms(steps.flatten(0, 1)).clamp_min(1e-8).view(2, -1, 1, 1, 1)
         pull = (length[0] / (length[0] + length[1])).clamp_max(PULL)
-        ends = torch.stack([self.here, self.x]).add_(steps, alpha=OVERSHOOT)
+        ends.add_(steps, alpha=OVERSHOOT)
         here = torch.lerp(ends[0], ends[1], pull).clamp_(0, 1)
         wrong = model(here).argmax(1) != self.y
         delta = here - self.x
@@ -116,8 +119,7 @@ class _Run:
 
     def lead(self, logits: Tensor) -> Tensor:
         """By how much the target's logit exceeds the true one; negative as long as the model is right."""
-        pair = logits.gather(1, torch.stack([self.target, self.y], 1)).float()
-        return pair[:, 0] - pair[:, 1]
+        return (logits.float() * self.aim).sum(1)
 
 
 def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor:
@@ -138,27 +140,29 @@ def onto_hyperplane(points: Tensor, normal: Tensor, rise: Tensor, norm: Norm) ->
         (m, n, C, H, W) steps; where the box does not reach far enough, those to its walls.
     """
     # Scaled so that the largest weight is 1: neither squares nor small gradients underflow.
-    scale = normal.flatten(1).abs().amax(1).clamp_min(1e-30)
-    normal = normal / scale.view(-1, 1, 1, 1)
+    weight = normal.abs()
+    scale = weight.flatten(1).amax(1).clamp_min(1e-30)
+    weight = weight / scale.view(-1, 1, 1, 1)
     rise = (rise / scale).clamp(-1e12, 1e12)
     towards = rise.sign().view(*rise.shape, 1, 1, 1) * normal.sign()
     # 1 - p upwards, p downwards, 0 where the weight is 0.
-    room = torch.where(towards > 0, 1 - points, points) * towards.abs()
-    weight = normal.abs()
+    room = torch.addcmul(towards.clamp_min(0), points, towards, value=-1)
     if norm == "l1":
         return towards * _largest_first(weight, room, rise.abs())
-    unit = weight if norm == "l2" else torch.ones_like(weight)
-    wall = room / unit.clamp_min(1e-12)
-    gain, capped = weight * unit, weight * room
-    needed = rise.abs() - _sum(capped)
-    size = torch.zeros_like(rise)
-    for _ in range(ROUNDS):
+    # In L∞ every pixel moves alike: its wall is as far as its room, and it gains its weight.
+    linf = norm == "linf"
+    wall, gain = (room, weight) if linf else (room / weight.clamp_min(1e-12), weight * weight)
+    capped = weight * room
+    at_walls = _sum(capped)
+    needed, size = rise.abs() - at_walls, torch.zeros_like(rise)
+    for number in range(ROUNDS):
         free = wall > size.view(*size.shape, 1, 1, 1)
-        further = (needed + _sum(capped * free)) / _sum(gain * free).clamp_min(1e-12)
+        further = (needed + (_sum(capped * free) if number else at_walls)) / _sum(gain * free).clamp_min(1e-12)
         if not bool((further > size * (1 + 1e-6)).any()):
             break
         size = torch.maximum(size, further)
-    return towards * torch.minimum(size.view(*size.shape, 1, 1, 1) * unit, room)
+    reach = size.view(*size.shape, 1, 1, 1)
+    return towards * torch.minimum(reach if linf else reach * weight, room)
 
 
 def _largest_first(weight: Tensor, room: Tensor, rise: Tensor) -> Tensor:

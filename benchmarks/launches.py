@@ -28,12 +28,13 @@ VIEWS = frozenset(
     )
 )  # fmt: skip
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
-#: Attacks, the field that says how many steps, and a smaller and a larger number of them.
-ATTACKS = (
-    ("pgd", "steps", 4, 8),
-    ("cw", "steps", 4, 8),
-    ("apgd-ce", "steps", 10, 20),
-    ("square", "queries", 100, 200),
+#: Attacks, the field that says how many steps, a smaller and a larger number of them, and other settings.
+ATTACKS: tuple[tuple[str, str, int, int, dict[str, int]], ...] = (
+    ("pgd", "steps", 4, 8, {}),
+    ("cw", "steps", 4, 8, {}),
+    ("apgd-ce", "steps", 10, 20, {}),
+    ("fab-t", "steps", 10, 20, {"targets": 1}),
+    ("square", "queries", 100, 200, {}),
 )
 
 
@@ -69,8 +70,8 @@ def main() -> None:
     with Launches() as gradient:
         torch.autograd.grad(model(leaf).sum(), leaf)
     print(f"the network: {forward.counts.total()} forward, {gradient.counts.total()} forward and backward")
-    for name, field, few, many in ATTACKS:
-        less, more = (launched(name, x, model, **{field: n}) for n in (few, many))
+    for name, field, few, many, settings in ATTACKS:
+        less, more = (launched(name, x, model, **settings, **{field: n}) for n in (few, many))
         steps = many - few
         waits = sum(more[wait] - less[wait] for wait in WAITS) / steps
         print(f"{name:8} {(more.total() - less.total()) / steps:5.1f} a step, {waits:.2f} waits")

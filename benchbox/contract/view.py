@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchbox.contract.confirmation import Confirmation
 from benchbox.contract.deformation import Deformation
+from benchbox.contract.tally import Broken, Standing
 from benchbox.draws import Draws, stack
 from benchbox.errors import AttackError
 
@@ -100,12 +101,10 @@ class View:
         self.deformation = deformation
         self.whole = [0, 0]
         self.partial = [0, 0]
-        self._broken = torch.zeros(2, len(y), dtype=torch.int64, device=y.device)
-        self._stray = torch.zeros(2, 1, dtype=torch.int64, device=y.device)
         self._calls = 0
         self._parts: list[tuple[Tensor, View]] = []
-        self._standing = torch.ones_like(y, dtype=torch.bool)
-        self._withstood = torch.zeros_like(y)
+        self._broken = Broken(y)
+        self._standing = Standing(y)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, K) for images (n, C, H, W); for a randomised model, in a fresh draw."""
@@ -136,6 +135,8 @@ class View:
         return self._averaged(x, self.forward, lambda logits: loss(Trail(logits, nothing, nothing)))
 
     def _averaged(self, x: Tensor, model: Model, loss: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        if self.eot == 1:
+            return self._one_gradient(x, model, loss, 1)
         rows, left = len(x), self.eot
         totals: list[Tensor] = []
         while left:
@@ -145,7 +146,7 @@ class View:
             for draw in zip(*(part.split(rows) for part in found), strict=True):
                 totals = [total + part for total, part in zip(totals, draw, strict=True)] if totals else [*draw]
             left -= together
-        gradient, losses, logits = totals if self.eot == 1 else [total / self.eot for total in totals]
+        gradient, losses, logits = [total / self.eot for total in totals]
         return gradient, losses, logits
 
     def _one_gradient(
@@ -167,16 +168,14 @@ class View:
         if torch.is_grad_enabled() and x.requires_grad:
             # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
             x = x.view_as(x)
-            x.register_hook(lambda gradient: self._usable(gradient, rows))
+            x.register_hook(lambda gradient: self._broken.mend(gradient, copies))
         found = self._said(self._shown(x, rows), rows, stack([self._source(rows) for _ in range(copies)]), model)
         logits = found.logits if isinstance(found, Trail) else found
         self._count(0, rows, copies)
         if logits.requires_grad:
             logits.register_hook(lambda gradient: self._count(1, rows, copies))
         if rows == len(self.y):
-            for part in logits.detach().split(rows):
-                self._standing &= part.argmax(1) == self.y
-                self._withstood += self._standing
+            self._standing.note(logits.detach(), copies)
         return found
 
     def _shown(self, x: Tensor, rows: int) -> Tensor:
@@ -251,7 +250,7 @@ class View:
         return torch.where(standing, -1, withstood + 1)
 
     def _history(self) -> tuple[Tensor, Tensor]:
-        standing, withstood = self._standing.clone(), self._withstood.clone()
+        standing, withstood = self._standing.so_far()
         for keep, part in self._parts:
             stood, more = part._history()
             before = standing[keep]
@@ -275,29 +274,11 @@ class View:
         """(2, N) float64: gradients of each sample with a NaN or an infinity, and those of them with nothing else.
 
         Shared out as `spent` is.
-
-        Whoever asks, by whatever way, gets zeros in their place: a NaN would leave the image where it is, and
-        pass for robustness.
         """
-        found = self._broken.cpu().double() + self._stray.cpu().double() / max(len(self.y), 1)
+        found = self._broken.so_far()
         for keep, part in self._parts:
             found[:, keep.cpu()] += part.broken()
         return found
-
-    def _usable(self, gradient: Tensor, rows: int) -> Tensor:
-        """A gradient without NaN and infinity. Counted on the device, so that no step waits for it."""
-        usable = gradient.nan_to_num(0.0, 0.0, 0.0)
-        some = (usable != gradient).flatten(1).any(1)
-        # More than the rest, of truth values: some are broken, and there is nothing else.
-        all_ = some > usable.flatten(1).any(1)
-        broken = torch.stack([some, all_])
-        if len(gradient) > rows:
-            broken = broken.view(2, -1, rows).sum(1)
-        if rows == len(self.y):
-            self._broken += broken
-        else:
-            self._stray += broken.sum(1, keepdim=True)
-        return usable
 
     def passes(self) -> tuple[float, float]:
         """(forward, backward) passes per sample so far, on average."""

@@ -102,7 +102,7 @@ class _Inside:
         # Whoever differentiates may come back, for the gradient of another logit.
         ask = partial(torch.autograd.grad, outputs, self.leaf, given, retain_graph=True)
         found: Tensor = greenlet(ask).switch()[0]
-        return found
+        return found.contiguous()
 
     def __del__(self) -> None:
         greenlet(self.__dict__.clear).switch()

@@ -65,19 +65,9 @@ def lay(module: nn.Module, channels_last: bool) -> None:
 def hand_over(x: Tensor, channels_last: bool) -> Tensor:
     """A copy of some images (N, C, H, W) in a layout, for a network to do with as it likes.
 
-    The images themselves cannot be changed through it, and their gradient is contiguous.
+    The images themselves cannot be changed through it. Their gradient comes in the layout the network left it in.
     """
-    return _HandOver.apply(x, channels_last)  # type: ignore[no-any-return]
-
-
-class _HandOver(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, channels_last: bool) -> Tensor:
-        return x.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.contiguous(), None
+    return x.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 class Answer(NamedTuple):
@@ -95,7 +85,7 @@ def answer(forward: Forward, x: Tensor, draws: Draws, channels_last: bool = Fals
         if not logits.requires_grad:
             return Answer(logits, None)
         (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
-    return Answer(logits.detach(), gradient)
+    return Answer(logits.detach(), None if gradient is None else gradient.contiguous())
 
 
 def agree(first: Tensor, second: Tensor) -> bool:
