@@ -24,6 +24,8 @@ from ._torchattacks_natures import nature
 
 #: What the ball, the draws and the data decide, and nobody else.
 _OURS = ("eps", "max_epsilon", "norm", "seed", "n_classes", "model")
+#: Of anything, as `benchbox.Count`: more is a slip, and would not end.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +130,8 @@ def _misfit(name: str, value: Any, default: Any) -> str:
         return ""
     if isinstance(default, int):
         least = min(default, 1)
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return "" if fits else f"a whole number ≥ {least}"
+        fits = isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+        return "" if fits else f"a whole number ≥ {least} and ≤ {_MOST:,}"
     above = name in ("alpha", "lr")  # a step of no length goes nowhere
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     fits = number and (value > 0 if above else value >= 0)

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from benchbox.contract.defense import Batch as Batch
     from benchbox.contract.defense import Defense as Defense
     from benchbox.contract.defense import Losses as Losses
-    from benchbox.contract.defense import Optimizer as Optimizer
     from benchbox.contract.defense import Purifier as Purifier
-    from benchbox.contract.defense import Recipe as Recipe
-    from benchbox.contract.defense import Schedule as Schedule
     from benchbox.contract.pretrained import Pretrained as Pretrained
     from benchbox.contract.pretrained import PretrainedRecipe as PretrainedRecipe
     from benchbox.contract.pretrained import Shelf as Shelf
@@ -41,6 +38,9 @@ if TYPE_CHECKING:
     from benchbox.contract.ranges import Positive as Positive
     from benchbox.contract.ranges import Share as Share
     from benchbox.contract.ranges import Whole as Whole
+    from benchbox.contract.recipe import Optimizer as Optimizer
+    from benchbox.contract.recipe import Recipe as Recipe
+    from benchbox.contract.recipe import Schedule as Schedule
     from benchbox.contract.stand_ins import stand_in as stand_in
     from benchbox.contract.stand_ins import straight_through as straight_through
     from benchbox.contract.stepwise import StepwisePurifier as StepwisePurifier
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from benchbox.result import Result as Result
 
 #: Where each name comes from.
-_HOME = {
+HOME = {
     "attack": "api",
     "compare": "api",
     "evaluate": "api",
@@ -86,10 +86,10 @@ _HOME = {
     "Batch": "contract.defense",
     "Defense": "contract.defense",
     "Losses": "contract.defense",
-    "Optimizer": "contract.defense",
+    "Optimizer": "contract.recipe",
     "Purifier": "contract.defense",
-    "Recipe": "contract.defense",
-    "Schedule": "contract.defense",
+    "Recipe": "contract.recipe",
+    "Schedule": "contract.recipe",
     "Pretrained": "contract.pretrained",
     "PretrainedRecipe": "contract.pretrained",
     "read_weights": "contract.weightfile",
@@ -126,7 +126,7 @@ _HOME = {
     "Result": "result",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(HOME)
 __version__ = "0.1.0"
 
 
@@ -135,6 +135,6 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in HOME:
         raise AttributeError(f"module 'benchbox' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"benchbox.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"benchbox.{HOME[name]}"), name)

@@ -33,9 +33,10 @@ from benchbox.data.catalogue import KNOWN
 from benchbox.data.dataset import EPSILON, Dataset, Images
 from benchbox.domain import ImageSpec, Outcome
 from benchbox.engine import portions, request
-from benchbox.engine.agenda import chain, passes
+from benchbox.engine.agenda import chain
 from benchbox.engine.executors import Ended, Liken, Lost, Make, Prepare, Prepared, Work
 from benchbox.engine.executors.worker import packed
+from benchbox.engine.passes import passes
 from benchbox.engine.plan import Plan
 from benchbox.engine.runner import Runner
 from benchbox.engine.session import Session, Settings

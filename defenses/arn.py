@@ -67,7 +67,7 @@ class ARNRecipe(Recipe):
     batch_size: Count = 300
     learning_rate: Positive = 1e-4
     schedule: Schedule = "step-early"
-    width: int = Field(128, ge=4, multiple_of=4)
+    width: int = Field(128, ge=4, le=4096, multiple_of=4)
     lambda_restore: NonNegative = 200.0
     lambda_normal: NonNegative = 1e-6
     lambda_invariant: NonNegative = 0.5

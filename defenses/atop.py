@@ -85,16 +85,16 @@ class AToPRecipe(Recipe):
     purifier: Literal["gan", "mae"] = "gan"
     missing_rate: float = Field(0.25, ge=0, lt=1)
     sigma: float = Field(0.25, ge=0)
-    masks: int = Field(4, ge=2)
-    patch: int = Field(4, ge=1)
+    masks: int = Field(4, ge=2, le=1000)
+    patch: Count = 4
     pretraining: float = Field(0.5, ge=0, le=1)
     lambda_classification: NonNegative = 0.05
     consistency: Literal["clean", "adversarial"] = "adversarial"
     detach_gan: bool = False
     craft_against: Literal["label", "prediction"] = "label"
-    width: int = Field(48, ge=4, multiple_of=4)
+    width: int = Field(48, ge=4, le=4096, multiple_of=4)
     attention: bool = True
-    depth: int = Field(6, ge=1)
+    depth: Count = 6
 
 
 class AToP(Purifier[AToPRecipe]):

@@ -96,14 +96,14 @@ class CARSORecipe(Recipe):
     schedule: Schedule = "onecycle"
     compressor: Literal["dense", "convolutional"] = "convolutional"
     layers: tuple[str, ...] = ()
-    code: int = Field(512, ge=1)
-    hidden: int = Field(128, ge=1)
-    latent: int = Field(128, ge=1)
-    samples: int = Field(8, ge=0)
+    code: Count = 512
+    hidden: Count = 128
+    latent: Count = 128
+    samples: Whole = 8
     aggregation: Aggregation = "peel"
     adversarial_fraction: float = Field(0.5, ge=0, le=1)
     epsilon_scale: float = Field(1.0, gt=0)
-    attack_steps: int = Field(40, ge=1)
+    attack_steps: Count = 40
     attack_step_size: Positive = 0.01
 
 

@@ -87,6 +87,11 @@ def test_a_typing_mistake_is_answered_before_torch_is_loaded(workspace: Path, wo
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
+def test_the_module_ends_with_the_status_of_the_command() -> None:
+    for words, status in ((["--version"], 0), (["run", "-d", "psssr"], 2)):
+        assert subprocess.run([sys.executable, "-m", "benchbox", *words], capture_output=True).returncode == status
+
+
 def test_version(said: Said) -> None:
     status, out, _ = said("--version")
     assert status == 0

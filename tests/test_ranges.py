@@ -11,14 +11,18 @@ import pytest
 from benchbox import Attack, Card, RequestError
 from benchbox.contract import ranges, registry
 from benchbox.contract.attack import _hints
+from benchbox.engine.request import Request
+from benchbox.engine.session import Session, Settings
 
 NOWHERE = Path("/nonexistent")
 DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
 
 
 def bounded(annotation: Any, metadata: Any = ()) -> bool:
+    """A count in both directions, for too many would not end; another number in one."""
     said = ranges.allowed(annotation, metadata)
-    return not said or any(sign in said for sign in "<>≤≥")
+    signs = "<≤" if "whole" in said else "<>≤≥"
+    return not said or any(sign in said for sign in signs)
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
@@ -39,6 +43,7 @@ def test_every_number_of_a_recipe_has_a_range(name: str) -> None:
         ("pgd.steps", -1, "a whole number ≥ 1"),
         ("pgd.steps", 0, "a whole number ≥ 1"),
         ("pgd.steps", True, "a whole number ≥ 1"),
+        ("pgd.steps", 10_000_000_000_000, "a whole number ≥ 1 and ≤ 1,000,000"),
         ("pgd.steps", 2.5, "a whole number ≥ 1"),
         ("pgd.step", float("nan"), "a finite number > 0"),
         ("pgd.step", float("inf"), "a finite number > 0"),
@@ -62,11 +67,12 @@ def test_an_attack_refuses_what_is_out_of_range(setting: str, value: Any, compla
     [
         ("pgd-at.attack_steps", 0, "a whole number ≥ 1"),
         ("pgd-at.epochs", True, "a whole number ≥ 0"),
+        ("pgd-at.epochs", 10**13, "a whole number ≥ 0 and ≤ 1,000,000"),
         ("trades.beta", float("nan"), "a finite number ≥ 0"),
         ("none.learning_rate", float("inf"), "a finite number > 0"),
         ("none.learning_rate", -1e-3, "a finite number > 0"),
         ("pssr.dropout", 1.0, "a finite number ≥ 0 and < 1"),
-        ("arn.width", 6, "a whole number ≥ 4 and a multiple of 4"),
+        ("arn.width", 6, "a whole number ≥ 4 and ≤ 4,096 and a multiple of 4"),
         ("jpeg.quality", 101, "a whole number ≥ 1 and ≤ 100"),
     ],
 )
@@ -81,6 +87,7 @@ def test_a_recipe_refuses_what_is_out_of_range(setting: str, value: Any, complai
     [
         ({"steps": -1}, "a whole number ≥ 1"),
         ({"steps": True}, "a whole number ≥ 1"),
+        ({"steps": 10**13}, "a whole number ≥ 1 and ≤ 1,000,000"),
         ({"alpha": 0.0}, "a finite number > 0"),
         ({"alpha": float("nan")}, "a finite number > 0"),
     ],
@@ -109,3 +116,18 @@ def test_a_plug_in_without_ranges_still_refuses_what_is_no_number(wrong: dict[st
     assert Plain(often=-2).often == -2
     with pytest.raises(RequestError, match="does not fit"):
         Plain(**wrong)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pgd": {"steps": 1_000_000, "restarts": 1_000_000}},
+        {"pgd-at": {"epochs": 1_000_000, "attack_steps": 1_000_000}},
+    ],
+    ids=str,
+)
+def test_what_cannot_end_is_refused_though_each_number_is_in_its_range(settings: dict[str, Any]) -> None:
+    session = Session(DEFENSES, ATTACKS, Settings(device="cpu"))
+    request = Request(defenses="pgd-at", dataset="digits", attacks="pgd", overrides=settings)
+    with pytest.raises(RequestError, match=r"would take \de\+\d\d passes of a network, which no machine finishes"):
+        session.plan(request)

@@ -15,7 +15,9 @@ from benchbox import api
 from benchbox.cli.console import notice, present
 from benchbox.cli.words import Words, names, own_store, stored
 from benchbox.data.catalogue import KNOWN
-from benchbox.domain import SIGNS, Access
+from benchbox.domain import SIGNS, Access, known_precision
+from benchbox.engine import device as devices
+from benchbox.engine import foresight
 from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
@@ -158,6 +160,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         metavar="N",
         help="Processes that share the work, each with its share of the threads; with GPUs, one or more a card.  "
         "(default: this process alone)",
@@ -261,19 +264,24 @@ class Work:
         """
         found = plugins(workspace=not self.no_workspace)
         if asked:
+            foresight.check(asked, *found)
             requests.check_names(asked, *found, _datasets(self.data_dir))
-        from benchbox.engine import device as devices
-        from benchbox.engine import secret as secrets
-        from benchbox.engine.session import Session, Settings, artifacts_folder
-        from benchbox.training import precision as precisions
+        own = vars(self)
+        if self.device is not None:
+            devices.check(self.device)
+        if own.get("precision") is not None:
+            known_precision(own["precision"])
+        if own.get("secret") is not None:
+            from benchbox.engine import secret as secrets
 
-        own = {name: value for name, value in vars(self).items() if name in Settings.__dataclass_fields__}
+            secrets.check(own["secret"])
+        from benchbox.engine.session import Session, Settings, artifacts_folder
+
+        own = {name: value for name, value in own.items() if name in Settings.__dataclass_fields__}
         own |= {"artifacts": artifacts_folder(self.store), "download": not self.no_download}
         chosen = Settings(**own | settings)
         # Now, not after the data has been read.
-        precisions.choose(chosen.precision, devices.choose(chosen.device))
-        if chosen.secret is not None:
-            secrets.check(chosen.secret)
+        devices.choose(chosen.device)
         return Session(*found, chosen, announce=notice)
 
 

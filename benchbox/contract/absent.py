@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 #: What is asked for -> what is given in its place; nothing for an empty module.
-_STAND_INS = {"autoattack": "pyautoattack", "autoattack.state": "pyautoattack.state", "pkg_resources": ""}
+STAND_INS = {"autoattack": "pyautoattack", "autoattack.state": "pyautoattack.state", "pkg_resources": ""}
 
 
 @contextlib.contextmanager
@@ -39,11 +39,11 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(name, self) if name in _STAND_INS else None
+        return importlib.machinery.ModuleSpec(name, self) if name in STAND_INS else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         self.given.append(spec.name)
-        found = _STAND_INS[spec.name]
+        found = STAND_INS[spec.name]
         made = ModuleType(spec.name)
         if found:
             made.__dict__.update(vars(importlib.import_module(found)))

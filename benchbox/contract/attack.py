@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, ClassVar, Literal, Self, final, get_type_hints
 
 import torch
-from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from torch import Tensor
 
 from benchbox.contract import border, ranges
@@ -104,19 +103,8 @@ class Attack(ABC):
             RequestError: One does not fit. A dataclass would take anything, and fail in the search or do nothing.
         """
         for name, hint in _hints(type(self)).items():
-            value = getattr(self, name)
-            try:
-                ranges.refuse_truth(hint, value)
-                object.__setattr__(self, name, _adapter(hint).validate_python(value))
-            except _UNCHECKED:
-                continue
-            except ValueError as error:
-                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                range_ = ranges.allowed(hint)
-                raise RequestError(
-                    f"{self.card.name}.{name} = {value!r} does not fit: "
-                    f"{f'it has to be {range_}' if range_ else reason}"
-                ) from None
+            value = ranges.fit(f"{self.card.name}.{name}", hint, getattr(self, name))
+            object.__setattr__(self, name, value)
 
     def declare(self) -> Nature | None:
         """What this attack is, with the effort it is set to; None if it does not say.
@@ -207,10 +195,6 @@ def measured(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> Tensor | None:
     return None if threat.norm in ("linf", "l2") else threat.norms(x_adv - x).double().cpu()
 
 
-#: Types that pydantic knows nothing of: values of such fields are the plug-in's own business.
-_UNCHECKED = (PydanticUserError, PydanticUndefinedAnnotation)
-
-
 @cache
 def _hints(cls: type[Attack]) -> Mapping[str, Any]:
     """The types of an attack's fields; of a plug-in that imports them for the type checker alone, none."""
@@ -219,8 +203,3 @@ def _hints(cls: type[Attack]) -> Mapping[str, Any]:
     except NameError:
         return {}
     return {field.name: hints[field.name] for field in fields(cls)}
-
-
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING
 from typing import Any
 
 from benchbox import text
@@ -25,7 +26,17 @@ def check(cls: type[Any], kind: str, where: str) -> None:
         RequestError: Its card is missing or of the wrong type, its name is none, a method or a default is
             missing, or a default cannot be recorded.
     """
-    card = getattr(cls, "card", None)
+    check_card(getattr(cls, "card", None), kind, where)
+    check_methods(getattr(cls, "__abstractmethods__", ()), kind, where)
+    check_defaults(_of_attack(cls) if kind == "attack" else _of_recipe(cls, where), where)
+
+
+def check_card(card: object, kind: str, where: str) -> None:
+    """Refuse what is no card, or one with anything but lines of text.
+
+    Raises:
+        RequestError: It is.
+    """
     if not isinstance(card, Card):
         found = "has no card" if card is None else f"has a {type(card).__name__} as its card"
         raise RequestError(f"{where} {found}; write card = Card('a-name', 'one line of what it is')")
@@ -36,9 +47,16 @@ def check(cls: type[Any], kind: str, where: str) -> None:
     )
     if wrong:
         raise RequestError(f"{where}: card.{wrong} is {words[wrong]!r}; give one line of text")
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise RequestError(f"{where} lacks {', '.join(missing)}; write the method that the {kind} base asks for")
-    _check_defaults(cls, kind, where)
+
+
+def check_methods(missing: Iterable[str], kind: str, where: str) -> None:
+    """Refuse a class that leaves abstract methods unwritten.
+
+    Raises:
+        RequestError: Some are missing.
+    """
+    if names := sorted(missing):
+        raise RequestError(f"{where} lacks {', '.join(names)}; write the method that the {kind} base asks for")
 
 
 def check_name(name: object, kind: str, where: str) -> None:
@@ -64,25 +82,19 @@ def check_path(name: str) -> None:
         raise RequestError(f"the name {name!r} has control characters; rename the file")
 
 
-def _check_defaults(cls: type[Any], kind: str, where: str) -> None:
-    """Every hyper-parameter has a default, and every default can be written down."""
-    family = getattr(cls, "family_field", None)
-    if kind == "attack":
-        values = {
-            f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-            for f in dataclasses.fields(cls)
-            if f.name != family
-        }
-        bare = [name for name, value in values.items() if value is dataclasses.MISSING]
-    else:
-        recipe = getattr(cls, "recipe_type", None)
-        if not (inspect.isclass(recipe) and hasattr(recipe, "model_fields")):
-            raise RequestError(f"{where}: recipe_type is {recipe!r}; derive a class from benchbox.Recipe")
-        fields = recipe.model_fields
-        bare = [name for name, field in fields.items() if field.is_required()]
-        values = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-    if bare:
-        raise RequestError(f"{where}: {bare[0]} has no default; give every hyper-parameter one")
+def check_defaults(values: Mapping[str, Any], where: str) -> None:
+    """Refuse a hyper-parameter without a default, or with one that cannot be written down.
+
+    Args:
+        values: The defaults by field; `MISSING` for none.
+        where: The class.
+
+    Raises:
+        RequestError: One is.
+    """
+    for name, value in values.items():
+        if value is MISSING:
+            raise RequestError(f"{where}: {name} has no default; give every hyper-parameter one")
     for name, value in values.items():
         try:
             json.dumps(value, default=_plain)
@@ -91,6 +103,31 @@ def _check_defaults(cls: type[Any], kind: str, where: str) -> None:
                 f"{where}: the default of {name} is a {type(value).__name__}, which cannot be recorded; use "
                 "numbers, texts, truth values, and lists or dicts of them"
             ) from None
+
+
+def _of_attack(cls: type[Any]) -> dict[str, Any]:
+    """The defaults of an attack's settings."""
+    return {
+        f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        for f in dataclasses.fields(cls)
+        if f.name != getattr(cls, "family_field", None)
+    }
+
+
+def _of_recipe(cls: type[Any], where: str) -> dict[str, Any]:
+    """The defaults of a defence's recipe."""
+    recipe = getattr(cls, "recipe_type", None)
+    if not (inspect.isclass(recipe) and hasattr(recipe, "model_fields")):
+        raise RequestError(f"{where}: recipe_type is {recipe!r}; derive a class from benchbox.Recipe")
+    return defaults(recipe)
+
+
+def defaults(recipe: type[Any]) -> dict[str, Any]:
+    """The defaults of a recipe's fields; `MISSING` for none."""
+    return {
+        name: MISSING if field.is_required() else field.get_default(call_default_factory=True)
+        for name, field in recipe.model_fields.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -5,81 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, get_args
+from typing import Any, ClassVar, Generic, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 from typing_extensions import TypeVar
 
-from benchbox.contract import ranges, registry, stand_ins
+from benchbox.contract import registry, stand_ins
 from benchbox.contract.ascent import Loss, ascend, cross_entropy
-from benchbox.contract.ranges import Count, NonNegative, Positive, Whole
+from benchbox.contract.recipe import Recipe as Recipe
+from benchbox.contract.recipe import configured
 from benchbox.contract.stand_ins import stand_in, straight_through
 from benchbox.contract.view import View
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
-from benchbox.errors import DefenseError, RequestError, unknown
+from benchbox.errors import DefenseError
 
 #: Terms of a loss by name, for each set of parameters that is trained ("player"): one player for a plain
 #: network, two for a GAN. A player's terms are summed; its gradient reaches its own parameters only.
 Losses = Mapping[str, Mapping[str, Tensor]]
-
-
-Optimizer = Literal["adam", "sgd"]
-Schedule = Literal["constant", "cosine", "onecycle", "step", "step-early", "step-late"]
-
-
-class Recipe(BaseModel):
-    """Hyper-parameters of a defence: the fields of a subclass, with the paper's values as defaults.
-
-    Attributes:
-        epochs: Passes over the training set.
-        batch_size: Images a step.
-        optimizer: `adam` or `sgd` (momentum 0.9, Nesterov).
-        learning_rate: At its highest.
-        weight_decay: As torch's optimisers take it.
-        schedule: `constant`, `cosine` (to 0), `onecycle` (linear up to 30 %, then cosine), or `step` (a tenth
-            at 75 % and a hundredth at 90 % of the epochs); `step-early` steps at 50 and 75 %, `step-late` at
-            100/110 and 105/110.
-        augment: Random crop (padding of one eighth) and horizontal flip; for natural images.
-        base: For a purifier: the defence whose trained classifier it stands on, by any name that `--defense`
-            takes; empty for its own usual one.
-        training_norm: Norm of the ball that training attacks keep to; empty for the data set's own ball. With
-            another one, steps (`attack_step_size`) keep their share of the radius unless their length is given.
-        training_epsilon: Radius of that ball; 0 for the customary one in that norm.
-        unsaid: Fields that are no part of the recipe's identity while they have their default: they came later,
-            and results of old keep theirs.
-        forward_only: Fields that no training reads: recipes that differ in these alone are trained once.
-    """
-
-    unsaid: ClassVar[tuple[str, ...]] = ("base", "training_norm", "training_epsilon")
-    forward_only: ClassVar[tuple[str, ...]] = ()
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    epochs: Whole = 200
-    batch_size: Count = 128
-    optimizer: Optimizer = "adam"
-    learning_rate: Positive = 1e-3
-    weight_decay: NonNegative = 0.0
-    schedule: Schedule = "constant"
-    augment: bool = False
-    base: str = ""
-    training_norm: Literal["", "linf", "l2", "l1"] = ""
-    training_epsilon: NonNegative = 0.0
-
-    def identity(self) -> dict[str, Any]:
-        """What makes two recipes one or two, JSON."""
-        fields = type(self).model_fields
-        return self.model_dump(exclude={k for k in self.unsaid if getattr(self, k) == fields[k].default})
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name is not None:
-            ranges.refuse_truth(cls.model_fields[info.field_name].annotation, value)
-        return value
 
 
 @dataclass(frozen=True)
@@ -238,23 +182,7 @@ class Defense(nn.Module, ABC, Generic[R]):
         Raises:
             RequestError: An override names no field, or its value does not fit.
         """
-        for name in overrides:
-            if name not in cls.recipe_type.model_fields:
-                raise unknown(f"recipe field of {cls.card.name}", name, cls.recipe_type.model_fields)
-        departures: dict[str, Any] = {}
-        for scope in scopes:
-            departures |= cls.recipes.get(scope, {})
-        try:
-            return cls.recipe_type(**departures | overrides)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            field = cls.recipe_type.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-            range_ = ranges.allowed(field.annotation, field.metadata) if field else ""
-            raise RequestError(
-                f"{cls.card.name}.{where} = {first['input']!r} does not fit: "
-                f"{f'it has to be {range_}' if range_ else first['msg']}"
-            ) from None
+        return configured(cls.recipe_type, cls.card.name, cls.recipes, scopes, overrides)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Logits (N, K)."""

@@ -98,9 +98,7 @@ class Home:
                 del sys.modules[name]
                 if isinstance(error, KeyboardInterrupt) and not border.is_foreign(error, None):
                     raise
-                raise RequestError(
-                    f"plug-in file {file_and_line(error, self.file)}: {_why(error, said)}"
-                ) from error
+                raise _broken(file_and_line(error, self.file), error, said.getvalue()) from error
         sys.stderr.write(said.getvalue())
         return module
 
@@ -112,7 +110,7 @@ class Home:
         if top in sys.stdlib_module_names or top == "benchbox":
             return False
         file = getattr(module, "__file__", None)
-        return bool(file) and not border.is_library(str(file)) and bool(_resolved(top, self._paths))
+        return bool(file) and not border.is_library(str(file)) and bool(resolved(top, self._paths))
 
     def _is_local(self, module: ModuleType) -> bool:
         if module.__name__.partition(".")[0] == "benchbox" or module.__name__.startswith(EXECUTED):
@@ -133,7 +131,7 @@ class Home:
             file = todo.pop()
             if file not in found:
                 found[file] = None
-                todo += [f for name in _imports(file) for f in _resolved(name, [str(file.parent), *self._paths])]
+                todo += [f for name in _imports(file) for f in resolved(name, [str(file.parent), *self._paths])]
         return sorted({*found, *loaded})
 
 
@@ -158,10 +156,50 @@ def _line_in(error: BaseException, file: Path) -> int | None:
     return line
 
 
-def _why(error: BaseException, said: io.StringIO) -> str:
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a plug-in file.
+
+    Raises:
+        RequestError: It is no Python, or imports at its top what is not installed.
+    """
+    try:
+        content = file.read_bytes()
+        compile(content, str(file), "exec", dont_inherit=True)
+        tree = ast.parse(content, str(file))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _broken(file_and_line(error, file), error) from error
+    for statement in tree.body:
+        match statement:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), level=0):
+                modules = [module]
+            case ast.Expr(value=ast.Constant()) | ast.ImportFrom():
+                continue
+            case _:
+                break  # from here on the path of modules may be another
+        for top in (module.partition(".")[0] for module in modules):
+            if not _is_installed(top, file):
+                missing = ModuleNotFoundError(f"No module named {top!r}")
+                raise _broken(f"{file}, line {statement.lineno}", missing)
+    return tree
+
+
+def _is_installed(top: str, file: Path) -> bool:
+    if top in sys.stdlib_module_names or top in sys.modules or resolved(top, [str(file.parent)]):
+        return True
+    return top in absent.STAND_INS or importlib.util.find_spec(top) is not None
+
+
+def _broken(where: str, error: BaseException, said: str = "") -> RequestError:
+    """That a file cannot be executed, and what to do about it."""
+    return RequestError(f"plug-in file {where}: {_why(error, said)}")
+
+
+def _why(error: BaseException, said: str) -> str:
     """What was raised, and what to do about it."""
     if isinstance(error, SystemExit):
-        last = " ".join(said.getvalue().strip().splitlines()[-1:])
+        last = " ".join(said.strip().splitlines()[-1:])
         told = f" ({last})" if last else ""
         return (
             f"it ends the program while it is imported, SystemExit: {error}{told}; put what runs it as a script "
@@ -189,7 +227,7 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (f"{base}{alias.name}" for alias in node.names)
 
 
-def _resolved(name: str, folders: list[str]) -> list[Path]:
+def resolved(name: str, folders: list[str]) -> list[Path]:
     """The local files that importing a dotted name would execute."""
     parts = name.split(".")
     if parts[0] in sys.stdlib_module_names or parts[0] == "benchbox":

@@ -11,13 +11,15 @@ import importlib.metadata
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from benchbox.contract import border, declaration, home
+from benchbox.contract import border, declaration, home, reading
+from benchbox.contract.source import Source, Unreadable, Written, of, ours
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -112,11 +114,7 @@ class Registry(Generic[T]):
             return self._lent[name]
         path, _, attribute = name.rpartition(":")
         if path.endswith(".py"):
-            file = Path(path) if Path(path).is_absolute() else self.workspace / path
-            if not file.is_file():
-                raise RequestError(f"no such plug-in file: {path}; give the path of a file as {name!r}")
-            declaration.check_path(name)
-            found = home.at(file)
+            found = home.at(self._at(path, name))
             return Plugin(name, _settled(self._of_file(found.module, attribute, name), found), path, found.code)
         if name in self._claims:
             cls, code = self._claims[name].load()
@@ -128,6 +126,52 @@ class Registry(Generic[T]):
             if preset:
                 return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
         raise unknown(self.kind, name, self.names())
+
+    def read(self, name: str) -> Written | None:
+        """The class behind a name as its file has it, which is not executed; None where that cannot be told.
+
+        Raises:
+            RequestError: There is no such file, it is no Python, or no such class is in it.
+        """
+        path, _, attribute = name.rpartition(":")
+        if path.endswith(".py"):
+            source = of(self._at(path, name).resolve())
+            if not source.binds(attribute):
+                names = [one.name for one in reading.members(source, self._base_name)]
+                raise unknown(f"class in {source.file}", attribute, names, "it defines no plug-in")
+            found = _written(source, attribute)
+            if found and found.derives(ours("benchbox", self._base_name)):
+                reading.check(found, self.kind, f"{source.file}:{attribute}")
+            return found
+        declared = self._declared()
+        target = declared.get(name) or declared.get(name.partition(":")[0])
+        if target is not None:
+            module, _, attribute = target.partition(":")
+            return _written(of(Path(self.folders()[0]) / f"{module}.py"), attribute)
+        own = (one for file in self._files() for one in reading.members(of(file.resolve()), self._base_name))
+        return next((one for one in own if _named(one) == name), None)
+
+    def read_files(self) -> None:
+        """Look through the files of the workspace, none of which is executed.
+
+        Raises:
+            RequestError: One is no Python, or a plug-in in it does not say what it has to.
+        """
+        for file in self._files():
+            source = of(file.resolve())
+            for one in reading.members(source, self._base_name):
+                reading.check(one, self.kind, f"{file}:{one.name}")
+
+    @property
+    def _base_name(self) -> str:
+        return self.base.rpartition(":")[2]
+
+    def _at(self, path: str, name: str) -> Path:
+        file = Path(path) if Path(path).is_absolute() else self.workspace / path
+        if not file.is_file():
+            raise RequestError(f"no such plug-in file: {path}; give the path of a file as {name!r}")
+        declaration.check_path(name)
+        return file
 
     @cached_property
     def _claims(self) -> dict[str, Claim[T]]:
@@ -144,8 +188,13 @@ class Registry(Generic[T]):
 
     def _built_in(self) -> list[tuple[str, Claim[T]]]:
         package = f"benchbox.plugins.{self.folder}"
-        declared: Mapping[str, str] = importlib.import_module(package).DECLARED
+        declared = self._declared()
         return [(name, self._claim("benchbox", f"{package}.{target}")) for name, target in declared.items()]
+
+    def _declared(self) -> Mapping[str, str]:
+        """The built-in plug-ins: `module:Class` by name."""
+        declared: Mapping[str, str] = importlib.import_module(f"benchbox.plugins.{self.folder}").DECLARED
+        return declared
 
     def _installed(self) -> list[tuple[str, Claim[T]]]:
         return [
@@ -229,6 +278,19 @@ class Registry(Generic[T]):
     def _base_class(self) -> type[Any]:
         cls: type[Any] = _imported(self.base)
         return cls
+
+
+def _written(source: Source, name: str) -> Written | None:
+    with suppress(Unreadable):
+        found = source.value(name)
+        return found if isinstance(found, Written) else None
+    return None
+
+
+def _named(written: Written) -> str | None:
+    with suppress(Unreadable):
+        return str(written.get("card").name)
+    return None
 
 
 def undefended() -> str:

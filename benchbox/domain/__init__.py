@@ -18,6 +18,7 @@ from benchbox.domain.nouns import Precision as Precision
 from benchbox.domain.nouns import SampleList as SampleList
 from benchbox.domain.nouns import Spec as Spec
 from benchbox.domain.nouns import ViewSpec as ViewSpec
+from benchbox.domain.nouns import known_precision as known_precision
 from benchbox.domain.threat import NAMED as NAMED
 from benchbox.domain.threat import SIGNS as SIGNS
 from benchbox.domain.threat import TOLERANCE as TOLERANCE

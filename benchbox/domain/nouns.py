@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from benchbox.canonical import digest
 from benchbox.domain.threat import ThreatModel
+from benchbox.errors import unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,17 @@ DECLARED = ("averaging", "nature")
 CRAFTED = ("attack", "view", "threat", "samples", "attack_seed", "eot", "search_precision")
 
 Precision = Literal["float32", "bfloat16"]
+
+
+def known_precision(name: str) -> Precision:
+    """A precision by its name.
+
+    Raises:
+        RequestError: There is none of that name.
+    """
+    if name not in get_args(Precision):
+        raise unknown("precision", name, get_args(Precision))
+    return cast(Precision, name)
 
 
 class Access(StrEnum):

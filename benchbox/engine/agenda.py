@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchbox.domain import Access, Cell
 from benchbox.engine.executors.task import Task, Work
+from benchbox.engine.passes import passes
 from benchbox.training.artifacts import Training
 
 
@@ -229,17 +230,3 @@ class Pace:
 def cost(item: Item) -> float:
     """Passes over an image that a block takes, about; what else there is counts for nothing beside them."""
     return passes(item.job.cell) * len(item.positions) if isinstance(item, Block) else 0.0
-
-
-def passes(cell: Cell) -> float:
-    """Forward and backward passes an image, about: to craft it, and to score it."""
-    return crafting(cell) + 2.0 * cell.scoring_draws if cell.nature else 1.0
-
-
-def crafting(cell: Cell) -> float:
-    """Passes to craft an image, by what the attack declares of itself; the same for all that share the image."""
-    nature = cell.nature
-    if nature is None:
-        return 1.0
-    steps = 2.0 * nature.steps * max(1, nature.restarts) * max(1, nature.targets)
-    return steps * cell.eot + nature.queries

@@ -15,6 +15,7 @@ from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
 from benchbox.data.catalogue import RADIUS
 from benchbox.domain import NULL_ATTACK, Access, Cell, Nature, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine.lent import Lent
+from benchbox.engine.passes import refuse_endless
 from benchbox.engine.request import Request as Request
 from benchbox.errors import RequestError, unknown
 from benchbox.training.artifacts import Training
@@ -121,7 +122,9 @@ class Planner:
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}
         chains = [_chain(trainings[key]) for key in needed]
-        return Plan(request, tuple(cells.values()), {k: t for chain in chains for k, t in chain.items()})
+        plan = Plan(request, tuple(cells.values()), {k: t for chain in chains for k, t in chain.items()})
+        refuse_endless(plan.cells, plan.trainings.values(), len(dataset.train))
+        return plan
 
     def training(
         self,
@@ -136,10 +139,6 @@ class Planner:
         if isinstance(plugin, Lent):
             return plugin.training(dataset)
         own = overrides.get(name, {})
-        if "weights" in own and "weights" not in plugin.cls.recipe_type.model_fields:
-            raise RequestError(
-                f"{name} is trained here; weights belong to a factory, as in --defense model.py:net"
-            )
         recipe = plugin.cls.configure(dataset.family, dataset.name, norm, **plugin.preset, **own)
         if isinstance(recipe, PretrainedRecipe):
             return self._given(plugin, recipe, dataset)
@@ -194,6 +193,7 @@ class Planner:
                     )  # means nothing here, and has to be right all the same
             for name, seed in itertools.product(request.defenses, request.seeds):
                 wanted |= _chain(self.training(name, dataset, seed, overrides, request.norm))
+        refuse_endless((), wanted.values(), len(dataset.train))
         return wanted
 
     def _asked(self, request: Request) -> list[Plugin[Attack]]:

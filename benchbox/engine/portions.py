@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 
 from benchbox.domain import Cell
-from benchbox.engine.agenda import Agenda, crafting, passes
+from benchbox.engine.agenda import Agenda
 from benchbox.engine.executors import Work, divided
+from benchbox.engine.passes import crafting, passes
 
 #: Images that a pooled attack is given at once.
 POOL = 1000

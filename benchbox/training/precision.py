@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchbox.domain import Precision as Precision
-from benchbox.errors import unknown
+from benchbox.domain import known_precision
 
 
 def choose(name: str | None, device: torch.device) -> Precision:
@@ -29,9 +29,7 @@ def choose(name: str | None, device: torch.device) -> Precision:
     """
     if name is None:
         return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    if name not in get_args(Precision):
-        raise unknown("precision", name, get_args(Precision))
-    return cast(Precision, name)
+    return known_precision(name)
 
 
 def reduced(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
