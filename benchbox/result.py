@@ -195,6 +195,12 @@ class Result(_Shown):
 
         return conventions.document(self.evidence)
 
+    def cost(self) -> Document:
+        """Passes and minutes of every cell, for every format."""
+        from benchbox.report import cost
+
+        return cost.document(self.evidence)
+
     def paper_numbers(self) -> Document:
         """What came of each number of the PSSR paper's tables, for every format."""
         from benchbox.analysis.reproduction import answers

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchbox.analysis import paper
 from benchbox.canonical import canonical
-from benchbox.domain import Spec
+from benchbox.domain import Cell, Spec
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -75,6 +75,13 @@ def labelled(name: str, *remarks: str) -> str:
     """`pssr` and "alpha=2" as "pssr (alpha=2)"."""
     said = ", ".join(remark for remark in remarks if remark)
     return f"{name} ({said})" if said else name
+
+
+def attacked(cell: Cell) -> str:
+    """How a defence was attacked: "pgd (EOT 5), bpda through identity"."""
+    through = f" through {cell.view.stand_in}" if cell.view.stand_in else ""
+    eot = f"EOT {cell.eot}" if cell.eot > 1 else ""
+    return f"{labelled(cell.attack.name, eot)}, {cell.access}{through}"
 
 
 def _difference(spec: Spec, usual: Spec) -> str:

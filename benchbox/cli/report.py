@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
-LAYOUTS = ("ranking", "paper", "numbers", "conventions")
+LAYOUTS = ("ranking", "paper", "numbers", "conventions", "cost")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
 
@@ -64,7 +64,7 @@ def report(
         typer.Option(
             metavar="|".join(LAYOUTS),
             help="paper: any rows and columns, in its shape; numbers: what came of each number of the PSSR paper; "
-            "conventions: randomised defences by what is counted.",
+            "conventions: randomised defences by what is counted; cost: passes and minutes.",
         ),
     ] = "ranking",
     rows: Annotated[
@@ -133,6 +133,8 @@ def report(
         document = found.paper_numbers()
     elif layout == "conventions":
         document = found.conventions()
+    elif layout == "cost":
+        document = found.cost()
     else:
         document = found.document(against)
     more: dict[str, object] = {"standalone": True} if standalone else {}

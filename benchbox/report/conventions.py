@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchbox.analysis.conventions import CONVENTIONS, Convention, Line, largest, lines
-from benchbox.analysis.labels import departures, identity, labelled
+from benchbox.analysis.labels import attacked, departures, identity, labelled
 from benchbox.domain import Evidence
 from benchbox.report.document import Column, Document, Number, Section, Text, grid
 
@@ -38,7 +38,7 @@ def columns(draws: int, said: Mapping[str, str]) -> list[Column[Line]]:
     """The columns. One more convention is one entry of the analysis."""
     return [
         Column("defense", "defence", lambda line: Text(_name(line, said)), "left", heads=True),
-        Column("attack", "attack", lambda line: Text(_attack(line)), "left"),
+        Column("attack", "attack", lambda line: Text(attacked(line.evidence.cell)), "left"),
         *(Column(one.key, one.title.format(draws), _number(one)) for one in CONVENTIONS),
         Column("spread", "spread", lambda line: Text(f"{line.spread:.1f}", exact=line.spread)),
     ]
@@ -67,10 +67,8 @@ def _section(found: Sequence[Line], said: Mapping[str, str]) -> Section:
 def _sentences(found: Sequence[Line], said: Mapping[str, str]) -> Iterator[str]:
     most = largest(found)
     if most is not None and most.spread > 0:
-        yield (
-            f"The conventions differ most on {_name(most, said)} under {_attack(most)}: by {most.spread:.1f} "
-            "points, of one set of images."
-        )
+        under = f"{_name(most, said)} under {attacked(most.evidence.cell)}"
+        yield f"The conventions differ most on {under}: by {most.spread:.1f} points, of one set of images."
 
 
 def _empty() -> Section:
@@ -80,13 +78,6 @@ def _empty() -> Section:
 def _name(line: Line, said: Mapping[str, str]) -> str:
     spec = line.evidence.cell.defense
     return labelled(spec.name, said[identity(spec)])
-
-
-def _attack(line: Line) -> str:
-    cell = line.evidence.cell
-    through = f" through {cell.view.stand_in}" if cell.view.stand_in else ""
-    eot = f"EOT {cell.eot}" if cell.eot > 1 else ""
-    return f"{labelled(cell.attack.name, eot)}, {cell.access}{through}"
 
 
 def _records(found: Sequence[Line], said: Mapping[str, str]) -> Iterator[dict[str, Any]]:
