@@ -52,7 +52,7 @@ GROUPS = {
     "draws": Group(["draws"], ["draws"]),
     "view": Group(["contract/view", "contract/confirmation"], ["view", "gradients", "search_precision"]),
     "ascent": Group(["contract/ascent"], ["ascent", "l1"]),
-    "attack": Group(["contract/attack"], ["interface", "natures", "ranges", "attacks"]),
+    "attack": Group(["contract/attack"], ["crafted", "natures", "ranges", "interface"]),
     "judge": Group(
         ["engine/judge", "engine/booth", "engine/secret", "engine/transfer"],
         ["judge", "booth", "secret", "interface"],

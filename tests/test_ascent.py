@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -52,6 +52,7 @@ def one_step(x_adv: Tensor, gradient: Tensor, x: Tensor, threat: ThreatModel, si
 @pytest.mark.parametrize("norm", BALLS)
 @pytest.mark.parametrize("momentum", [None, 0.7])
 @pytest.mark.parametrize("keep", ["last", "best"])
+@settings(max_examples=8)
 @given(SEEDS)
 def test_it_is_the_loop_that_the_papers_print(norm: str, momentum: float | None, keep: str, seed: int) -> None:
     threat, size = ThreatModel(norm, BALLS[norm]), BALLS[norm] / 3  # type: ignore[arg-type]
