@@ -50,7 +50,9 @@ GROUPS = {
         ["domain/nouns", "domain/threat", "canonical"], ["threat", "outcome", "domain", "canonical", "l1"]
     ),
     "draws": Group(["draws"], ["draws"]),
-    "view": Group(["contract/view", "contract/confirmation"], ["view", "gradients", "search_precision"]),
+    "view": Group(
+        ["contract/view", "contract/tally", "contract/confirmation"], ["view", "gradients", "search_precision"]
+    ),
     "ascent": Group(["contract/ascent"], ["ascent", "l1"]),
     "attack": Group(["contract/attack"], ["crafted", "natures", "ranges", "interface"]),
     "judge": Group(

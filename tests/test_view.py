@@ -253,3 +253,16 @@ def test_a_find_in_low_precision_is_confirmed_row_by_row() -> None:
     found = asked.settle(x)
     torch.testing.assert_close(found.flatten(), torch.tensor([0.1, 0.2, 0.6, 0.7, 0.75]))
     assert torch.equal(asked.settle(tried)[2:4], tried[2:4])
+
+
+def test_long_searches_are_counted_to_the_end() -> None:
+    """Notes are added up now and then: nothing is lost where that happens."""
+    asked = View(lambda x, d: Model()(x, d), torch.zeros(4, dtype=torch.int64), sample_draws(4))
+    for step in range(1, 151):
+        leaf = torch.tensor([step - 64.5, step - 65.5, step - 149.5, -1.0]).view(-1, 1, 1, 1)
+        asked.gradient(leaf, lambda logits, step=step: logits[:, 1] * (torch.nan if step % 50 == 0 else 1.0))
+        if step in (64, 65):
+            assert asked.first_success.tolist() == [-1 if step == 64 else 65, -1, -1, -1]
+    assert asked.first_success.tolist() == [65, 66, 150, -1]
+    assert asked.broken().tolist() == [[3.0] * 4] * 2
+    assert asked.passes() == (150, 150)
