@@ -7,12 +7,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchbox import Card, Defense, Draws, ImageSpec, Recipe, ThreatModel
+from benchbox import Card, Defense, DefenseError, Draws, ImageSpec, Recipe, ThreatModel
 from benchbox.data.dataset import Images
 from benchbox.draws import sample_draws
-from benchbox.training.loop import crop_and_flip, fit, rate
+from benchbox.training import loop
+from benchbox.training.loop import STEPS, Progress, crop_and_flip, fit, rate
 
 CPU, BALL = torch.device("cpu"), ThreatModel("linf", 0.1)
 N = 37
@@ -145,3 +148,92 @@ def test_the_first_of_the_best_epochs_is_kept_and_its_judges_are_never_trained_o
     assert all(b.progress == 0 for b in defense.validated)
     seen = torch.cat([b.draws.indices for b in defense.seen])
     assert sorted(seen.tolist()) == sorted(3 * [i for i in range(N) if i not in held_out])
+    then, _ = trained(scores, epochs=best + 1, optimizer="sgd")
+    assert defense.a.item() == then.a.item()
+
+
+def test_how_far_it_is_is_told_every_ten_steps_and_at_the_end() -> None:
+    told: list[Progress] = []
+    trained(report=told.append, batch_size=3, epochs=2)
+    assert [(p.phase, p.done, p.total, p.epoch) for p in told] == [
+        ("prepare", 37, 37, 0),
+        ("train", 10, 26, 1), ("train", 13, 26, 1), ("train", 23, 26, 2), ("train", 26, 26, 2),
+    ]  # fmt: skip
+    assert told[0].terms is None
+    assert told[1].terms is not None
+    assert told[1].terms["flat"] == 3.0
+    assert told[2].terms is not None
+    assert told[2].terms["flat"] == pytest.approx(37 / 13)
+    assert (loop.REPORT_EVERY, loop.PREPARE_BATCH) == (10, {"cpu": 125, "cuda": 500})
+
+
+def test_training_in_no_epochs_changes_nothing() -> None:
+    defense, history = trained(epochs=0)
+    assert (history, defense.a.item()) == ([], 3.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        (3.0, "returned float and no terms for 'first'"),
+        ({"first": {}}, r"returned \['first'\] and no terms for 'first'"),
+        ({"second": {"a": torch.zeros(())}}, r"returned \['second'\] and no terms for 'first'"),
+        ({"first": {"a": torch.zeros(2)}}, r"loss 'a' has shape \(2,\); reduce it to one number"),
+    ],
+)
+def test_what_cannot_be_minimised_is_refused(losses: object, said: str) -> None:
+    class Odd(Watching):
+        def losses(self, batch):
+            return losses
+
+    recipe = Recipe(epochs=1, batch_size=10)
+    with pytest.raises(DefenseError, match=f"defence watching: .*{said}"):
+        fit(Odd(recipe), recipe, IMAGES, threat=BALL, seed=5, device=CPU)
+
+
+@given(st.integers(0, 500), st.sampled_from([8, 16, 32]), st.integers(1, 3))
+def test_an_image_is_cropped_from_black_and_flipped_as_its_draws_say(seed: int, size: int, channels: int) -> None:
+    draws = sample_draws(5, seed)
+    x = draws.at("x").uniform(channels, size, size)
+    pad = size // 8
+    offset = draws.at("crop").integers(2 * pad + 1, 2)
+    flips = draws.at("flip").uniform(1)[:, 0] < 0.5
+    found = crop_and_flip(x, draws)
+    for i in range(5):
+        padded = torch.zeros(channels, size + 2 * pad, size + 2 * pad)
+        padded[:, pad : pad + size, pad : pad + size] = x[i]
+        top, left = offset[i].tolist()
+        crop = padded[:, top : top + size, left : left + size]
+        assert torch.equal(found[i], crop.flip(2) if flips[i] else crop)
+
+
+def test_every_other_image_is_flipped_and_every_place_is_taken_alike() -> None:
+    x = torch.zeros(4000, 1, 16, 16)
+    x[:, :, 8, 5] = 1
+    at = crop_and_flip(x, sample_draws(4000)).flatten(1).argmax(1)
+    row, column = at // 16, at % 16
+    flipped = (column >= 8).float().mean()
+    assert float(flipped) == pytest.approx(0.5, abs=0.03)
+    for value in range(6, 11):
+        assert float((row == value).float().mean()) == pytest.approx(0.2, abs=0.025)
+    assert set(column.tolist()) == {3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_rate_is_the_formula_of_its_schedule(progress: float) -> None:
+    assert rate("constant", progress) == 1
+    assert rate("cosine", progress) == pytest.approx((1 + math.cos(math.pi * progress)) / 2)
+    up, down = progress / 0.3, (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
+    assert rate("onecycle", progress) == pytest.approx(up if progress < 0.3 else down)
+    steps = {"step": (0.75, 0.9), "step-early": (0.5, 0.75), "step-late": (10 / 11, 21 / 22)}
+    assert set(STEPS) == set(steps)
+    for name, expected in steps.items():
+        first, second = STEPS[name]
+        assert (first, second) == pytest.approx(expected)
+        assert rate(name, progress) == (1 if progress < first else 0.1 if progress < second else 0.01)
+
+
+def test_a_step_falls_where_it_says_and_not_an_epoch_later() -> None:
+    assert [rate("step", p) for p in (0.75, 0.9)] == [0.1, 0.01]
+    assert rate("cosine", 0.0) == 1
+    assert rate("onecycle", 0.0) == 0
