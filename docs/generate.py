@@ -122,7 +122,8 @@ def _picture(pattern: str) -> str:
 
 
 def _sections() -> Iterator[str]:
-    for path in sorted((ROOT / PUBLISHED).glob("*.json")):
+    # The file with the most evidence first.
+    for path in sorted((ROOT / PUBLISHED).glob("*.json"), key=lambda path: (-path.stat().st_size, path.name)):
         here = PUBLISHED / path.name
         yield f"\n{output(f'benchbox report --store {here} --format markdown')}\nFrom `{here}`.\n"
 

@@ -90,6 +90,13 @@ def test_a_bpda_number_is_the_union_over_stand_ins(both: list[Evidence]) -> None
 # --- arrangement ---------------------------------------------------------------------------------------------
 
 
+def test_tables_stand_in_the_catalogues_order_and_others_after_it() -> None:
+    names = ("a-set-of-mine", "cifar10", "mnist", "digits")
+    lists = [replace(SAMPLES, dataset=name, digest=name[0] * 64) for name in names]
+    tables = leaderboard.build([evidence(samples=samples) for samples in lists])
+    assert [table.samples.dataset for table in tables] == ["digits", "mnist", "cifar10", "a-set-of-mine"]
+
+
 def test_columns_stand_in_the_papers_order(both: list[Evidence]) -> None:
     items = [
         *both,

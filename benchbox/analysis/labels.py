@@ -9,6 +9,7 @@ from typing import Any
 
 from benchbox.analysis import paper
 from benchbox.canonical import canonical
+from benchbox.data.catalogue import KNOWN
 from benchbox.domain import Cell, Spec
 
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -19,6 +20,12 @@ def attack_place(label: str) -> tuple[int, str]:
     known = list(paper.attacks())
     name = label.partition(" (")[0]
     return (known.index(name) if name in known else len(known), label)
+
+
+def dataset_place(name: str) -> tuple[int, str]:
+    """Sort key of a data set's tables: as the catalogue has them, easy ones first, then by name."""
+    known = list(KNOWN)
+    return (known.index(name) if name in known else len(known), name)
 
 
 def departures(specs: Sequence[Spec]) -> Mapping[str, str]:

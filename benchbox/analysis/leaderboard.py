@@ -32,7 +32,7 @@ def build(evidence: Sequence[Evidence], known: Background = NOTHING, *, against:
     groups: dict[tuple[SampleList, ThreatModel], list[Evidence]] = defaultdict(list)
     for item in evidence:
         groups[item.cell.samples, item.cell.threat].append(item)
-    order = sorted(groups, key=lambda g: (g[0].dataset, g[1].norm, g[1].epsilon, len(g[0]), g[0].digest))
+    order = sorted(groups, key=_place)
     known = replace(
         known,
         purifiers=access.purifiers(evidence, known.purifiers),
@@ -40,6 +40,11 @@ def build(evidence: Sequence[Evidence], known: Background = NOTHING, *, against:
     )
     tables = [_Builder(groups[key], known).table(*key) for key in order]
     return tables if against is None else ranking.against(tables, against)
+
+
+def _place(group: tuple[SampleList, ThreatModel]) -> tuple[tuple[int, str], str, float, int, str]:
+    samples, threat = group
+    return (labels.dataset_place(samples.dataset), threat.norm, threat.epsilon, len(samples), samples.digest)
 
 
 class _Key(NamedTuple):
