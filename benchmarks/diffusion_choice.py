@@ -1,7 +1,7 @@
 """Where t*, the steps and the guidance of the diffusion purifiers come from: training images that were held out.
 
     python benchmarks/diffusion_choice.py digits docs/evidence/diffusion-choice-digits.json
-    python benchmarks/diffusion_choice.py mnist choice.json --device cuda --epochs 10
+    python benchmarks/diffusion_choice.py mnist choice.json --train 20000 --images 64 --eot 2
 
 A base and a score model are trained on the other training images, and the test images are not read. One after the
 other, the value with the highest mean of clean accuracy and accuracy under white-box PGD with EOT is taken: t* of
@@ -26,8 +26,8 @@ from benchbox.data.dataset import load
 from benchbox.training.loop import fit
 
 TIMES, STEPS, GUIDANCE = (0.1, 0.2, 0.3, 0.4, 0.5), (5, 10), (0.3, 1.0, 3.0, 10.0)
-#: Images held out; steps of PGD and their length as a share of the radius, draws of a gradient, and of a score.
-HELD_OUT, PGD_STEPS, STEP, EOT, SCORED = {"digits": 287}, 20, 0.1, 5, 5
+#: Images held out; steps of PGD and their length as a share of the radius; draws of a score.
+HELD_OUT, PGD_STEPS, STEP, SCORED = {"digits": 287}, 20, 0.1, 5
 #: Points of the mean that more steps have to win.
 WORTH = 2.0
 Row = dict[str, Any]
@@ -40,8 +40,8 @@ class Trial:
         dataset = load(asked.dataset)
         held = HELD_OUT.get(asked.dataset, 1000)
         order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(1))
-        self.dataset, self.train = dataset, dataset.train.rows(order[:-held])
-        self.where, self.batch = torch.device(asked.device), asked.batch
+        self.dataset, self.train = dataset, dataset.train.rows(order[:-held][: asked.train])
+        self.where, self.batch, self.eot = torch.device(asked.device), asked.batch, asked.eot
         self.threat = ThreatModel(dataset.norm, asked.epsilon or dataset.epsilon)
         rows = order[-held:][: asked.images]
         self.x, self.y = (t.to(self.where) for t in dataset.train.batch(rows))
@@ -77,7 +77,7 @@ class Trial:
         defense.load_state_dict(self.score)
         defense.to(self.where).eval().requires_grad_(False)
         start = time.perf_counter()
-        view = View(defense, self.y, self.draws.at("view"), randomized=True, eot=EOT, batch=self.batch)
+        view = View(defense, self.y, self.draws.at("view"), randomized=True, eot=self.eot, batch=self.batch)
         made = {"clean": self.x, "gray-box": self.oblivious, "white-box": self.attacked(view)}
         shares = {said: self.right(defense, x) for said, x in made.items()}
         row = {
@@ -127,13 +127,21 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--epochs", type=int, help="of the score model; those of its recipe if not given")
+    parser.add_argument("--train", type=int, help="images to train on; all that are not held out if not given")
+    parser.add_argument("--eot", type=int, default=5, help="draws of a gradient")
     parser.add_argument("--images", type=int, default=256, help="held-out images that are attacked")
     parser.add_argument("--batch", type=int, default=1280, help="rows of one call")
     parser.add_argument("--epsilon", type=float, help="radius of the ball; the data set's own if not given")
     asked = parser.parse_args()
     trial = Trial(asked)
     values = chosen(trial)
-    found = {"dataset": asked.dataset, "epsilon": trial.threat.epsilon, "n": len(trial.y)}
+    found = {
+        "dataset": asked.dataset,
+        "epsilon": trial.threat.epsilon,
+        "n": len(trial.y),
+        "trained on": len(trial.train),
+        "eot": asked.eot,
+    }
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     asked.file.write_text(json.dumps({**found, "chosen": values, "rows": trial.rows}, indent=1) + "\n", "utf-8")
     print(json.dumps(values), flush=True)

@@ -8,6 +8,8 @@ import numpy as np
 import rows
 
 from benchbox import report
+from benchbox.analysis import labels
+from benchbox.domain import Spec
 from benchbox.report.cost import document
 
 
@@ -37,6 +39,13 @@ def test_the_devices_are_named_where_there_are_two() -> None:
     (section,) = document([costing("plain", 40, 6), costing("plain", 40, 6, "cuda: A card")]).sections
     assert [row[-1].text for row in section.grids[0].rows] == ["cpu, 1 threads", "cuda: A card"]
     assert section.sentences == ["Together 0.2 minutes."]
+
+
+def test_a_recipe_that_says_less_needs_no_remark() -> None:
+    specs = [Spec("diffpure", {"steps": 5, **more}, "1") for more in ({"base": "pgd-at"}, {})]
+    found = labels.departures([*specs, *reversed(specs)])
+    assert [found[labels.identity(spec)] for spec in specs] == ["base=pgd-at", ""]
+    assert labels.departures([specs[0], *specs])[labels.identity(specs[0])] == ""  # the more common one does not
 
 
 def test_of_nothing_it_says_so() -> None:

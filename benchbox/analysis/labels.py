@@ -32,14 +32,17 @@ def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
     """How each recipe differs from the most common one of its name.
 
     Args:
-        specs: One per result, repeated as often as it was used. The first seen wins a tie.
+        specs: One per result, repeated as often as it was used. Of equally common ones the one that says the least
+            wins, for what has its default may go without saying; then the first seen.
 
     Returns:
         By `identity(spec)`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".
     """
     uses = Counter(map(identity, specs))
     recipes = _recipes(specs)
-    usual = {name: max(own, key=lambda key: uses[key]) for name, own in recipes.items()}
+    usual = {
+        name: max(own, key=lambda key: (uses[key], -len(own[key].arguments))) for name, own in recipes.items()
+    }
     return {key: _difference(spec, own[usual[name]]) for name, own in recipes.items() for key, spec in own.items()}
 
 
