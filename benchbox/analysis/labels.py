@@ -63,7 +63,8 @@ def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
             fields = list(dict.fromkeys(field for spec in recipes for field in spec.arguments))
             differing = [f for f in fields if len({canonical(spec.arguments.get(f)) for spec in recipes}) > 1]
             for spec in recipes:
-                parts = [f"{field}={_short(spec.arguments.get(field))}" for field in differing]
+                # What is unsaid has its default.
+                parts = [f"{f}={_short(spec.arguments[f])}" for f in differing if f in spec.arguments]
                 said[identity(spec)] = ", ".join(parts) or said[identity(spec)]
     return said
 
