@@ -61,17 +61,19 @@ GROUPS = {
     ),
     "statistics": Group(
         ["analysis/intervals", "analysis/pairs", "analysis/all_pairs", "analysis/welch", "analysis/anytime"],
-        ["intervals", "paired", "compare", "anytime"],
+        ["versus", "intervals", "paired", "compare", "anytime"],
     ),
     "worst case": Group(
         ["analysis/worst_case", "analysis/probed", "analysis/control", "analysis/panel", "analysis/ranking"],
-        ["probed", "control", "panel", "report", "intervals"],
+        ["versus", "probed", "control", "panel", "report", "intervals"],
     ),
     "tables": Group(
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
-        ["report", "compare", "worth", "badge", "probed"],
+        ["report", "compare", "worth", "badge", "versus", "probed"],
     ),
-    "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["plan", "training_ball", "reuse"]),
+    "plan": Group(
+        ["engine/plan", "engine/answers", "engine/reuse"], ["plan", "training_ball", "shared_weights", "reuse"]
+    ),
     "runner": Group(["engine/runner", "engine/unit"], ["runner", "reuse"]),
     "training": Group(["training/loop", "training/precision"], ["loop", "training", "precision"]),
 }

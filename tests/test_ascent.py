@@ -179,3 +179,6 @@ def test_the_steepest_direction_of_each_norm() -> None:
     length = direction(gradient, ThreatModel("l2", 1.0))
     torch.testing.assert_close(length[0, 0, 0, :4], torch.tensor([3.0, -4.0, 0.1, 0.0]) / math.sqrt(25.01))
     assert not length[1].any()
+    faint = direction(gradient * 1e-12, ThreatModel("l2", 1.0))  # and still a gradient
+    torch.testing.assert_close(faint, length)
+    assert (sparse_sign(gradient[:1] + 1, torch.tensor([1.5])) != 0).all()  # a share of more than all is all

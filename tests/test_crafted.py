@@ -138,6 +138,25 @@ def test_what_breaks_the_contract_is_named(found: Any, said: str) -> None:
         made(Odd(), ThreatModel("linf", 0.3), X.clone())
 
 
+@pytest.mark.parametrize("beyond", [-1e-3, 1 + 1e-3])
+def test_one_pixel_outside_of_the_box_is_enough(beyond: float) -> None:
+    class One(Shift):
+        def moved(self, x, threat, draws):
+            return x.clone().index_fill(3, torch.tensor([2]), beyond)
+
+    with pytest.raises(AttackError, match=r"returned pixels in \["):
+        made(One(), ThreatModel("linf", 1.0))
+
+
+def test_a_search_that_fails_is_the_attack_s_own_error() -> None:
+    class Failing(Shift):
+        def moved(self, x, threat, draws):
+            raise ValueError("no such thing")
+
+    with pytest.raises(AttackError, match=r"test_crafted.py.*no such thing"):
+        made(Failing(), ThreatModel("linf", 0.1))
+
+
 def crafted(backwards: float, nothing: float, broken: bool = True) -> Crafted:
     cost = torch.full((N,), backwards, dtype=torch.float64)
     lost = torch.stack([cost, torch.full((N,), nothing, dtype=torch.float64)])

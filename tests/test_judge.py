@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from evidence import CELL
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchbox import Card, Defense, DefenseError, Draws, ImageSpec, Recipe
 from benchbox.contract.attack import Crafted
+from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.engine import booth, secret, transfer
 from benchbox.engine.judge import Judge, Streams, check_logits, slices
 from benchbox.errors import RequestError
@@ -211,6 +215,80 @@ def test_a_view_is_of_the_defence_with_its_batch_and_its_draws() -> None:
     assert (view.randomized, view.batch, view.eot, view.walk, view.confirmation) == (True, 7, 3, None, None)
     assert view.draws.seed == streams().attacked("any").seed
     assert Judge(Threshold(), Layout()).view(Y, streams().clean, eot=3).eot == 1
+
+
+class Steps(StepwisePurifier):
+    """Halves the image twice; differentiated as if it had done nothing."""
+
+    card = Card("steps", "halves twice")
+    length = 2
+
+    def __init__(self) -> None:
+        super().__init__(Recipe(), ImageSpec(1, 1, 3), Slope())
+        self.eval().requires_grad_(False)
+        self.layouts: list[bool] = []
+
+    def step(self, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
+        return state / 2
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        self.layouts.append(x.is_contiguous(memory_format=torch.channels_last))
+        return super().forward(x, draws)
+
+    def losses(self, batch):
+        return {}
+
+
+class Slope(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([0 * x.flatten(1)[:, 0], x.flatten(1)[:, 0], 0 * x.flatten(1)[:, 0] - 1], 1)
+
+
+def cell_of(stand_in: str | None = None, precision: str = "float32", eot: int = 1):
+    view = replace(CELL.view, stand_in=stand_in)
+    return replace(CELL, view=view, search_precision=precision, eot=eot)
+
+
+@pytest.mark.parametrize(("stand_in", "slope"), [(None, 0.25), ("identity", 1.0)])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_cell_is_searched_through_what_it_names(stand_in: str | None, slope: float, precision: str) -> None:
+    judge = Judge(Steps(), Layout(batch=2))
+    view = judge.searched(cell_of(stand_in, precision), X, Y, streams().attacked("any"))
+    gradient, _, logits = view.gradient(X, lambda z: z[:, 1])
+    torch.testing.assert_close(gradient, torch.full_like(X, slope), rtol=1e-2, atol=0)
+    torch.testing.assert_close(logits[:, 1], X.flatten() / 4, rtol=1e-2, atol=0)
+    assert (view.confirmation is None) == (precision == "float32")
+    assert (view.walk is None) == (stand_in is not None)
+    if view.confirmation is not None:
+        assert view.confirmation.batch == 2
+        assert view.confirmation.threat == CELL.threat
+
+
+def test_a_randomised_defence_has_its_draws_averaged_and_nothing_confirmed() -> None:
+    view = Judge(Dice(), Layout()).searched(cell_of(None, "bfloat16", 3), X, Y, streams().attacked("any"))
+    assert (view.eot, view.confirmation) == (3, None)
+
+
+def test_a_defence_that_works_in_steps_shows_them() -> None:
+    judge = Judge(Steps(), Layout(batch=5))
+    walk = judge.walk()
+    assert walk is not None
+    trail = walk(X, streams().clean)
+    torch.testing.assert_close(trail.states[:, :, 0, 0, 0], torch.stack([X.flatten() / 2, X.flatten() / 4], 1))
+    torch.testing.assert_close(trail.faithful, torch.stack([X, X], 1))
+    torch.testing.assert_close(trail.logits[:, 1], X.flatten() / 4)
+    assert Judge(Threshold(), Layout()).walk() is None
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_defence_is_handed_the_layout_that_it_runs_in(last: bool) -> None:
+    defense = Steps()
+    x = torch.rand(2, 3, 4, 4)
+    judge = Judge(defense, Layout(channels_last=last, batch=2))
+    for ask in (judge.ask, judge.without_gradient, judge.through("identity")):
+        ask(x, Draws(torch.arange(2)))
+    assert defense.layouts == [last] * len(defense.layouts)
+    assert len(defense.layouts) >= 2
 
 
 def test_without_a_gradient_the_answers_are_the_same() -> None:

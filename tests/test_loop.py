@@ -167,6 +167,22 @@ def test_how_far_it_is_is_told_every_ten_steps_and_at_the_end() -> None:
     assert (loop.REPORT_EVERY, loop.PREPARE_BATCH) == (10, {"cpu": 125, "cuda": 500})
 
 
+def test_one_image_at_least_is_held_out() -> None:
+    class Careful(Watching):
+        def __init__(self, recipe: Recipe) -> None:
+            super().__init__(recipe, (0.5,))
+            self.validation = 0.001  # type: ignore[misc]
+
+        def validate(self, batch):
+            self.validated.append(batch)
+            return torch.ones(len(batch.x))
+
+    recipe = Recipe(epochs=1, batch_size=10)
+    defense = Careful(recipe)
+    fit(defense, recipe, IMAGES, threat=BALL, seed=5, device=CPU)
+    assert [len(batch.x) for batch in defense.validated] == [1]
+
+
 def test_training_in_no_epochs_changes_nothing() -> None:
     defense, history = trained(epochs=0)
     assert (history, defense.a.item()) == ([], 3.0)

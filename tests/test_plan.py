@@ -12,6 +12,7 @@ import torch
 from benchbox.contract import registry
 from benchbox.data.dataset import load
 from benchbox.domain import Access, ImageSpec, ThreatModel
+from benchbox.draws import sample_draws
 from benchbox.engine import plan as planning
 from benchbox.engine.answers import IMAGES, _moved, _said
 from benchbox.engine.plan import Plan, ball, customary, kind, substitute_of, training_ball
@@ -242,3 +243,34 @@ def test_answers_that_moved_are_told_from_rounding(session: Session) -> None:
     said = _said(lambda x, draws: x.flatten(1)[:, :2], ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
     assert (said.shape, said.dtype) == ((8, 2), torch.float64)
     assert len(said.unique()) == 16
+    rolled = _said(lambda x, draws: draws.at("a").normal(2), ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
+    assert torch.equal(rolled, sample_draws(8).at("a").normal(2).double())
+
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def forward(self, x):
+        return self.body(x)
+"""
+
+
+def test_a_network_from_a_file_is_trained_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(NET)
+    torch.save({"body.1.weight": torch.zeros(10, 784), "body.1.bias": torch.zeros(10)}, "net.pt")
+    settings = Settings(str(tmp_path / "r.sqlite"), tmp_path / "artifacts", device="cpu")
+    own = Session(registry.defenses(tmp_path), registry.attacks(tmp_path), settings)
+    plan = planned(own, "model.py:Net", overrides={"model.py:Net": {"weights": "net.pt"}}, seeds=(0, 3))
+    (training,) = plan.trainings.values()
+    assert training.threat == ThreatModel("linf", 0.3)
+    assert (training.seed, training.images, training.dataset) == (0, "", "digits")
+    assert training.source is not None
+    assert training.source.name == "net.pt"
+    assert told(plan) == [("pgd", WHITE, "model.py:Net", 0, None)]  # and nobody can train its like

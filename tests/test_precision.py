@@ -93,3 +93,22 @@ def test_the_device_decides_unless_the_user_does() -> None:
     assert choose("bfloat16", CPU) == "bfloat16"
     with pytest.raises(RequestError, match="float16"):
         choose("float16", CPU)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_gpu_that_can_trains_in_bfloat16_and_a_cpu_is_asked(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    assert choose(None, torch.device("cuda")) == ("bfloat16" if able else "float32")
+    assert choose(None, CPU) == "float32"
+    assert choose("float32", torch.device("cuda")) == "float32"
+
+
+def test_networks_that_answer_with_several_hand_out_float32_and_are_left_as_they_were() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.bfloat16(), x.double()
+
+    parent = nn.ModuleList([Pair()])
+    with float32_outputs(parent):
+        assert [part.dtype for part in parent[0](torch.ones(2))] == [torch.float32, torch.float32]
+    assert [part.dtype for part in parent[0](torch.ones(2))] == [torch.bfloat16, torch.float64]

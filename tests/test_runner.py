@@ -11,7 +11,7 @@ from benchbox.analysis import leaderboard
 from benchbox.contract import registry
 from benchbox.contract.view import MEAN_GRADIENT
 from benchbox.domain import NULL_ATTACK, Access
-from benchbox.engine import transfer
+from benchbox.engine import secret, transfer
 from benchbox.engine.plan import Request
 from benchbox.engine.session import Session, Settings
 from benchbox.errors import StoreError
@@ -57,6 +57,12 @@ class Noisy(Blur):
     randomized = True
     def purify(self, x, draws):
         return (x + 0.4 * draws.at("noise").normal(*x.shape[1:])).clamp(0, 1)
+
+class Rooted(Blur):
+    """Its derivative is infinite wherever a pixel is black."""
+    card = Card("rooted", "a root of a square")
+    def purify(self, x, draws):
+        return x.square().sqrt()
 
 class Alarmed(Noisy):
     """Once it was asked often it adds more noise: scored is another defence than the one deployed."""
@@ -334,3 +340,30 @@ def test_a_damaged_artifact_is_named_and_spoils_only_its_defense(session, store,
     path.unlink()
     assert len(report.failed) == 2
     assert set(heard.errors) == {f"{path} is corrupt: its SHA-256 does not match; delete it to train again"}
+
+
+def test_gradients_that_were_not_finite_are_kept_with_the_images_they_were_taken_for(session, store):
+    report, _, evidence = run(session, store, request("rooted", accesses=(Access.WHITE_BOX,)))
+    cell = evidence["rooted", Access.WHITE_BOX, "pgd"].cell
+    record = store.attached(cell.craft_key, "gradients")
+    assert record is not None
+    assert record["samples"] == 60  # every digit has a black pixel
+    assert record["asked"] == 60 * 5
+    assert 60 <= record["gradients"] <= 300
+    assert (report.done, report.batches) == (1, 2)
+    assert min(report.crafting, report.scoring, report.training) > 0
+    assert report.total >= report.crafting + report.scoring
+
+
+def test_a_cell_begun_under_one_secret_is_not_gone_on_with_under_another(session, store):
+    asked = request("noisy", attacks=("noise",), samples=20, accesses=(Access.WHITE_BOX,), scoring_draws=2)
+    noise, control = session.plan(asked).cells
+    store.add_cell(noise, store.begin_run({}, {}))
+    secret.note(store, noise, "cd")
+    report, heard, evidence = run(session, store, asked)
+    assert heard.errors == [
+        f"cell {noise.key[:12]} was begun under another secret; give --secret cd to go on with it"
+    ]
+    assert list(report.failed) == [noise.key]
+    assert evidence["noisy", Access.WHITE_BOX, "null"].status == "done"
+    assert store.attached(control.key, "secret") == {"secret": "5ec2e7", "before": 0}
