@@ -28,7 +28,7 @@ def images() -> tuple[Tensor, Tensor]:
 def classifier() -> nn.Module:
     """A convolutional network trained on the first 1,400 digits, frozen."""
     x, y = (t[:1400] for t in images())
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         net = nn.Sequential(
             nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
