@@ -8,7 +8,8 @@
 2. AutoAttack on an adversarially trained LeNet-5, ours beside pyautoattack's `run_standard_evaluation` on the
    network as a user has it (contiguous, batches of 250), and on a channels-last one with channels-last images.
 3. Both in a search in bfloat16, whose finds are confirmed in float32.
-4. The share of a whole run that is neither attack nor model: planning, committing, telling of progress.
+4. Of both, what bounds them (roofline.py).
+5. The share of a whole run that is neither attack nor model: planning, committing, telling of progress.
 
 Of AutoAttack's steps and queries both sides make a share (`--share`): on samples that withstand, which is where
 the time goes, the costs of all four members are proportional to it. It also says how the robust sets differ. See
@@ -29,7 +30,8 @@ from rounds import Rounds, measured  # sets the environment before torch is load
 
 import peers
 import torch
-from subject import Subject, trained
+from roofline import roofline
+from subject import Attacked, Subject, trained
 from torch import Tensor, nn
 
 from benchbox.contract import registry
@@ -53,14 +55,15 @@ def pgd(subject: Subject, rounds: int) -> None:
             reference(subject.x[rows], subject.y[rows])
 
     programs = {
-        "PGD": lambda: subject.attacked(attack),
-        "PGD, bfloat16": lambda: subject.attacked(attack, "bfloat16"),
+        "PGD": lambda: subject.run(attack),
+        "PGD, bfloat16": lambda: subject.run(attack, "bfloat16"),
         "torchattacks": theirs,
     }
     found = measured(programs, rounds)
     print(f"{len(subject.y)} images")
     for name in ("PGD", "PGD, bfloat16"):
         print(found.say(name, "torchattacks", GOALS[name]), flush=True)
+    bounded(subject, found, "PGD")
 
 
 def official(network: nn.Module, subject: Subject, x: Tensor, share: float) -> Tensor:
@@ -77,8 +80,8 @@ def autoattack(subject: Subject, rounds: int, share: float) -> None:
     turned = copy.deepcopy(subject.theirs).to(memory_format=torch.channels_last)
     last = subject.x.contiguous(memory_format=torch.channels_last)
     programs = {
-        "AA": lambda: subject.attacked(attack),
-        "AA, bfloat16": lambda: subject.attacked(attack, "bfloat16"),
+        "AA": lambda: subject.run(attack),
+        "AA, bfloat16": lambda: subject.run(attack, "bfloat16"),
         "pyautoattack": lambda: official(subject.theirs, subject, subject.x, share),
         "pyautoattack, channels-last": lambda: official(turned, subject, last, share),
     }
@@ -87,16 +90,27 @@ def autoattack(subject: Subject, rounds: int, share: float) -> None:
     print(found.say("AA", "pyautoattack", GOALS["AA"]))
     print(found.say("AA", "pyautoattack, channels-last", GOALS["AA, same layout"]))
     print(found.say("AA, bfloat16", "pyautoattack", GOALS["AA, bfloat16"]))
+    bounded(subject, found, "AA")
     for name in programs:
         print(f"{name}: {_set(found, name)}", flush=True)
 
 
+def bounded(subject: Subject, found: Rounds, name: str) -> None:
+    made = found.last[name]
+    assert isinstance(made, Attacked)
+    print(roofline(subject, subject.tuned()).say(name, made, statistics.median(found.seconds[name])), flush=True)
+
+
 def _set(found: Rounds, name: str) -> str:
-    flags, ours = found.last[name], found.last["AA"]
-    assert isinstance(flags, Tensor)
-    assert isinstance(ours, Tensor)
+    flags, ours = (_stands(found.last[one]) for one in (name, "AA"))
     here, there = int((flags & ~ours).sum()), int((ours & ~flags).sum())
     return f"{int(flags.sum())} robust; broken by AA alone {here}, by this alone {there}"
+
+
+def _stands(made: object) -> Tensor:
+    flags = made.stands if isinstance(made, Attacked) else made
+    assert isinstance(flags, Tensor)
+    return flags
 
 
 def overhead(session: Session, dataset: str, rounds: int, settings: dict[str, int]) -> None:

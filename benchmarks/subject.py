@@ -22,6 +22,21 @@ from benchbox.training.layout import Layout, lay
 
 
 @dataclass(frozen=True)
+class Attacked:
+    """What came of an attack.
+
+    Attributes:
+        stands: (N,) whether each image withstands it.
+        forwards: Forward passes an image, on average.
+        backwards: Backward passes likewise.
+    """
+
+    stands: Tensor
+    forwards: float
+    backwards: float
+
+
+@dataclass(frozen=True)
 class Subject:
     """A network and images to attack it on.
 
@@ -52,7 +67,11 @@ class Subject:
         return layout
 
     def attacked(self, attack: Attack, precision: Precision = "float32", layout: Layout | None = None) -> Tensor:
-        """(N,) whether each image withstands an attack of ours, with all that a run does, tuning included.
+        """(N,) whether each image withstands an attack of ours, see `run`."""
+        return self.run(attack, precision, layout).stands
+
+    def run(self, attack: Attack, precision: Precision = "float32", layout: Layout | None = None) -> Attacked:
+        """An attack of ours, with all that a run of benchbox does, tuning included.
 
         Args:
             attack: The attack.
@@ -66,8 +85,12 @@ class Subject:
         for part in slices(n, n if attack.pooled else layout.batch):
             x, y = self.x[part], self.y[part]
             view = judge.searched(cell, x, y, streams.attacked(name).rows(part))
-            found.append(attack(view, x, y, self.threat, streams.crafting(name).rows(part)).x)
-        return judge.score(torch.cat(found), streams.adversarial, 1)[:, 0] == self.y
+            found.append(attack(view, x, y, self.threat, streams.crafting(name).rows(part)))
+        stands = judge.score(torch.cat([made.x for made in found]), streams.adversarial, 1)[:, 0] == self.y
+        forwards, backwards = (
+            float(torch.cat([getattr(made, name) for made in found]).mean()) for name in ("forwards", "backwards")
+        )
+        return Attacked(stands, forwards, backwards)
 
 
 def _cell(name: str, threat: ThreatModel, n: int, precision: Precision) -> Cell:

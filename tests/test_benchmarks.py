@@ -37,6 +37,26 @@ def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.say("ours", "theirs", 0.5).endswith("met")
 
 
+def test_a_roofline_is_passes_times_operations_by_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    roofline, subject = loaded("roofline", monkeypatch), loaded("subject", monkeypatch)
+    made = subject.Attacked(torch.ones(10, dtype=torch.bool), forwards=5.0, backwards=2.0)
+    line = roofline.Roofline(rate=1e9, operations=(1e8, 3e8), alone=(0.2, 0.5))
+    # Ten images, each three passes forwards and two both ways.
+    assert line.bounds(made) == pytest.approx((9.0, 16.0))
+    assert "22% and 40% of its 40.00 s" in line.say("AA", made, 40.0)
+
+
+def test_the_roofline_of_a_network_is_measured_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    roofline, subject = loaded("roofline", monkeypatch), loaded("subject", monkeypatch)
+    one = subject.untrained("lenet5", subject.made_up(1, 8, 4), 4, torch.device("cpu"))
+    line = roofline.roofline(one, subject.Layout(False, 4))
+    # Two convolutions of nine places and two matrices; a multiplication and an addition each.
+    whole = 2 * (9 * 32 * 64 + 9 * 32 * 64 * 16 + 64 * 4 * 200 + 200 * 10)
+    assert line.operations == (whole, 2 * whole)
+    assert line.rate > 0
+    assert line.alone[0] > 0
+
+
 def test_the_order_turns_around(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds, called = loaded("rounds", monkeypatch), []
     threads = torch.get_num_threads()
