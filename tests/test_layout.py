@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from benchbox.data.dataset import Images
 from benchbox.domain import ImageSpec
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import Judge, Streams
-from benchbox.engine.plan import Request
+from benchbox.engine.plan import Plan, Request
 from benchbox.engine.session import Session, Settings
 from benchbox.store import Store
 from benchbox.training import layout, loop
@@ -119,6 +120,39 @@ def test_a_layout_survives_its_json_form():
     assert Layout.from_dict(CHANNELS_LAST.as_dict()) == CHANNELS_LAST
     assert Layout.from_dict(None) is None
     assert Layout.from_dict({"batch": 3}) is None
+    assert Layout.from_dict({"channels_last": True, "batch": 3}) == Layout(
+        True, 3
+    )  # before threads were looked for
+    assert Layout.from_dict(Layout(False, 3, 2).as_dict()) == Layout(False, 3, 2)
+
+
+@pytest.fixture
+def eight_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("fastest", [8, 4, 2, 1])
+@pytest.mark.usefixtures("eight_threads")
+def test_as_many_threads_as_are_fastest(monkeypatch, fastest):
+    monkeypatch.setattr(layout, "_seconds", lambda *_: 1.0 + abs(torch.get_num_threads() - fastest))
+    found = measure(plain(Viewing), lambda x, _: x.mean((2, 3)), colour(8), sample_draws(8), images=10**4)
+    assert found.threads == (None if fastest == 8 else fastest)
+    assert torch.get_num_threads() == 8
+    with found.on_threads():
+        assert torch.get_num_threads() == fastest
+    assert torch.get_num_threads() == 8
+    with Layout(threads=64).on_threads():
+        assert torch.get_num_threads() == 8, "a process keeps to its share"
+
+
+@pytest.mark.usefixtures("eight_threads")
+def test_fewer_threads_have_to_be_clearly_faster(monkeypatch):
+    monkeypatch.setattr(layout, "_seconds", lambda *_: 1.0 + 0.01 * torch.get_num_threads())
+    found = measure(plain(Viewing), lambda x, _: x.mean((2, 3)), colour(8), sample_draws(8), images=10**4)
+    assert found.threads is None
 
 
 @pytest.mark.parametrize(("norm", "classes"), list(itertools.product(("linf", "l2"), (2, 4, 10, 100))))
@@ -165,30 +199,55 @@ class network(nn.Module):
 """
 
 
-def test_a_run_on_colour_images_finishes_whatever_the_network_does_with_its_layout(tmp_path: Path):
+class Quiet:
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+def colour_run(folder: Path) -> tuple[Session, Plan]:
     rng = np.random.default_rng(0)
     arrays = {}
     for part, n in (("train", 12), ("test", 6)):
         arrays[f"x_{part}"] = rng.integers(0, 256, (n, 8, 8, 3)).astype("uint8")
         arrays[f"y_{part}"] = np.arange(n) % 4
-    np.savez(tmp_path / "rgb.npz", **arrays)
-    (tmp_path / "model.py").write_text(NETWORK)
-    torch.save(Viewing(4).state_dict(), tmp_path / "w.pt")
-    settings = Settings(artifacts=tmp_path / "artifacts", data_dir=tmp_path, device="cpu")
-    session = Session(registry.defenses(tmp_path), ATTACKS, settings)
+    np.savez(folder / "rgb.npz", **arrays)
+    (folder / "model.py").write_text(NETWORK)
+    torch.save(Viewing(4).state_dict(), folder / "w.pt")
+    settings = Settings(artifacts=folder / "artifacts", data_dir=folder, device="cpu")
+    session = Session(registry.defenses(folder), ATTACKS, settings)
     request = Request(
         defenses=("model.py:network",), datasets=("rgb",), attacks=("pgd", "square", "cw"), epsilon=1 / 255,
-        overrides={"model.py:network": {"weights": str(tmp_path / "w.pt")}, "square": {"queries": 20}},
+        overrides={"model.py:network": {"weights": str(folder / "w.pt")}, "square": {"queries": 20}},
     )  # fmt: skip
+    return session, session.plan(request)
 
-    class Quiet:
-        def __getattr__(self, name):
-            return lambda *_: None
 
+def key(plan: Plan) -> str:
+    return f"layout {plan.cells[0].artifact}, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def test_a_run_on_colour_images_finishes_whatever_the_network_does_with_its_layout(tmp_path: Path):
+    session, plan = colour_run(tmp_path)
     with Store.open(tmp_path / "s.sqlite") as store:
-        report = session.run(session.plan(request), store, Quiet())
+        report = session.run(plan, store, Quiet())
         assert not report.failed
         assert report.done == 3
-        digest = session.plan(request).cells[0].artifact
-        key = f"layout {digest}, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        assert store.recall(key) == {"channels_last": False, "batch": 125}
+        assert store.recall(key(plan)) == {"channels_last": False, "batch": 125, "threads": None}
+
+
+@pytest.mark.usefixtures("eight_threads")
+def test_a_run_crafts_and_scores_on_the_threads_that_are_fastest(tmp_path: Path, monkeypatch):
+    session, plan = colour_run(tmp_path)
+    seen: dict[str, set[int]] = {"search": set(), "outcome": set()}
+
+    def noting(cls: type[Any], name: str) -> None:
+        call = getattr(cls, name)
+        monkeypatch.setattr(cls, name, lambda *words: (seen[name].add(torch.get_num_threads()), call(*words))[1])
+
+    noting(ATTACKS.get("pgd").cls, "search")
+    noting(Judge, "outcome")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        store.remember(key(plan), Layout(threads=2).as_dict())
+        assert session.run(plan, store, Quiet()).done == 3
+    assert seen == {"search": {2}, "outcome": {2}}
+    assert torch.get_num_threads() == 8

@@ -117,7 +117,8 @@ def work(unit: Unit, models: Models) -> Done:
     streams = Streams(indices, cell.attack_seed, models.device)
     start = time.perf_counter()
     # Before the attack: a defence that notices one shall have been asked what it says without.
-    models.deployed.clean(x, streams, cell.scoring_draws)
+    with models.deployed.layout.on_threads():
+        models.deployed.clean(x, streams, cell.scoring_draws)
     middle = time.perf_counter()
     if unit.stored is not None:
         crafted, images = _crafted(unit.stored, models.device), None
@@ -125,7 +126,7 @@ def work(unit: Unit, models: Models) -> Done:
         # Every sample is attacked, also one that is wrong already: another defence may score these images.
         name, attacked = models.attack.card.name, models.attacked
         attacked.reveal(x, streams)
-        with border.crossing(type(attacked.defense), DefenseError):
+        with attacked.layout.on_threads(), border.crossing(type(attacked.defense), DefenseError):
             view = attacked.searched(cell, x, y, streams.attacked(name))
             try:
                 crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
@@ -135,7 +136,8 @@ def work(unit: Unit, models: Models) -> Done:
                 raise without_gradient(attacked, cell) from error
         images = adversarials(cell, unit.positions, crafted)
     end = time.perf_counter()
-    outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
+    with models.deployed.layout.on_threads():
+        outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
     broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
 

@@ -1,4 +1,4 @@
-"""How a network runs fastest: its memory layout and its batch size, found by trying and never imposed.
+"""How a network runs fastest: its memory layout, threads and batch size, found by trying and never imposed.
 
 Code of others expects contiguous tensors: `x.view(len(x), -1)` raises on channels-last ones. So whoever attacks or
 is asked sees contiguous images, and only a network that was seen to work with channels-last weights gets them. Its
@@ -7,9 +7,11 @@ images are converted inside the call, and their gradients come back contiguous.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -30,6 +32,8 @@ SAVES = 0.1
 SAVES_CONTIGUOUS = {"cpu": SAVES, "cuda": 0.0}
 #: Calls that are timed, the quickest counts; the first one warms up.
 REPEATS = 3
+#: Calls that layout and threads may take, of those that are affordable. Threads are a CPU's.
+TRIALS = {"cpu": 12, "cuda": 8}
 #: Share of the seconds of a short run, 100 passes an image, that may go into measuring. On a card a small batch
 #: waits for launches and says nothing of a large one; ten passes an image are a thousandth of AutoAttack's.
 SHARE = {"cpu": 0.01, "cuda": 0.1}
@@ -44,10 +48,12 @@ class Layout:
     Attributes:
         channels_last: Whether its weights, and the images handed to it, lie channels-last.
         batch: Images a call.
+        threads: Of torch, on a CPU; None for as many as the process has.
     """
 
     channels_last: bool = False
     batch: int = BATCH_SIZES["cpu"][0]
+    threads: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -56,9 +62,23 @@ class Layout:
     @classmethod
     def from_dict(cls, record: Any) -> Self | None:
         """Inverse of `as_dict`; None for anything else."""
-        if not isinstance(record, dict) or set(record) != {"channels_last", "batch"}:
+        known = {field.name for field in fields(cls)}
+        if not isinstance(record, dict) or not {"channels_last", "batch"} <= set(record) <= known:
             return None
-        return cls(bool(record["channels_last"]), max(1, int(record["batch"])))
+        threads = record.get("threads")
+        return cls(
+            bool(record["channels_last"]), max(1, int(record["batch"])), None if threads is None else int(threads)
+        )
+
+    @contextmanager
+    def on_threads(self) -> Iterator[None]:
+        """While the network is asked in it: its threads, never more than the process has."""
+        has = torch.get_num_threads()
+        torch.set_num_threads(min(has, self.threads or has))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(has)
 
 
 def lay(module: nn.Module, channels_last: bool) -> None:
@@ -138,7 +158,7 @@ def _as_finite(plain: Tensor, other: Tensor) -> bool:
 def measure(
     module: nn.Module, forward: Forward, x: Tensor, draws: Draws, images: int, batch: int | None = None
 ) -> Layout:
-    """The layout and the batch size a network is fastest in; leaves its weights in that layout.
+    """The layout, threads and batch size a network is fastest in; leaves its weights in that layout.
 
     Args:
         module: Its weights, on the device of `x`, in evaluation mode.
@@ -154,22 +174,50 @@ def measure(
     on = x.device.type
     affordable = int(SHARE.get(on, SHARE["cpu"]) * 100 * images)
     spent = _Spent(lambda size, last: _seconds(forward, *_enlarged(x, draws, size), last), affordable)
-    last = works
+    last, size = works, max(len(x), min(sizes[0], spent.affordable // TRIALS.get(on, TRIALS["cpu"])))
     if works:
-        size = max(len(x), min(sizes[0], spent.affordable // 8))
         plain = spent.each(size, False)
         lay(module, True)
         turned = spent.each(size, True)
         last = plain is None or turned is None or turned <= plain / (1 - SAVES_CONTIGUOUS.get(on, SAVES))
         lay(module, last)
-    best, fastest = sizes[0], None
-    for size in sizes if len(sizes) > 1 else ():
-        seconds = spent.each(size, last)
+    threads = _fewer_threads(spent, size, last) if on == "cpu" else None
+    best = sizes[0]
+    if len(sizes) > 1:
+        with Layout(threads=threads).on_threads():
+            best = _quickest(sizes, lambda size: spent.each(size, last)) or sizes[0]
+    return Layout(last, best, threads)
+
+
+def _fewer_threads(spent: _Spent, size: int, channels_last: bool) -> int | None:
+    """How many threads are faster than all of them; None if fewer are not.
+
+    Threads of small operations wait for one another longer than they work, and those of a busy machine for others.
+    """
+    most = torch.get_num_threads()
+
+    def timed(threads: int) -> float | None:
+        torch.set_num_threads(threads)
+        return spent.each(size, channels_last)
+
+    try:
+        found = _quickest([most >> n for n in range(most.bit_length())], timed) if most > 1 else most
+    finally:
+        torch.set_num_threads(most)
+    return None if found in (None, most) else found
+
+
+def _quickest(choices: Sequence[int], timed: Callable[[int], float | None]) -> int | None:
+    """The first choice, or a later one that is clearly faster; None if there is no time to find out about any."""
+    best: int | None = None
+    fastest = math.inf
+    for choice in choices:
+        seconds = timed(choice)
         if seconds is None:
             break
-        if fastest is None or seconds < fastest * (1 - SAVES):
-            best, fastest = size, seconds
-    return Layout(last, best)
+        if seconds < fastest * (1 - SAVES):
+            best, fastest = choice, seconds
+    return best
 
 
 class _Spent:
