@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from benchbox.engine.agenda import Block, Item, Pace, Trained
+from benchbox.engine.agenda import Block, Item, Likeness, Pace, Trained
 from benchbox.engine.executors import Ended, Executor, Failure, Lost, Task, Told, Work, divided
-from benchbox.store import Store
+from benchbox.store import Progress, Store
 
 #: How often a task may lose its worker before its cell fails.
 LOSSES = 3
@@ -90,12 +90,16 @@ class Flights:
         self._waiting: deque[Part] = deque()  # for a worker; what was lost comes first
         self._looked = 0.0
 
-    def claim(self, items: Sequence[Item]) -> set[Item]:
-        """Those of some items that nobody else is at work on; they are ours until they are let go."""
+    def claim(self, items: Sequence[Item]) -> tuple[set[Item], Mapping[str, Progress]]:
+        """Those of some items that nobody else is at work on; they are ours until they are let go.
+
+        Also gives how far their cells are: somebody may have done some of it since they were put on the agenda.
+        """
         names = [item.name for item in items if _is_claimed(item)]
-        mine = self._store.claim_all(names) if names else set()
+        cells = [item.job.cell for item in items if isinstance(item, Block | Likeness)]
+        mine, known = self._store.take_up(names, cells)
         self._claimed |= mine
-        return {item for item in items if item.name in mine or not _is_claimed(item)}
+        return {item for item in items if item.name in mine or not _is_claimed(item)}, known
 
     @property
     def room(self) -> int:

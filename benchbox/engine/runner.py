@@ -237,12 +237,10 @@ class Runner:
 
     def _begin(self, items: Sequence[Item]) -> None:
         """Claim items and have them done, unless somebody else does or did."""
-        mine = self._flights.claim(items)
+        mine, known = self._flights.claim(items)
         for item in items:
             if item not in mine:
                 self._agenda.leave(item)
-        # Somebody may have done some of it between the last look and the claim.
-        known = self.store.progress(item.job.cell for item in mine if isinstance(item, Block | Likeness))
         done = []
         for item in (item for item in items if item in mine):
             task = self._task(item, known)
@@ -331,7 +329,7 @@ class Runner:
         for block, result in done:
             cell, seconds = block.job.cell, result.crafting + result.scoring
             gradients.note(self.store, cell, result)
-            made.append(Batch(cell, result.outcome, seconds, result.images))
+            made.append(Batch(cell, result.outcome, seconds, result.images, result.encoded))
             self.report.batches += 1
             self.report.scoring += result.scoring
             self.report.crafting += result.crafting

@@ -81,6 +81,7 @@ class Done:
         scoring: Seconds.
         broken: (n,) gradients of each image with a NaN or an infinity.
         blind: Whether all gradients were nothing else.
+        encoded: The outcome as the store keeps it, where the worker has packed it.
     """
 
     outcome: Outcome
@@ -89,6 +90,7 @@ class Done:
     scoring: float
     broken: NDArray[np.float64]
     blind: bool
+    encoded: bytes | None = None
 
 
 def attempt(unit: Unit, models: Models) -> Done | None:

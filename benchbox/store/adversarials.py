@@ -144,7 +144,7 @@ def save(connection: Connection, made: Sequence[Adversarials]) -> None:
     added = []
     for crafted in made:
         key, row = crafted.craft_key, rows[crafted.craft_key]
-        is_new = ~np.isin(crafted.position, arrays.positions(committed[key]))
+        is_new = ~arrays.among(committed[key], crafted.position)
         if not is_new.any():
             continue
         new = crafted if is_new.all() else crafted.rows(is_new)
@@ -259,9 +259,10 @@ def _craftings(connection: Connection, made: Sequence[Adversarials]) -> dict[str
         return {}
     keys = sorted(shapes)
     sizes = {key: dict(zip(("channels", "height", "width"), shapes[key], strict=True)) for key in keys}
-    missing = [seals.sealed(CRAFTING, {"key": key, **sizes[key]}) for key in keys]
-    connection.execute(insert_missing(connection, CRAFTING), missing)
     rows = {row.key: row for row in connection.execute(_FIND, {"keys": keys})}
+    if missing := [seals.sealed(CRAFTING, {"key": key, **sizes[key]}) for key in keys if key not in rows]:
+        connection.execute(insert_missing(connection, CRAFTING), missing)
+        rows = {row.key: row for row in connection.execute(_FIND, {"keys": keys})}
     for key, row in rows.items():
         check(row)
         if (row.channels, row.height, row.width) != shapes[key]:

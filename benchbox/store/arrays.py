@@ -103,6 +103,17 @@ def bits(positions: NDArray[np.int64], known: bytes | None = None) -> bytes:
     return np.packbits(flags).tobytes()
 
 
+def among(kept: bytes | None, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether each position is in a set that `bits` made."""
+    flags = np.unpackbits(np.frombuffer(kept or b"", np.uint8)).view(np.bool_)
+    inside = positions < len(flags)
+    if inside.all():
+        return flags[positions]
+    found = np.zeros(len(positions), np.bool_)
+    found[inside] = flags[positions[inside]]
+    return found
+
+
 def positions(kept: bytes | None) -> NDArray[np.int64]:
     """The set that `bits` made, ascending."""
     return np.flatnonzero(np.unpackbits(np.frombuffer(kept or b"", np.uint8))).astype(np.int64)

@@ -22,12 +22,14 @@ class Batch:
         outcome: Of positions of its list.
         seconds: What the batch took.
         crafted: The adversarial images, to be kept for other cells of the same craft key.
+        encoded: The outcome as it is kept, where whoever made it has packed it; packed here otherwise.
     """
 
     cell: Cell
     outcome: Outcome
     seconds: float
     crafted: Adversarials | None = None
+    encoded: bytes | None = None
 
 
 def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int]) -> None:
@@ -43,7 +45,9 @@ def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int
     new = []
     for batch in made:
         key, row = batch.cell.key, rows[batch.cell.key]
-        outcome = outcomes.without(batch.outcome, arrays.positions(committed[key]))
+        is_known = arrays.among(committed[key], batch.outcome.position)
+        is_whole = not is_known.any()
+        outcome = batch.outcome if is_whole else batch.outcome.rows(~is_known)
         if len(outcome) == 0:
             continue
         values = {
@@ -51,7 +55,7 @@ def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int
             "run_id": runs.get(key, row.run_id),
             "samples": len(outcome),
             "seconds": float(batch.seconds),
-            "outcome": outcomes.encode(outcome),
+            "outcome": batch.encoded if batch.encoded and is_whole else outcomes.encode(outcome),
         }
         new.append(seals.sealed(BATCH, values, key))
         committed[key] = arrays.bits(outcome.position, committed[key])

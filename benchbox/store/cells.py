@@ -115,7 +115,7 @@ def find_all(connection: Connection, keys: set[str]) -> dict[str, Row[Any]]:
     if missing := keys - rows.keys():
         raise StoreError(f"cell {min(missing)[:12]} is not in the store; add it with add_cell first")
     for row in rows.values():
-        read(row)
+        checked(row)
     return rows
 
 

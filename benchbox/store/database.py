@@ -6,7 +6,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
@@ -164,7 +164,12 @@ def insert_missing(connection: Connection, table: Table) -> sqlite.Insert | post
 
     Its `rowcount` says whether the row is new.
     """
-    if connection.dialect.name == "postgresql":
+    return _insert_missing(connection.dialect.name, table)
+
+
+@cache  # building a statement takes longer than running it
+def _insert_missing(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
 
         return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)

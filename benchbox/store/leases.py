@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -53,8 +53,16 @@ class Leases:
         self._changed = threading.Event()
         self._heart: threading.Thread | None = None
 
-    def take(self, names: Iterable[str], seconds: float) -> set[str]:
-        """Take those of some leases that are free; from now on they are kept alive."""
+    def take(
+        self, names: Iterable[str], seconds: float, look: Callable[[Connection], object] = lambda connection: None
+    ) -> set[str]:
+        """Take those of some leases that are free; from now on they are kept alive.
+
+        Args:
+            names: Of the leases.
+            seconds: How long each outlives its holder's last sign of life.
+            look: Looks at something in the same transaction, when they are taken.
+        """
         with self._lock:
             wanted = {name for name in names if name not in self._held}
             # Before they are ours, so that no other thread asks for them meanwhile.
@@ -64,6 +72,7 @@ class Leases:
             if wanted:
                 with transaction(self._engine, write=True) as connection:
                     taken = self._take(connection, sorted(wanted), seconds)
+                    look(connection)
         finally:
             with self._lock:
                 for name in wanted - taken:

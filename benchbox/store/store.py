@@ -107,6 +107,13 @@ class Store:
         """Hold those of some pieces of work that nobody holds, until they are released; gives which."""
         return self._leases.take(names, leases.SECONDS)
 
+    def take_up(self, names: Iterable[str], cells_of: Iterable[Cell]) -> tuple[set[str], dict[str, Progress]]:
+        """Hold pieces of work as `claim_all` does, and see how far their cells are, which others may have done."""
+        held, known, wanted = set(names), dict[str, Progress](), list(cells_of)
+        if held:
+            held = self._leases.take(held, leases.SECONDS, lambda c: known.update(cells.progress(c, wanted)))
+        return held, known if known or not wanted else self.progress(wanted)
+
     def release(self, names: Iterable[str]) -> None:
         """Let go of what `claim_all` gave; what is not held is left alone."""
         self._leases.release(*names)

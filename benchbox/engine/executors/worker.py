@@ -21,7 +21,7 @@ from benchbox.engine.executors.task import Ended, Failure, Liken, Make, Prepare,
 from benchbox.engine.judge import Judge, slices
 from benchbox.engine.unit import Done, Models, Unit, attempt
 from benchbox.errors import BenchboxError
-from benchbox.store import Adversarials
+from benchbox.store import Adversarials, outcomes
 from benchbox.training.artifacts import Training
 
 
@@ -101,11 +101,13 @@ class Worker:
 
 
 def packed(ended: Ended) -> Ended:
-    """The same, its images packed for the store here and not by the one who commits for everybody."""
-    if not isinstance(ended.value, list):
-        return ended
-    done = [replace(one, images=None if one.images is None else one.images.as_packed()) for one in ended.value]
-    return replace(ended, value=done)
+    """The same, all packed for the store here and not by the one who commits for everybody."""
+    return replace(ended, value=[_packed(one) for one in ended.value]) if isinstance(ended.value, list) else ended
+
+
+def _packed(done: Done) -> Done:
+    images = None if done.images is None else done.images.as_packed()
+    return replace(done, images=images, encoded=outcomes.encode(done.outcome))
 
 
 def perform(whole: Unit, models: Models, *, first: bool = False) -> list[Done]:
