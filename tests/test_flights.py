@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 from evidence import CELL
 
-from benchbox.engine.agenda import Agenda, Block, Job, Pace
-from benchbox.engine.executors import Ended, Failure, Lost, Work
-from benchbox.engine.flights import LOSSES, TOGETHER, Flights
+from benchbox.engine.agenda import Agenda, Block, Job, Trained
+from benchbox.engine.executors import Ended, Failure, Lost, Make, Told, Work
+from benchbox.engine.flights import LOSSES, TOGETHER, TURNS, Flights
 from benchbox.engine.portions import Portions
 from benchbox.engine.unit import Unit
+from benchbox.training.loop import Progress
 
-TRAINING = SimpleNamespace(digest="d", dataset="digits")
+TRAINING = SimpleNamespace(digest="d", weights="w", dataset="digits")
 
 
 class Workers:
@@ -81,15 +82,15 @@ def test_what_straggles_is_shared_out_and_the_first_result_counts():
     for whole_first in (True, False):
         flights, workers, watch, item = flying([work()])
         (late,) = workers.tasks
-        pace = Pace()
-        flights.hurry(pace)
+        watch.now = 30.0
+        flights.hurry()
         assert len(workers.tasks) == 1  # nobody can say how long it should take
-        pace.note(item, 32.0, 32)
+        flights.pace.note(item, 32.0, 32)
         watch.now = 40.0
-        flights.hurry(pace)
+        flights.hurry()
         assert len(workers.tasks) == 1
         watch.now = 60.0
-        flights.hurry(pace)
+        flights.hurry()
         pieces = [number for number in workers.tasks if number != late]
         assert sorted(np.concatenate([workers.tasks[n].unit.positions for n in pieces])) == list(range(32))
         assert len(pieces) == 3
@@ -104,7 +105,7 @@ def test_what_straggles_is_shared_out_and_the_first_result_counts():
 
 
 def test_a_lost_worker_costs_its_part_until_it_is_too_often():
-    flights, workers, *_ = flying([work(2), work(3)])
+    flights, workers, *_ = flying([work(2), work(1)])
     for _ in range(LOSSES - 1):
         workers.lose(max(workers.tasks))
         assert list(flights.hear(0)) == []
@@ -114,6 +115,55 @@ def test_a_lost_worker_costs_its_part_until_it_is_too_often():
     workers.lose(max(workers.tasks))
     (landed,) = flights.hear(0)
     assert isinstance(landed.value, Failure)
+
+
+def test_what_lost_its_worker_is_tried_again_in_halves():
+    flights, workers, *_ = flying([work(8)])
+    workers.lose(*workers.tasks)
+    assert list(flights.hear(0)) == []
+    flights.submit()
+    assert [task.unit.positions.tolist() for task in workers.tasks.values()] == [[4, 5, 6, 7], [0, 1, 2, 3]]
+    first, second = workers.tasks
+    workers.lose(second)
+    workers.end(first)
+    assert list(flights.hear(0)) == []
+    flights.submit()
+    workers.end(max(workers.tasks))
+    assert list(flights.hear(0)) == []
+    workers.end(*workers.tasks)
+    (landed,) = flights.hear(0)
+    assert sorted(np.concatenate(landed.value)) == list(range(8))
+
+
+def test_a_training_that_comes_further_may_lose_any_number_of_workers():
+    flights, workers, *_ = flying([])
+    item = Trained(TRAINING)
+    flights.start(item, [Make(TRAINING)])
+
+    def lose(done: int) -> list[object]:
+        flights.submit()
+        workers.events.append(Told(TRAINING, Progress("train", done, 100)))
+        workers.lose(*workers.tasks)
+        return [event for event in flights.hear(0) if not isinstance(event, Told)]
+
+    for done in range(10, 70, 10):
+        assert lose(done) == []
+    for _ in range(LOSSES - 2):
+        assert lose(60) == []
+    (landed,) = lose(60)
+    assert isinstance(landed.value, Failure)
+
+
+def test_pieces_that_are_late_are_shared_out_in_turn():
+    flights, workers, watch, item = flying([work(32)])
+    flights.pace.note(item, 32.0, 32)
+    for _ in range(20):
+        watch.now += 1000.0
+        flights.hurry()
+        for number in list(workers.tasks)[1:]:  # the hosts of all but the first are gone
+            del workers.tasks[number]
+    begun = [part for part in flights.held[item.name].parts[0].leaves if part.is_begun]
+    assert max(len(list(part.wholes)) for part in begun) == TURNS + 1
 
 
 def test_parts_shrink_with_what_is_left():
@@ -126,6 +176,11 @@ def test_parts_shrink_with_what_is_left():
         assert np.concatenate([part.unit.positions for part in parts]).tolist() == list(range(32))
         sizes.append(max(len(part.unit.positions) for part in parts))
     assert sizes[0] == 32 >= sizes[1] > sizes[2] == 4
+    # Where an image takes half a minute, two are enough for a worker.
+    assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 32 * 30.0)) == 2
+    assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 1.0)) == 4
+    agenda.work = 1e6  # and nobody is given work for a day
+    assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 86_400.0)) == 1
     agenda.work = 0.0
     assert len(Portions(1).cut(work(), agenda, batch=32)) == 1  # one alone waits for nobody
     assert Portions(1).block(CELL, 32, is_pooled=True) == 1000

@@ -213,10 +213,11 @@ class Pace:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def note(self, block: Block, seconds: float, images: int) -> None:
+    def note(self, item: Item, seconds: float, images: int) -> None:
         """So many images of a block took so long."""
-        spent, count = self._known.get(self._like(block), (0.0, 0))
-        self._known[self._like(block)] = spent + seconds, count + images
+        if isinstance(item, Block) and images:
+            spent, count = self._known.get(self._like(item), (0.0, 0))
+            self._known[self._like(item)] = spent + seconds, count + images
 
     def expects(self, item: Item, task: Task) -> float | None:
         """Seconds that a task for an item should take; None if nobody can say."""

@@ -15,9 +15,11 @@ from benchbox.store import Progress, Store
 LOSSES = 3
 #: What takes so many times as long as the like did is started once more where a worker is idle.
 STRAGGLES = 1.5
-#: Workers that share what straggled, at most, and the images that each of them is worth starting for.
+#: Workers that share what straggled, at most; the images that each of them is worth starting for, or the seconds
+#: that an image may take; and how often a piece that is late itself is shared out in turn.
 PIECES = 8
 WORTH = 8
+TURNS = 3
 #: Seconds between two looks for stragglers.
 LOOKS = 1.0
 #: Results that are taken up at once, at most: what is waited for is committed together.
@@ -37,7 +39,8 @@ class Part:
         pieces: Those that it was cut into when it was late.
         since: When it was begun.
         is_begun: Whether a worker has it.
-        losses: How many workers it has lost.
+        losses: How many workers it has lost, since it came any further.
+        reached: How far it had come at most, of what tells.
         ended: What came of it.
     """
 
@@ -48,7 +51,36 @@ class Part:
     since: float = 0.0
     is_begun: bool = False
     losses: int = 0
+    reached: tuple[bool, int] = (False, 0)
     ended: Ended | None = None
+
+    @property
+    def images(self) -> int:
+        """How many it is about; 0 of what cannot be cut."""
+        if not isinstance(self.flight.item, Block) or not isinstance(self.task, Work):
+            return 0
+        return len(self.task.unit.positions)
+
+    @property
+    def wholes(self) -> Iterator[Part]:
+        """Itself, and what it is a piece of."""
+        part: Part | None = self
+        while part is not None:
+            yield part
+            part = part.whole
+
+    @property
+    def leaves(self) -> Iterator[Part]:
+        """Itself, or the smallest pieces that it was cut into."""
+        if not self.pieces:
+            yield self
+        for piece in self.pieces:
+            yield from piece.leaves
+
+    def cut(self, count: int) -> None:
+        """Have it done in pieces, whoever is at work on it as a whole."""
+        assert isinstance(self.task, Work)
+        self.pieces += (Part(self.flight, task, self, losses=self.losses) for task in divided(self.task, count))
 
 
 @dataclass(eq=False)
@@ -78,10 +110,12 @@ class Flights:
 
     Attributes:
         held: By name.
+        pace: How long work took.
     """
 
     def __init__(self, store: Store, executor: Executor, clock: Callable[[], float]) -> None:
         self.held: dict[str, Flight] = {}
+        self.pace = Pace()
         self._store = store
         self._executor = executor
         self._clock = clock
@@ -119,21 +153,21 @@ class Flights:
             if self._is_wanted(part := self._waiting.popleft()):
                 self._submit(part)
 
-    def hurry(self, pace: Pace) -> None:
+    def hurry(self) -> None:
         """Have several do once more what takes far longer than the like did: its host may be slow, or gone."""
         now = self._clock()
         if now - self._looked < LOOKS:
             return
         self._looked = now
-        for part in [part for flight in self.held.values() for part in flight.parts if not part.pieces]:
-            if not part.is_begun or part.ended is not None or self.room == 0:
-                continue
-            expected = pace.expects(part.flight.item, part.task)
-            if expected is not None and now - part.since > max(LOOKS, STRAGGLES * expected):
-                assert isinstance(part.task, Work)
-                count = min(self.room, PIECES, max(1, len(part.task.unit.positions) // WORTH))
-                part.pieces += (Part(part.flight, task, part) for task in divided(part.task, count))
-                self._waiting += part.pieces
+        for leaf in [leaf for flight in self.held.values() for part in flight.parts for leaf in part.leaves]:
+            if self.room == 0:
+                return
+            expected = self.pace.expects(leaf.flight.item, leaf.task) if self._is_wanted(leaf) else None
+            is_late = expected is not None and now - leaf.since > max(LOOKS, STRAGGLES * expected)
+            if leaf.is_begun and expected and is_late and len(list(leaf.wholes)) <= TURNS:
+                worth = max(leaf.images // WORTH, min(leaf.images, int(expected / WORTH)))
+                leaf.cut(min(self.room, PIECES, max(1, worth)))
+                self._waiting += leaf.pieces
                 self.submit()
 
     def hear(self, timeout: float) -> Iterator[Told | Landed]:
@@ -143,6 +177,7 @@ class Flights:
                 case None:
                     return
                 case Told():
+                    self._came_further(event)
                     yield event
                 case Lost(number):
                     yield from self._lose(self._flying.pop(number, None))
@@ -176,13 +211,15 @@ class Flights:
         """Whether its item is still at work, and nobody else has done the same."""
         if part is None or self.held.get(part.flight.item.name) is not part.flight:
             return False
-        return part.ended is None and (part.whole is None or part.whole.ended is None)
+        return all(one.ended is None for one in part.wholes)
 
     def _end(self, part: Part | None, ended: Ended) -> Iterator[Landed]:
         if part is None or not self._is_wanted(part):
             return
         part.ended = ended
         flight = part.flight
+        if not part.pieces and not isinstance(ended.value, Failure):
+            self.pace.note(flight.item, ended.seconds, part.images)
         if isinstance(ended.value, Failure) or flight.parts == [part]:
             yield Landed(flight.item, ended.value, ended.seconds)
         elif part.whole is not None:
@@ -199,8 +236,21 @@ class Flights:
             killed = f"its worker process was killed {LOSSES} times"
             failure = Failure(f"{killed}, perhaps for want of memory; try fewer --workers")
             yield Landed(part.flight.item, failure, 0.0)
-        elif not part.pieces:
+        elif part.pieces:
+            pass  # others are at work on the same
+        elif part.images > 1:
+            part.cut(2)  # less memory is needed, and less is lost the next time
+            self._waiting.extendleft(part.pieces)
+        else:
             self._waiting.appendleft(part)
+
+    def _came_further(self, told: Told) -> None:
+        """A training goes on where it was: one that comes further each time may lose any number of workers."""
+        flight = self.held.get(Trained(told.training).name)
+        reached = told.progress.phase == "train", told.progress.done
+        for part in flight.parts if flight else ():
+            if reached > part.reached:
+                part.reached, part.losses = reached, 0
 
 
 def _joined(parts: Sequence[Part]) -> Ended | None:

@@ -16,8 +16,11 @@ POOL = 1000
 BLOCKS = 4
 #: So many times slower than the others a worker may be without being waited for at the end.
 SLOWEST = 3
-#: What is cut has at least this part of a batch, or the hardware would be wasted.
+#: What is cut has at least this part of a batch, or the hardware would be wasted, where that takes no longer than
+#: `SHORTEST` seconds; and at most what takes `LONGEST`: so much is lost with a worker.
 FEWEST = 8
+SHORTEST = 60.0
+LONGEST = 1800.0
 
 
 class Portions:
@@ -49,12 +52,26 @@ class Portions:
             return most
         return max(1, batch // FEWEST, int(min(most, self._most / max(1.0, crafting(cell)))))
 
-    def cut(self, task: Work, agenda: Agenda, batch: int) -> list[Work]:
-        """A task in parts so small that even a slow worker ends each before the others run out of work."""
+    def cut(self, task: Work, agenda: Agenda, batch: int, seconds: float | None = None) -> list[Work]:
+        """A task in parts so small that even a slow worker ends each before the others run out of work.
+
+        Args:
+            task: Work on some images.
+            agenda: What else is to be done.
+            batch: Images a call of the model that is attacked.
+            seconds: How long all of it should take, if that is known.
+        """
         if self.workers == 1:
             return [task]
-        left = agenda.work / self.workers / SLOWEST
-        unit = task.unit
-        image = passes(unit.cell) if unit.stored is None else 2.0 * unit.cell.scoring_draws
-        most = max(1, batch // FEWEST, int(left / image))
-        return list(divided(task, -(-len(unit.positions) // most)))
+        n = len(task.unit.positions)
+        most, least = agenda.work / self.workers / SLOWEST / needed(task), max(1, batch // FEWEST)
+        if seconds:
+            most = min(most, LONGEST * n / seconds)
+            least = max(1, min(least, int(SHORTEST * n / seconds)))
+        return list(divided(task, -(-n // max(least, int(most)))))
+
+
+def needed(task: Work) -> float:
+    """Passes over each image of a task, about."""
+    cell = task.unit.cell
+    return passes(cell) if task.unit.stored is None else 2.0 * cell.scoring_draws

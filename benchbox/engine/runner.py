@@ -30,7 +30,6 @@ from benchbox.engine.agenda import (
     Job,
     Known,
     Likeness,
-    Pace,
     Trained,
     chain,
 )
@@ -47,12 +46,13 @@ from benchbox.engine.executors import (
 from benchbox.engine.flights import Flights, Landed
 from benchbox.engine.observer import Observer, Report
 from benchbox.engine.plan import Plan
-from benchbox.engine.portions import Portions
+from benchbox.engine.portions import Portions, needed
 from benchbox.engine.readiness import Readiness
 from benchbox.engine.unit import Done, Unit
 from benchbox.errors import DefenseError, RequestError, StoreError
 from benchbox.store import Batch, Progress, Store
 from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.layout import Layout
 
 #: Seconds between two looks at what other processes are still at work on.
 PAUSE = 0.2
@@ -94,7 +94,6 @@ class Runner:
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
         self._asked: set[tuple[str, str]] = set()  # trainings and layouts that are on the agenda, or were
         self._flights = Flights(self.store, self.executor, self.clock)
-        self._pace = Pace()
         self._images = 0
         self._portions = Portions(self.executor.workers)
         self._ready = Readiness(
@@ -233,7 +232,7 @@ class Runner:
         while items := self._agenda.take(self._flights.room, self._flights.held):
             self._begin(items)
         if self.executor.workers > 1:
-            self._flights.hurry(self._pace)
+            self._flights.hurry()
 
     def _begin(self, items: Sequence[Item]) -> None:
         """Claim items and have them done, unless somebody else does or did."""
@@ -267,7 +266,15 @@ class Runner:
     def _parts(self, item: Item, task: Task) -> Sequence[Task]:
         if not isinstance(item, Block) or not isinstance(task, Work):
             return [task]
-        return self._portions.cut(task, self._agenda, self._ready.layouts[task.attacked.digest].batch)
+        layout = self._ready.layouts[task.attacked.digest]
+        return self._portions.cut(task, self._agenda, layout.batch, self._expects(item, task, layout))
+
+    def _expects(self, item: Item, task: Work, layout: Layout) -> float | None:
+        """Seconds that work should take: by what the like took, else by the passes that its attack declares."""
+        known = self._flights.pace.expects(item, task)
+        if known is None and layout.seconds:
+            return layout.seconds * needed(task) * len(task.unit.positions)
+        return known
 
     def _work(
         self,
@@ -333,7 +340,6 @@ class Runner:
             self.report.batches += 1
             self.report.scoring += result.scoring
             self.report.crafting += result.crafting
-            self._pace.note(block, seconds, len(result.outcome))
         self._let_go(items, made)
 
     def _let_go(self, items: Sequence[Item], made: Sequence[Batch] = ()) -> None:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -49,11 +49,13 @@ class Layout:
         channels_last: Whether its weights, and the images handed to it, lie channels-last.
         batch: Images a call.
         threads: Of torch, on a CPU; None for as many as the process has.
+        seconds: What a pass over an image took when this was found out, if it was timed.
     """
 
     channels_last: bool = False
     batch: int = BATCH_SIZES["cpu"][0]
     threads: int | None = None
+    seconds: float | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -67,7 +69,10 @@ class Layout:
             return None
         threads = record.get("threads")
         return cls(
-            bool(record["channels_last"]), max(1, int(record["batch"])), None if threads is None else int(threads)
+            bool(record["channels_last"]),
+            max(1, int(record["batch"])),
+            None if threads is None else int(threads),
+            record.get("seconds"),
         )
 
     @contextmanager
@@ -186,7 +191,7 @@ def measure(
     if len(sizes) > 1:
         with Layout(threads=threads).on_threads():
             best = _quickest(sizes, lambda size: spent.each(size, last)) or sizes[0]
-    return Layout(last, best, threads)
+    return Layout(last, best, threads, spent.quickest and spent.quickest / 2)  # a pass each way was timed
 
 
 def _fewer_threads(spent: _Spent, size: int, channels_last: bool) -> int | None:
@@ -228,6 +233,8 @@ class _Spent:
         #: Images that may be passed through.
         self.affordable = affordable
         self.passed = 0
+        #: Seconds an image, of the quickest calls.
+        self.quickest: float | None = None
 
     def each(self, size: int, channels_last: bool) -> float | None:
         """Seconds an image in calls of this size; None if there is no time to find out."""
@@ -235,7 +242,9 @@ class _Spent:
             return None
         self.passed += REPEATS * size
         try:
-            return min(self.timed(size, channels_last) for _ in range(REPEATS)) / size
+            seconds = min(self.timed(size, channels_last) for _ in range(REPEATS)) / size
+            self.quickest = min(seconds, self.quickest or seconds)
+            return seconds
         except Exception as error:
             if is_out_of_memory(error):
                 return None
