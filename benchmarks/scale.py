@@ -184,7 +184,7 @@ class Workers:
 
     def result(self, task: object, took: float) -> object:
         if isinstance(task, Prepare):
-            return Prepared(Layout(False, 125, self.seconds.batch / 125 + self.seconds.image))
+            return Prepared(Layout(False, 125, None, self.seconds.batch / 125 + self.seconds.image))
         if isinstance(task, Make):
             return None
         if isinstance(task, Liken):

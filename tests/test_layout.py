@@ -124,6 +124,9 @@ def test_a_layout_survives_its_json_form():
         True, 3
     )  # before threads were looked for
     assert Layout.from_dict(Layout(False, 3, 2).as_dict()) == Layout(False, 3, 2)
+    timed = Layout.from_dict(Layout(False, 3, 2, 0.5).as_dict())
+    assert timed is not None
+    assert timed.seconds == 0.5
 
 
 @pytest.fixture
