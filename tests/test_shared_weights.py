@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_runner import Heard
 
+from benchbox import DefenseError, Purifier, Recipe
 from benchbox.contract import registry
 from benchbox.engine.plan import Plan, Request, substitute_of
 from benchbox.engine.reproduce import part, training_of
@@ -114,6 +115,13 @@ def test_a_defence_of_its_own_asks_its_base(session: Session) -> None:
     (whole,) = (t for t in plain.trainings.values() if t.defense.name == "plain")
     assert whole.trained_as is not None
     assert whole.trained_as.base == whole.base
+
+
+@pytest.mark.parametrize(("field", "why"), [("strenght", "no such field"), ("epochs", "every training reads it")])
+def test_a_field_that_cannot_be_forward_only_is_refused(field: str, why: str) -> None:
+    recipe = type("Knobs", (Recipe,), {"forward_only": (field,)})
+    with pytest.raises(DefenseError, match=why):
+        type("Mine", (Purifier,), {"recipe_type": recipe})
 
 
 def test_a_record_keeps_what_was_trained(session: Session) -> None:

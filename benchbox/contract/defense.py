@@ -157,6 +157,10 @@ class Defense(nn.Module, ABC, Generic[R]):
                 raise DefenseError(f"{cls.__name__} sets {name}; mark the methods with @benchbox.stand_in instead")
         if "recipe_type" not in vars(cls) and (found := _recipe_in_brackets(cls)) is not None:
             cls.recipe_type = found
+        for name in cls.recipe_type.forward_only:
+            if name not in cls.recipe_type.model_fields or name in Recipe.model_fields:
+                why = "every training reads it" if name in Recipe.model_fields else "its recipe has no such field"
+                raise DefenseError(f"{cls.__name__}: forward_only names {name!r}, but {why}; leave it out")
         declared = stand_ins.declared(cls)
         cls.stand_ins = {name: one.backward for name, one in declared.items()}
         cls.exact = next((name for name, one in declared.items() if one.exact), None)
