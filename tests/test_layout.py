@@ -235,7 +235,7 @@ def test_a_run_on_colour_images_finishes_whatever_the_network_does_with_its_layo
         report = session.run(plan, store, Quiet())
         assert not report.failed
         assert report.done == 3
-        assert store.recall(key(plan)) == {"channels_last": False, "batch": 125, "threads": None}
+        assert Layout.from_dict(store.recall(key(plan))) == Layout(False, 125)
 
 
 @pytest.mark.usefixtures("eight_threads")
