@@ -1,0 +1,79 @@
+"""What the recipes of a data set cost to train, in minutes of one core.
+
+    python benchmarks/recipes.py mnist > docs/evidence/recipes.json
+
+Each is trained on a few images, once without and once with an epoch, on one thread; CPU time of the process. What comes
+before the epochs (a purifier's own adversarial images) and an epoch are each taken in proportion to the images, a
+classifier that a purifier stands on is not counted. A core that is shared with its hyper-thread needs more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchbox import ThreatModel
+from benchbox.contract import registry
+from benchbox.data.dataset import Dataset, load
+from benchbox.training.loop import fit
+
+#: The defences whose recipes have an epoch, in the order of the tables; settings that are recipes of their own.
+RECIPES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("none", {}), ("grad-reg", {}), ("pgd-at", {}), ("trades", {}), ("rice", {}), ("bagt-pgd-at", {}), ("bagt-trades", {}),
+    ("pcl", {}), ("uat", {}), ("rst", {}), ("ibp", {}), ("arn", {}), ("pssr:cae", {}), ("pssr:ps+cae", {}), ("pssr", {}),
+    ("atop", {}), ("carso", {}),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("--images", type=int, default=384, help="to train on")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset, rows = load(asked.dataset), []
+    for name, settings in RECIPES:
+        row: dict[str, Any] = {"recipe": name}
+        for precision in ("float32", "bfloat16"):
+            row |= cost(name, settings, dataset, asked.images, precision)
+        rows.append(row)
+        print(row, file=sys.stderr)
+    print(json.dumps({asked.dataset: rows}, indent=1))
+
+
+def cost(name: str, settings: dict[str, Any], dataset: Dataset, images: int, precision: Any) -> dict[str, Any]:
+    """Epochs, and minutes of a core for the whole of a training."""
+    cls = registry.defenses().get(name).cls
+    recipe = cls.configure(dataset.family, dataset.name, **settings)
+    few, threat = dataset.train.rows(torch.arange(images)), ThreatModel(dataset.norm, dataset.epsilon)
+    base = registry.defenses().get(recipe.base or cls.base).cls if cls.base else None
+    took = []
+    for epochs in (0, 1):
+        torch.manual_seed(0)
+        classifier = base(base.configure(dataset.family, dataset.name), dataset.spec).classifier if base else None
+        defense = cls(recipe, dataset.spec, classifier)
+        gc.collect()
+        start = time.process_time()
+        fit(
+            defense,
+            recipe.model_copy(update={"epochs": epochs}),
+            few,
+            threat=threat,
+            seed=0,
+            device=torch.device("cpu"),
+            precision=precision,
+        )
+        took.append(time.process_time() - start)
+    before, epoch = took[0], took[1] - took[0]
+    minutes = (before + recipe.epochs * epoch) * len(dataset.train) / images / 60
+    return {"epochs": recipe.epochs, f"minutes of a core, {precision}": round(minutes, 1)}
+
+
+if __name__ == "__main__":
+    main()
