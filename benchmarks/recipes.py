@@ -2,9 +2,9 @@
 
     python benchmarks/recipes.py mnist > docs/evidence/recipes.json
 
-Each is trained on a few images, once without and once with an epoch, on one thread; CPU time of the process. What comes
-before the epochs (a purifier's own adversarial images) and an epoch are each taken in proportion to the images, a
-classifier that a purifier stands on is not counted. A core that is shared with its hyper-thread needs more.
+Each is trained on a few images, once without and once with an epoch, on one thread; CPU time of the process. What
+comes before the epochs (a purifier's own adversarial images) and an epoch are each taken in proportion to the
+images, a classifier that a purifier stands on is not counted. A shared core needs more.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from benchbox.contract import registry
 from benchbox.data.dataset import Dataset, load
 from benchbox.training.loop import fit
 
-#: The defences whose recipes have an epoch, in the order of the tables; settings that are recipes of their own.
-RECIPES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("none", {}), ("grad-reg", {}), ("pgd-at", {}), ("trades", {}), ("rice", {}), ("bagt-pgd-at", {}), ("bagt-trades", {}),
-    ("pcl", {}), ("uat", {}), ("rst", {}), ("ibp", {}), ("arn", {}), ("pssr:cae", {}), ("pssr:ps+cae", {}), ("pssr", {}),
-    ("atop", {}), ("carso", {}),
+#: The defences whose recipes have an epoch, in the order of the tables.
+RECIPES = (
+    "none", "grad-reg", "pgd-at", "trades", "rice", "bagt-pgd-at", "bagt-trades", "pcl", "uat", "rst", "ibp",
+    "arn", "pssr:cae", "pssr:ps+cae", "pssr", "atop", "carso",
 )  # fmt: skip
 
 
@@ -38,19 +37,19 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     dataset, rows = load(asked.dataset), []
-    for name, settings in RECIPES:
+    for name in RECIPES:
         row: dict[str, Any] = {"recipe": name}
         for precision in ("float32", "bfloat16"):
-            row |= cost(name, settings, dataset, asked.images, precision)
+            row |= cost(name, dataset, asked.images, precision)
         rows.append(row)
         print(row, file=sys.stderr)
     print(json.dumps({asked.dataset: rows}, indent=1))
 
 
-def cost(name: str, settings: dict[str, Any], dataset: Dataset, images: int, precision: Any) -> dict[str, Any]:
+def cost(name: str, dataset: Dataset, images: int, precision: Any) -> dict[str, Any]:
     """Epochs, and minutes of a core for the whole of a training."""
     cls = registry.defenses().get(name).cls
-    recipe = cls.configure(dataset.family, dataset.name, **settings)
+    recipe = cls.configure(dataset.family, dataset.name)
     few, threat = dataset.train.rows(torch.arange(images)), ThreatModel(dataset.norm, dataset.epsilon)
     base = registry.defenses().get(recipe.base or cls.base).cls if cls.base else None
     took = []
