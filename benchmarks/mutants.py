@@ -3,6 +3,7 @@
     python benchmarks/mutants.py                                      # says which groups there are
     python benchmarks/mutants.py draws --sample 30 --seed 1           # thirty faults of one group
     python benchmarks/mutants.py all --jobs 16 --minutes 8 --out found.json
+    python benchmarks/mutants.py all --again found.json               # and the survivors, after tests were written
 
 benchmarks/faults.py says what the faults are. Nothing is changed here: each process has a copy of the tree in the
 system folder for temporary files. A fault is met by the tests of its group that ran through its line when nothing
@@ -19,6 +20,7 @@ import json
 import multiprocessing
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -98,27 +100,45 @@ def sampled(names: Sequence[str], sample: int, seed: int) -> Iterator[tuple[str,
     return (place for row in itertools.zip_longest(*columns) for place in row if place)
 
 
-def main() -> None:
+def survivors(names: Sequence[str], file: Path) -> Iterator[tuple[str, str, Fault]]:
+    """What survived in an earlier result, where the module still has it: the nearest of the same faults."""
+    for record in json.loads(file.read_text("utf-8"))["faults"]:
+        if record["group"] in names and record["outcome"].startswith("survived"):
+            source = (ROOT / f"benchbox/{record['module']}.py").read_text("utf-8")
+            same = [f for f in faults(source) if (f.was, f.became) == (record["was"], record["became"])]
+            if same:
+                yield record["group"], record["module"], min(same, key=lambda f: abs(f.line - record["line"]))
+
+
+def asked_for() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("groups", nargs="*", help=f"all, or some of: {', '.join(GROUPS)}")
     parser.add_argument("--sample", type=int, default=30, help="faults of each group")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument(
-        "--files", type=int, help="of tests, the first so many of each group; all of them by default"
-    )
+    parser.add_argument("--again", type=Path, help="in place of a sample: what survived in this earlier result")
+    parser.add_argument("--files", type=int, help="of tests, the first so many of each group; else all of them")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no fault is begun after so long")
     parser.add_argument("--out", type=Path, help="a file for what was found, in JSON")
     asked = parser.parse_args()
-    names = [*GROUPS] if asked.groups == ["all"] else asked.groups
-    if not names or not set(names) <= set(GROUPS):
+    asked.groups = [*GROUPS] if asked.groups == ["all"] else asked.groups
+    if not asked.groups or not set(asked.groups) <= set(GROUPS):
         parser.print_help()
-        return
+        sys.exit(2)
+    return asked
+
+
+def main() -> None:
+    asked = asked_for()
+    names = asked.groups
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
     end = time.monotonic() + 60 * asked.minutes
     for name in HEAVY:
         with suppress(ImportError):
             importlib.import_module(name)
+    # Before the tree is copied: it may move on meanwhile.
+    chosen = [*(survivors(names, asked.again) if asked.again else sampled(names, asked.sample, asked.seed))]
     fork = multiprocessing.get_context("fork")
     with (
         tempfile.TemporaryDirectory(prefix="benchbox-mutants-") as folder,
@@ -138,7 +158,7 @@ def main() -> None:
                 flush=True,
             )
         done = []
-        for record in pool.map(partial(tried, end, known), sampled([*known], asked.sample, asked.seed)):
+        for record in pool.map(partial(tried, end, known), [place for place in chosen if place[0] in known]):
             if record:
                 done.append(record)
                 if asked.out:

@@ -266,3 +266,11 @@ def test_long_searches_are_counted_to_the_end() -> None:
     assert asked.first_success.tolist() == [65, 66, 150, -1]
     assert asked.broken().tolist() == [[3.0] * 4] * 2
     assert asked.passes() == (150, 150)
+
+
+def test_of_no_samples_nothing_is_counted() -> None:
+    asked = View(lambda x, d: x.flatten(1), Y[:0], ROWS.rows(slice(0, 0)))
+    asked(torch.zeros(0, 1, 1, 2))
+    assert asked.spent().shape == asked.broken().shape == (2, 0)
+    assert asked.passes() == (0.0, 0.0)
+    assert asked.first_success.tolist() == []
