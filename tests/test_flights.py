@@ -176,8 +176,8 @@ def test_parts_shrink_with_what_is_left():
         assert np.concatenate([part.unit.positions for part in parts]).tolist() == list(range(32))
         sizes.append(max(len(part.unit.positions) for part in parts))
     assert sizes[0] == 32 >= sizes[1] > sizes[2] == 4
-    # Where an image takes half a minute, two are enough for a worker.
-    assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 32 * 30.0)) == 2
+    # Where an image takes ten seconds, two are enough for a worker.
+    assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 32 * 10.0)) == 2
     assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 1.0)) == 4
     agenda.work = 1e6  # and nobody is given work for a day
     assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 86_400.0)) == 1

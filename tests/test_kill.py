@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import started
+from commands import Started
 
 from benchbox.domain import Outcome
 from benchbox.store import Store
@@ -24,9 +23,9 @@ COMMAND = [
 
 
 def finished(folder: Path) -> None:
-    process = started(folder, *COMMAND)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors.decode()
+    process = Started(folder, *COMMAND)
+    errors = process.end(timeout=240)
+    assert process.returncode == 0, errors
 
 
 def progress(folder: Path) -> int:
@@ -46,15 +45,15 @@ def test_three_kills_change_no_sample(tmp_path):
     chance = random.Random()  # really random moments: every run of this test tries three others
     stopped = 0
     for _ in range(3):
-        process = started(killed, *COMMAND)
+        process = Started(killed, *COMMAND)
         before, deadline = progress(killed), time.monotonic() + 60
-        while process.poll() is None and progress(killed) == before and time.monotonic() < deadline:
+        while process.returncode is None and progress(killed) == before and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.8))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.returncode is None:
+            process.kill()
             stopped += 1
-        process.communicate()
+        process.end()
     assert stopped >= 1, "every run ended before it could be killed"
     finished(killed)
     with (

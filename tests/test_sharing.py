@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import started
+from commands import Started
 from test_runner import Heard, request, session, store, workspace  # noqa: F401
 
 from benchbox.engine import unit
@@ -41,8 +41,8 @@ TRAIN = ["train", "--defense", "counted", "--dataset", "digits", "--set", "count
 def test_four_processes_share_a_grid_and_train_once(tmp_path: Path) -> None:
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "counted.py").write_text(COUNTED)
-    running = [started(tmp_path, *command) for command in (COMMAND, TRAIN, COMMAND, TRAIN)]
-    errors = [process.communicate(timeout=280)[1].decode() for process in running]
+    running = [Started(tmp_path, *command) for command in (COMMAND, TRAIN, COMMAND, TRAIN)]
+    errors = [process.end(timeout=280) for process in running]
     assert [process.returncode for process in running] == [0] * 4, errors
     with Store.open(tmp_path / "results" / "benchbox.sqlite") as opened:
         assert {e.status for e in opened.evidence()} == {"done"}

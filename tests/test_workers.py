@@ -114,12 +114,16 @@ def stored(file: Path) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The workers of a process: what it has spawned, but for the keeper of shared memory."""
+    """The workers of a process: what was forked for it by the one that has loaded torch."""
     try:
-        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(p) for p in pids if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        servers = [p for p in _below(pid) if b"forkserver" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        return [worker for server in servers for worker in _below(server)]
     except OSError:
         return []
+
+
+def _below(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:

@@ -14,12 +14,13 @@ from benchbox.engine.passes import crafting, passes
 POOL = 1000
 #: Blocks that each of several workers gets at least, if all are as long as the longest.
 BLOCKS = 4
-#: So many times slower than the others a worker may be without being waited for at the end.
-SLOWEST = 3
+#: So many times longer than expected work may take without being waited for at the end: on a slow worker, or
+#: because its images withstand.
+SLOWEST = 8
 #: What is cut has at least this part of a batch, or the hardware would be wasted, where that takes no longer than
 #: `SHORTEST` seconds; and at most what takes `LONGEST`: so much is lost with a worker.
 FEWEST = 8
-SHORTEST = 60.0
+SHORTEST = 20.0
 LONGEST = 1800.0
 
 

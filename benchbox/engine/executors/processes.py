@@ -1,7 +1,8 @@
 """Tasks done by processes of this machine, each with its share of the threads or a GPU of its own.
 
 Images are handed over once, in files that all of them map; weights are read from theirs. A process that dies is
-replaced, and its task is lost: whoever submitted it submits it again.
+replaced, and its task is lost: whoever submitted it submits it again. On a CPU all of them are forked, where that
+can be done, from one that has loaded torch and done nothing else: so it is loaded once.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from benchbox.engine.executors.worker import packed
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
     from benchbox.data.dataset import Dataset
     from benchbox.training.artifacts import Training
@@ -41,7 +43,7 @@ STILLBORN = 3
 class _Hand:
     """One process, the pipe to it, what it works on, and the data sets it has."""
 
-    process: SpawnProcess
+    process: BaseProcess
     pipe: Connection
     place: str
     number: int | None = None
@@ -160,14 +162,22 @@ class Processes:
         return [f"cuda:{i % torch.cuda.device_count()}" for i in range(self.workers)]
 
     def _start(self, place: str) -> _Hand:
-        context = multiprocessing.get_context("spawn")
+        context = _context(device.choose(place))
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(theirs, self.shop, place, self._threads), name="benchbox worker", daemon=True
-        )
+        words = theirs, self.shop, place, self._threads, dict(os.environ)
+        process = context.Process(target=_serve, args=words, name="benchbox worker", daemon=True)
         process.start()
         theirs.close()
         return _Hand(process, ours, place)
+
+
+def _context(where: torch.device) -> ForkServerContext | SpawnContext:
+    """How processes are started; a GPU does not survive a fork, should anything have looked at it before."""
+    if where.type != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchbox.engine.executors.worker"])
+    return context
 
 
 def dataset_of(task: Task) -> str:
@@ -175,8 +185,10 @@ def dataset_of(task: Task) -> str:
     return task.trainings[0].dataset
 
 
-def _serve(pipe: Connection, shop: Shop, place: str, threads: int) -> None:
+def _serve(pipe: Connection, shop: Shop, place: str, threads: int, environment: Mapping[str, str]) -> None:
     """What a process does until its parent is gone."""
+    os.environ.clear()  # it may have been forked from one that was started long ago
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which stops us
     threading.Thread(target=_follow, daemon=True).start()
     torch.set_num_threads(threads)
