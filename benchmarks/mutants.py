@@ -87,15 +87,17 @@ def tried(end: float, known: dict[str, Basis], place: tuple[str, str, Fault]) ->
     return {"group": group, "module": module, **fault._asdict(), "outcome": said, "seconds": seconds}
 
 
+def every_fault(name: str) -> list[tuple[str, str, Fault]]:
+    """Of a group, with the names of the group and of the module."""
+    sources = {module: (ROOT / f"benchbox/{module}.py").read_text("utf-8") for module in GROUPS[name].modules}
+    return [(name, module, fault) for module, source in sources.items() for fault in faults(source)]
+
+
 def sampled(names: Sequence[str], sample: int, seed: int) -> Iterator[tuple[str, str, Fault]]:
     """Faults of each group at random, the groups in turn."""
     columns = []
     for name in names:
-        every = [
-            (name, m, f)
-            for m in GROUPS[name].modules
-            for f in faults((ROOT / f"benchbox/{m}.py").read_text("utf-8"))
-        ]
+        every = every_fault(name)
         columns.append(random.Random(f"{seed}/{name}").sample(every, min(sample, len(every))))
     return (place for row in itertools.zip_longest(*columns) for place in row if place)
 
@@ -167,10 +169,22 @@ def main() -> None:
                     )
                 if record["outcome"].startswith("survived"):
                     print(said(record), flush=True)
-    for name in known:
+    print("\n".join(table(done)))
+
+
+def table(done: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What was noticed, group by group, and what survived, for docs/mutation.md."""
+    yield "| group | faults | sampled | noticed |\n| :--- | ---: | ---: | ---: |"
+    for name in dict.fromkeys(record["group"] for record in done):
         outcomes = [record["outcome"] for record in done if record["group"] == name]
         noticed = sum(not one.startswith("survived") for one in outcomes)
-        print(f"{name}: {noticed} of {len(outcomes)} faults noticed", flush=True)
+        yield f"| {name} | {len(every_fault(name)):,} | {len(outcomes)} | {noticed} |"
+    noticed = sum(not record["outcome"].startswith("survived") for record in done)
+    yield f"| all | | {len(done)} | {noticed} ({100 * noticed / max(len(done), 1):.0f} %) |\n"
+    yield "| module | was | became | |\n| :--- | :--- | :--- | :--- |"
+    for record in done:
+        if record["outcome"].startswith("survived"):
+            yield "| `{module}:{line}` | `{was}` | `{became}` | {outcome} |".format(**record)
 
 
 def said(record: dict[str, Any]) -> str:
