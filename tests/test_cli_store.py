@@ -65,8 +65,14 @@ def test_cells_are_found_by_what_they_are(said):
     assert said("list", "cells", "--status", "failed")[1].count("carso") == 1
     assert "2/6" in said("list", "cells", "--status", "failed")[1]
     assert (
-        said("list", "cells", "--dataset", "digits", "--access", "gray-box", "--attack", "pgd")[1].count("pgd")
+        said("list", "cells", "--dataset", "digits", "--access", "gray-box", "--attacks", "pgd,fgsm")[1].count(
+            "pgd"
+        )
         == 2
+    )
+    assert said("list", "cells", "--attack", "pgd") == said("list", "cells", "--attacks", "pgd")  # as it was once
+    assert said("list", "cells", "-d", "pssr,carso", "-a", "all") == said(
+        "list", "cells", "-d", "pssr", "-d", "carso"
     )
     status, out, err = said("list", "cells", "--dataset", "mnist")
     assert (status, out) == (0, "")

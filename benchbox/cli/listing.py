@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchbox.cli import options
+from benchbox.cli import options, words
 from benchbox.cli.command import Family, command
 from benchbox.cli.console import complain, notice, one_line, output
 from benchbox.domain import Access, format_epsilon
@@ -119,8 +119,9 @@ def runs(store: options.Store = options.DEFAULT_STORE) -> None:
 def cells(
     store: options.Store = options.DEFAULT_STORE,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Those on this data set.")] = None,
-    defense: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Those of this; repeatable.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Those by this; repeatable.")] = None,
+    defense: options.Defenses = None,
+    attacks: options.Attacks = None,
+    attack: Annotated[list[str] | None, typer.Option(hidden=True)] = None,  # as it was called once
     access: Annotated[str | None, typer.Option(metavar="NAME", help="Those under this.")] = None,
     status: Annotated[str | None, typer.Option(metavar="|".join(STATUSES), help="Those that are this.")] = None,
 ) -> None:
@@ -130,8 +131,11 @@ def cells(
     for kind, value, known in (("access", access, list(Access)), ("status", status, STATUSES)):
         if value is not None and value not in known:
             raise unknown(kind, value, known)
+    chosen = words.names([*(attacks or ()), *(attack or ())], "--attacks")
+    by = None if chosen in ((), ("all",)) else chosen
+    of = words.names(defense, "--defense") or None
     with Store.open(store, must_exist=True) as opened:
-        found = opened.cells(dataset=dataset, defenses=defense, attacks=attack, access=access, status=status)
+        found = opened.cells(dataset=dataset, defenses=of, attacks=by, access=access, status=status)
     if found:
         print_cells(found)
     else:

@@ -11,7 +11,7 @@ from benchbox import api
 from benchbox.cli import options
 from benchbox.cli.command import command
 from benchbox.cli.console import complain, errors, notice, output
-from benchbox.engine import sharing
+from benchbox.engine import address, sharing
 from benchbox.engine.request import Grid
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def run(
     known_as = _known_as(asked, work) if is_plain else None
     if known_as and _answered(known_as, work.store):
         return
+    if ray is not None and not dry_run:
+        address.check(ray)
     fetch = not (work.no_download or dry_run)
     part = sharing.part(shard) if shard else None
     session = work.session(asked, download=fetch, batch_size=batch_size, workers=workers, ray=ray, isolate=isolate)

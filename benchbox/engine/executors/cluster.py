@@ -9,6 +9,7 @@ same path.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbox.engine import address as addresses
 from benchbox.engine import device
 from benchbox.engine.executors.processes import STILLBORN, dataset_of
 from benchbox.engine.executors.shop import Shop
@@ -232,16 +234,19 @@ def _all(trainings: Iterable[Training]) -> list[Training]:
 
 
 def _ray(address: str) -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise RequestError("--ray needs Ray; pip install 'benchbox[ray]'") from None
+    addresses.check(address)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own log, or each attempt to connect is a line
+    import ray
+
     words: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+
+    def connect() -> object:
+        return ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **words)
+
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **words)
+        # Starting one of our own takes as long as it takes.
+        connect() if address == "local" else addresses.patiently(connect, address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RequestError(
-            f"no Ray cluster at {address!r} ({reason}); start one with `ray start --head`"
-        ) from None
+        raise addresses.absent(address, reason) from None
     return ray
