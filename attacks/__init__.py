@@ -12,6 +12,7 @@ DECLARED = {
     "square": "square:Square",
     "rays": "rays:RayS",
     "hopskipjump": "hopskipjump:HopSkipJump",
+    "pointwise": "pointwise:Pointwise",
     "apgd-ce": "apgd:APGDCE",
     "apgd-dlr": "apgd:APGDDLR",
     "apgd-t": "apgd:APGDT",
