@@ -10,10 +10,10 @@ import torch
 from checkpoints import settle
 from commands import Said
 from test_workers import decided
-from torch import nn
+from torch import Tensor, nn
 
 import benchbox
-from benchbox import DefenseError, RequestError
+from benchbox import DefenseError, RequestError, Trail
 from benchbox.audit.probes.behaviour import _state
 from benchbox.contract import registry
 from benchbox.contract.ascent import margin
@@ -28,7 +28,7 @@ from benchbox.training.layout import Layout
 PLUGIN = '''
 import os, sys
 import torch
-from benchbox import Card, Defense, Purifier, Recipe, stand_in
+from benchbox import Card, Defense, Purifier, Recipe, StepwisePurifier, stand_in
 
 class Noisy(Purifier):
     """Adds noise as its draws say, and rounds it."""
@@ -62,6 +62,35 @@ class Spy(Defense):
 
     def losses(self, batch):
         return {}
+
+class Stepping(StepwisePurifier):
+    """Works in three steps."""
+    card = Card("stepping", "three steps")
+    base = None
+    length = 3
+
+    def __init__(self, recipe, images, classifier=None):
+        super().__init__(recipe, images, torch.nn.Flatten())
+
+    def step(self, i, state, x, draws):
+        return state + 0.1 * torch.tanh((i + 1) * state)
+
+    def forward(self, x, draws=None):
+        return super().forward(x, draws)[:, :10]
+
+    def trail(self, x, draws):
+        found = super().trail(x, draws)
+        return type(found)(found.logits[:, :10], found.states, found.faithful)
+
+    def losses(self, batch):
+        return {}
+
+class Noting(Spy):
+    """Writes a file whenever it is asked."""
+    def forward(self, x, draws=None):
+        with open("note", "a") as file:
+            file.write("asked")
+        return x.flatten(1)[:, :10]
 
 class Mortal(Spy):
     """Ends its process when it is asked for the third time."""
@@ -137,6 +166,30 @@ def test_it_sees_neither_process_nor_folder_nor_environment_nor_who_asks(workspa
     assert said[1:4] == [0, 0, 0]  # an empty folder, no path to the data, none of our modules
     assert said[5:7] == [1, 1]  # whoever asks, in the mode that every question has
     assert judge.without_gradient(x, sample_draws(2))[0].tolist()[5:7] == [0, 0]
+
+
+def test_the_steps_of_a_purifier_go_through_with_their_gradient(workspace: Path) -> None:
+    x, y = sample_draws(3).uniform(1, 4, 4), torch.tensor([1, 2, 3])
+
+    def loss(trail: Trail) -> Tensor:
+        return margin(trail.logits, y) + (trail.states - trail.faithful).square().flatten(1).sum(1)
+
+    found = []
+    for isolate in (True, False):
+        judge = judged(workspace, "Stepping", isolate=isolate)
+        trail = judge.walk()(x, sample_draws(3))
+        assert trail.states.shape == (3, 3, 1, 4, 4)
+        found.append((*judge.view(y, sample_draws(3)).along(x, loss), trail.states))
+    for there, here in zip(*found, strict=True):
+        torch.testing.assert_close(there, here)
+    assert float(found[0][0].abs().sum()) > 0
+
+
+def test_what_it_asks_its_process_for_is_heard(workspace: Path) -> None:
+    judge = judged(workspace, "Noting")
+    assert judge.defense.heard() == frozenset()
+    judge.ask(torch.zeros(2, 1, 4, 4), sample_draws(2))
+    assert judge.defense.heard() == {"writes a file"}
 
 
 def test_gradients_stand_ins_layouts_and_copies_go_through(workspace: Path) -> None:

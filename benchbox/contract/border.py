@@ -88,6 +88,7 @@ def guarded(
     """
 
     from benchbox.contract.listeners import watch
+    from benchbox.contract.overheard import asked
     from benchbox.contract.process import modes
 
     checked = check or tensor
@@ -95,7 +96,8 @@ def guarded(
     def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
         undo, put_away = modes(), watch()
         try:
-            found = call(*args, **kwargs)
+            with asked():
+                found = call(*args, **kwargs)
         except BaseException as error:
             reraise(error, plugin, DefenseError)
         finally:

@@ -22,6 +22,7 @@ from benchbox.contract.view import Forward, Trail, View, Walk
 from benchbox.domain import Cell, Outcome, Precision
 from benchbox.draws import Draws, stack
 from benchbox.engine import booth
+from benchbox.engine.isolation.stranger import Walker
 from benchbox.engine.secret import OPEN
 from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout, hand_over
@@ -104,7 +105,7 @@ class Judge:
     def walk(self) -> Walk | None:
         """The deployed defence with the steps it works in; None of one that has none."""
         defense = self.defense
-        if not isinstance(defense, StepwisePurifier):
+        if not isinstance(defense, StepwisePurifier | Walker):
             return None
         trail = border.guarded(defense.trail, type(defense), self._named, _parts)
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
-from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.domain import ImageSpec
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.order import Order
@@ -147,13 +146,8 @@ def loader(
     from benchbox.engine.isolation.stranger import stranger
 
     def load(wanted: Training) -> Defense:
-        name = wanted.defense.name
-        if issubclass(defenses.get(name).cls, StepwisePurifier):
-            raise DefenseError(
-                f"defence {name} shows the steps it works in, which cannot be isolated; leave out --isolate"
-            )
         process = start(wanted, images, artifacts, defenses, device)
-        return stranger(defenses.get(name).cls, process, images, process.facts)
+        return stranger(defenses.get(wanted.defense.name).cls, process, images, process.facts)
 
     return load
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchbox.contract import border, registry
+from benchbox.contract import border, overheard, registry
 from benchbox.contract.defense import Defense
+from benchbox.contract.stepwise import StepwisePurifier
+from benchbox.contract.view import Trail
 from benchbox.data.dataset import Dataset, Images
 from benchbox.draws import Draws
 from benchbox.engine import device, dynamic
@@ -33,8 +35,9 @@ Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
 class Cell:
     """Holds a defence, copies of it, and the graphs of what it said."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, heard: Set[str]) -> None:
         torch.set_num_threads(order.threads)
+        self.heard = heard
         self.device = device.choose(order.device)
         empty = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
         dataset = Dataset(
@@ -44,7 +47,7 @@ class Cell:
         workshop = Workshop(Artifacts(order.artifacts), defenses, dataset, self.device)
         self.copies: list[Defense] = [workshop.obtain(order.training)]
         require_evaluation(self.copies[0], self.copies[0].card.name)
-        self.graphs: dict[int, tuple[Tensor, Tensor]] = {}
+        self.graphs: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
         self._said = 0
 
     def facts(self) -> dict[str, Any]:
@@ -75,11 +78,26 @@ class Cell:
         with torch.set_grad_enabled(words["grad"]), reduced(self.device, precision):
             images = hand_over(leaf, words["channels_last"])
             logits = self._forward(defense, words["of"])(images, wire.draws_of(asked, self.device))
-        if not logits.requires_grad:
-            return {"graph": None}, {"logits": logits}
+        return {"graph": self._kept(leaf, (logits,))}, {"logits": logits}
+
+    def _trail(self, defense: Defense, asked: Message) -> Answer:
+        """The logits of a purifier with the steps to them; the graph is kept."""
+        assert isinstance(defense, StepwisePurifier)
+        leaf = asked.tensors["x"].to(self.device).requires_grad_(asked.words["leaf"])
+        with torch.set_grad_enabled(asked.words["grad"]):
+            images = hand_over(leaf, asked.words["channels_last"])
+            trail = border.guarded(defense.trail, type(defense), f"defence {defense.card.name}", _as_it_is)
+            found = trail(images, wire.draws_of(asked, self.device))
+        parts = {"logits": found.logits, "states": found.states, "faithful": found.faithful}
+        return {"graph": self._kept(leaf, tuple(parts.values()))}, parts
+
+    def _kept(self, leaf: Tensor, answers: tuple[Tensor, ...]) -> int | None:
+        """The number of a graph that is kept; None if there is none."""
+        if not any(answer.requires_grad for answer in answers):
+            return None
         self._said += 1
-        self.graphs[self._said] = leaf, logits
-        return {"graph": self._said}, {"logits": logits}
+        self.graphs[self._said] = leaf, answers
+        return self._said
 
     def _forward(self, defense: Defense, of: str | None) -> Callable[[Tensor, Draws], Tensor]:
         named = f"defence {defense.card.name}"
@@ -88,9 +106,14 @@ class Cell:
         return border.guarded(defense.surrogates()[of] if of else defense, type(defense), named)
 
     def _gradient(self, defense: Defense, asked: Message) -> Answer:
-        leaf, logits = self.graphs[asked.words["graph"]]
-        gradient = asked.tensors["gradient"].to(self.device)
-        return {}, {"gradient": torch.autograd.grad(logits, leaf, gradient, retain_graph=True)[0]}
+        leaf, answers = self.graphs[asked.words["graph"]]
+        pairs = [
+            (answer, asked.tensors[f"gradient {i}"].to(self.device))
+            for i, answer in enumerate(answers)
+            if answer.requires_grad
+        ]
+        outputs, gradients = zip(*pairs, strict=True)
+        return {}, {"gradient": torch.autograd.grad(outputs, leaf, gradients, retain_graph=True)[0]}
 
     def _lay(self, defense: Defense, asked: Message) -> Answer:
         lay(defense, asked.words["channels_last"])
@@ -107,15 +130,27 @@ class Cell:
         defense.reveal(asked.tensors["x"].to(self.device), wire.draws_of(asked, self.device))
         return {}, {}
 
+    def _heard(self, defense: Defense, asked: Message) -> Answer:
+        return {"heard": sorted(self.heard)}, {}
+
     def _dynamic(self, defense: Defense, asked: Message) -> Answer:
         x, draws = asked.tensors["x"].to(self.device), wire.draws_of(asked, self.device)
         return {"dynamic": dynamic.computes_gradients(defense, x, draws)}, {}
 
 
+def _as_it_is(trail: Trail, what: str) -> Trail:
+    return trail
+
+
 def serve(pipe: Connection) -> None:
     """Answer until the other side is gone."""
-    cell = Cell(Order.from_dict(wire.receive(pipe).words))
-    wire.send(pipe, cell.facts())
+    with overheard.listening() as heard:
+        cell = Cell(Order.from_dict(wire.receive(pipe).words), heard)
+        wire.send(pipe, cell.facts())
+        _serve(pipe, cell)
+
+
+def _serve(pipe: Connection, cell: Cell) -> None:
     while True:
         asked = wire.receive(pipe)
         try:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
+from benchbox.contract.stepwise import StepwisePurifier
+from benchbox.contract.view import Trail
 from benchbox.domain import ImageSpec
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.isolation import wire
@@ -53,6 +55,10 @@ class Stranger(Defense):
         words, tensors = wire.of_draws(draws)
         return bool(self._do("dynamic", words, {**tensors, "x": x}).words.get("dynamic"))
 
+    def heard(self) -> frozenset[str]:
+        """What it asked its process for (`benchbox.contract.overheard`)."""
+        return frozenset(str(one) for one in self._do("heard").words.get("heard", ()))
+
     def to(self, *args: Any, **kwargs: Any) -> Stranger:
         """Another memory format; it stays on its device."""
         if "memory_format" in kwargs:
@@ -80,11 +86,15 @@ class Stranger(Defense):
         how = {"of": of, "grad": grad, "leaf": leaf, "channels_last": self.channels_last}
         how["reduced"] = torch.is_autocast_enabled(x.device.type)
         found = self._do("logits", {**words, **how}, {**tensors, "x": x})
-        logits = _tensor(found, "logits", self.card.name).to(x.device)
+        return self._heard_back(found, x, ("logits",))[0]
+
+    def _heard_back(self, found: wire.Message, x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """Tensors of an answer, as functions of the image if the other process kept their graph."""
+        parts = tuple(_tensor(found, name, self.card.name).to(x.device) for name in names)
         graph = found.words.get("graph")
         if graph is None:
-            return logits
-        return _Through.apply(x, logits, _Graph(self, int(graph)))  # type: ignore[no-any-return]
+            return parts
+        return _Through.apply(x, _Graph(self, int(graph)), *parts)  # type: ignore[no-any-return]
 
     def _do(
         self, do: str, words: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
@@ -93,6 +103,17 @@ class Stranger(Defense):
         # Read by whoever looks whether a module is in training mode.
         self.training = bool(found.words.get("training", False))
         return found
+
+
+class Walker(Stranger):
+    """Stands for a purifier that shows the steps it works in."""
+
+    def trail(self, x: Tensor, draws: Draws) -> Trail:
+        """Logits (N, K), the state after each step, and the faithful one."""
+        words, tensors = wire.of_draws(draws)
+        how = {"grad": torch.is_grad_enabled(), "leaf": x.requires_grad, "channels_last": self.channels_last}
+        found = self._do("trail", {**words, **how}, {**tensors, "x": x})
+        return Trail(*self._heard_back(found, x, ("logits", "states", "faithful")))
 
 
 class _Classifier(nn.Module):
@@ -114,8 +135,9 @@ class _Graph:
         self.defense = defense
         self.number = number
 
-    def gradient(self, gradient: Tensor) -> Tensor:
-        found = self.defense._do("gradient", {"graph": self.number}, {"gradient": gradient})
+    def gradient(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        named = {f"gradient {i}": gradient for i, gradient in enumerate(gradients)}
+        found = self.defense._do("gradient", {"graph": self.number}, named)
         return _tensor(found, "gradient", self.defense.card.name)
 
     def __del__(self) -> None:
@@ -123,22 +145,22 @@ class _Graph:
 
 
 class _Through(torch.autograd.Function):
-    """Logits of the other process, as a function of the image."""
+    """What the other process answered, as functions of the image."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, logits: Tensor, graph: _Graph) -> Tensor:
+    def forward(ctx: Any, x: Tensor, graph: _Graph, *parts: Tensor) -> tuple[Tensor, ...]:
         ctx.graph, ctx.shape, ctx.dtype = graph, x.shape, x.dtype
-        return logits.clone()
+        return tuple(part.clone() for part in parts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        found = ctx.graph.gradient(gradient)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        found = ctx.graph.gradient(gradients)
         if found.shape != ctx.shape:
             raise DefenseError(
                 f"defence {ctx.graph.defense.card.name}: its gradient has another shape than its image"
             )
-        return found.to(gradient.device, ctx.dtype), None, None
+        return found.to(gradients[0].device, ctx.dtype), None, *(None for _ in gradients)
 
 
 def stranger(cls: type[Defense], process: Process, images: ImageSpec, facts: Mapping[str, Any]) -> Stranger:
@@ -152,7 +174,7 @@ def stranger(cls: type[Defense], process: Process, images: ImageSpec, facts: Map
     """
     advice = classmethod(lambda _: str(facts["advice"]))
     said = {"card": cls.card, "__doc__": cls.__doc__, "__module__": __name__, "how_to_randomize": advice}
-    made = type(cls.__name__, (Stranger,), said)
+    made = type(cls.__name__, (Walker if issubclass(cls, StepwisePurifier) else Stranger,), said)
     for name in DECLARED:
         setattr(made, name, facts.get(name, getattr(cls, name)))
     return _standing_for(made, process, 0, images, facts)

@@ -1,0 +1,127 @@
+"""What a defence asks the process for while it is asked about images: Python tells it to audit hooks.
+
+A classifier of images needs nothing but its images. The list of all objects would show it the images of the
+engine, the frames of all threads the attack, a file or the environment what it noted in another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from benchbox.contract.border import is_library
+
+#: What shows a defence who asks it, by the name of Python's event.
+PEEKS = {
+    "gc.get_objects": "reads the list of all objects (gc.get_objects)",
+    "gc.get_referrers": "reads who refers to an object (gc.get_referrers)",
+    "sys._current_frames": "reads the frames of all threads (sys._current_frames)",
+    "sys._current_exceptions": "reads the exceptions of all threads (sys._current_exceptions)",
+}
+#: What outlasts the call, or the process.
+TRACES = {
+    "os.putenv": "writes to the environment (os.putenv)",
+    "os.mkdir": "makes a folder",
+    "os.rename": "renames a file",
+    "os.utime": "changes the time of a file",
+    "socket.connect": "opens a connection",
+    "socket.bind": "opens a port",
+    "sqlite3.connect": "opens a database",
+}
+#: What an honest one may do, and a dishonest one as well.
+ODDITIES = {
+    "gc.get_referents": "reads what an object refers to (gc.get_referents)",
+    "_thread.start_new_thread": "starts a thread",
+    "subprocess.Popen": "starts a process",
+    "os.fork": "starts a process",
+}
+WRITES, READS, REREADS = "writes a file", "reads a file", "reads a file again and again"
+#: How often a file may be read: once where it is needed first, in a few copies of the defence.
+OFTEN = 5
+#: What no honest forward pass does.
+NEVER = frozenset({*PEEKS.values(), *TRACES.values(), WRITES, REREADS})
+_KNOWN = {**PEEKS, **TRACES, **ODDITIES, "open": ""}
+#: Endings of files that belong to a program, which the interpreter itself reads.
+_CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
+#: Compilers keep what they made, in files and with threads of their own.
+_COMPILERS = tuple(os.path.join(*parts) for parts in (("torch", "_inductor"), ("torch", "_dynamo"), ("triton",)))
+
+_heard: set[str] | None = None
+_reads: Counter[str] = Counter()
+_hooked = False
+
+
+class _Asked(threading.local):
+    """How many calls of a defence this thread is in."""
+
+    depth = 0
+
+
+_asked = _Asked()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[set[str]]:
+    """Collects what defences do that are asked meanwhile, in words, from this thread and from those of their own.
+
+    The hook that Python is given stays for good, and is silent afterwards.
+    """
+    global _heard, _hooked
+    if not _hooked:
+        sys.addaudithook(_hook)
+        _hooked = True
+    before, _heard = _heard, set()
+    _reads.clear()
+    try:
+        yield _heard
+    finally:
+        _heard = before
+
+
+@contextlib.contextmanager
+def asked() -> Iterator[None]:
+    """Around a call of a defence."""
+    _asked.depth += 1
+    try:
+        yield
+    finally:
+        _asked.depth -= 1
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if _heard is None or event not in _KNOWN:
+        return
+    # A thread that a defence started is never inside a call of ours, nor the main one.
+    alone = event in PEEKS and threading.current_thread() is not threading.main_thread()
+    if not (alone or _asked.depth) or any("__pycache__" in str(one) for one in args):
+        return
+    said = _opened(args[0], args[2]) if event == "open" else _KNOWN[event]
+    if said and not _compiling():
+        _heard.add(said)
+
+
+def _opened(path: Any, flags: Any) -> str:
+    """What opening a file is called; empty for what belongs to a program."""
+    if not isinstance(path, str | bytes):
+        return ""  # an open descriptor
+    name = os.fsdecode(path)
+    if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND):
+        return "" if name == os.devnull else WRITES
+    if name.endswith(_CODE) or is_library(name):
+        return ""
+    _reads[name] += 1
+    return READS if _reads[name] <= OFTEN else REREADS
+
+
+def _compiling() -> bool:
+    frame = sys._getframe()
+    while (back := frame.f_back) is not None:
+        if any(folder in back.f_code.co_filename for folder in _COMPILERS):
+            return True
+        frame = back
+    return False
