@@ -158,11 +158,14 @@ def test_a_small_network_keeps_its_images_and_a_large_one_its_time() -> None:
     small, large = Pace((0.015, 0.015), (0.015, 0.015), 100), Pace((0.001, 0.1), (0.002, 0.2), 100)
     for pace, images_kept in ((small, True), (large, False)):
         cut, less = price.within(ready, 120, pace)
-        assert pace.cost(ready).seconds > 60 >= pace.cost(cut).seconds
+        assert pace.cost(ready).seconds > 120 * price.RESERVE >= pace.cost(cut).seconds
         assert (len(cut.samples) == 100) == images_kept == ("samples" not in less)
         assert "steps" in less
-    quick, nothing = price.within(ready, 120, Pace((1e-5, 1e-4), (1e-5, 1e-4), 100))
-    assert (quick, nothing) == (ready, {})
+    fast = Pace((1e-5, 1e-4), (1e-5, 1e-4), 100)
+    assert price.within(ready, 120, fast) == (ready, {})
+    # Where somebody else has nearly all of the machine, a second is worth less.
+    loaded = replace(fast, share=fast.cost(ready).seconds / 480)
+    assert price.within(ready, 120, loaded)[1]
 
 
 @pytest.mark.parametrize(

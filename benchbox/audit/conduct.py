@@ -182,7 +182,8 @@ def _pursue(ready: Ready, stored: Stored) -> dict[int, bool]:
     if not stored.finished:
         return {}
     panel = from_store(stored)
-    suspects = panel.indices[panel.suspects][: int(SUSPECTS)]
+    # No more than the audit itself could have met; the others count as these come out.
+    suspects = panel.indices[panel.suspects][: min(int(SUSPECTS), max(len(ready.samples) // 2, 5))]
     if not len(suspects) or not panel.of(*WHITE_BOX):
         return {}
     indices = torch.from_numpy(suspects)

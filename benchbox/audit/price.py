@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchbox.analysis.intervals import clopper_pearson
 from benchbox.audit.probes.passes import Passes, passes
+from benchbox.audit.probes.search import Target, gradient
 from benchbox.contract import border
 from benchbox.data.dataset import sample_list
 from benchbox.draws import sample_draws
@@ -36,10 +38,14 @@ STEPS: tuple[Mapping[str, int], ...] = (
     {"steps": 20},
     {"samples": 5},
 )
-#: Of the seconds an audit may take, what it plans for on one processor; the rest is for whoever else is there.
-SHARE = 0.5
+#: What it plans for of the processors that it was seen to get: whoever else is there may want more of them.
+RESERVE = 0.8
+#: Seconds of a processor that a second here is worth at least, however loaded the machine was for a moment.
+LEAST = 0.05
 #: What is left out has to save this share of the seconds.
 SAVES = 0.15
+#: Training images that are attacked to see how many will stand, and in how many steps.
+PILOTS, PILOT_STEPS = 20, 10
 #: How often a pass is timed; the median counts.
 REPEATS = 5
 #: In words, in the order they are told.
@@ -61,7 +67,7 @@ class Cost:
     Attributes:
         passes: The calls they make.
         least: Seconds, if every attack that should break a sample does so at once.
-        seconds: If every sample withstands everything inside the ball.
+        seconds: If as many samples withstand everything inside the ball as may.
     """
 
     passes: Passes
@@ -77,11 +83,15 @@ class Pace:
         forward: Of a forward pass about one image, and about a batch.
         both: Of a forward and a backward one, likewise.
         images: In the batch.
+        share: Seconds of a processor that a second here was worth: below 1 where others compute, too.
+        standing: Share of the images that may withstand everything; the others fall at once.
     """
 
     forward: tuple[float, float]
     both: tuple[float, float]
     images: int
+    share: float = 1.0
+    standing: float = 1.0
 
     def cost(self, ready: Ready) -> Cost:
         """Of an audit at this pace."""
@@ -91,8 +101,8 @@ class Pace:
             + calls.forwards * self._of(self.forward, calls.images)
             for calls in needed.most
         )
-        least = needed.least * self._of(self.both, len(ready.samples))
-        return Cost(needed, min(least, most), most)
+        least = min(needed.least * self._of(self.both, len(ready.samples)), most)
+        return Cost(needed, least, least + self.standing * (most - least))
 
     def _of(self, seconds: tuple[float, float], images: int) -> float:
         """A call about so many images, in batches: what it takes by itself, and what each image adds."""
@@ -106,12 +116,35 @@ def pace(ready: Ready) -> Pace:
     """Time both passes, on random images: the test images are met in the audit only.
 
     On a CPU the seconds are those of a processor that all threads of this process took: who else computes there
-    changes neither the pace nor what is left out.
+    changes not the pace, but what a second is worth.
     """
     n = min(len(ready.samples), ready.effort.batch)
+    here, spent = time.perf_counter(), _clock(ready)()
     with border.crossing(type(ready.defense), DefenseError):
         forward, both = zip(*(_timed(ready, images) for images in (1, n)), strict=True)
-    return Pace(forward, both, n)
+        standing = _standing(ready)
+    share = (_clock(ready)() - spent) / max(time.perf_counter() - here, 1e-9)
+    return Pace(forward, both, n, max(share, LEAST), standing)
+
+
+def _standing(ready: Ready) -> float:
+    """Share of some training images, at most, that withstand a short attack on the deployed defence.
+
+    An undefended network costs a hundredth of a robust one. Where gradients lead nowhere all of them stand: then
+    everything is planned for.
+    """
+    # The last ones: the probes meet the first.
+    x, y = ready.dataset.train.batch(slice(max(len(ready.dataset.train) - PILOTS, 0), None))
+    if not len(x):
+        return 1.0
+    x, y = x.to(ready.device), y.to(ready.device)
+    effort = replace(ready.effort, steps=PILOT_STEPS, eot=1, scoring_draws=1)
+    if not ready.defense.deployable:
+        return 1.0
+    target = Target(ready.judge, x, y, sample_draws(len(x), 3, ready.device), ready.threat, effort)
+    broken = gradient(target, ready.judge.through(None), "pilot", "margin", through="deployed").run.broken
+    # Of so few, the upper end of an interval.
+    return clopper_pearson(int((~broken).sum()), len(broken)).high
 
 
 def _timed(ready: Ready, images: int) -> tuple[float, float]:
@@ -132,7 +165,7 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
 
     Args:
         ready: As it was asked for.
-        seconds: That it may take, in the worst case and on a machine whose half is somebody else's.
+        seconds: That it may take, in the worst case, on a machine as loaded as when the pace was measured.
         pace: Of its defence.
 
     Returns:
@@ -140,7 +173,7 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
     """
     asked, cost = ready.effort, pace.cost(ready).seconds
     for step in STEPS:
-        if cost <= seconds * SHARE:
+        if cost <= seconds * pace.share * RESERVE:
             break
         less = {name: min(value, getattr(ready.effort, name)) for name, value in step.items()}
         effort = replace(ready.effort, **less)
@@ -160,11 +193,16 @@ def said(less: Mapping[str, tuple[int, int]]) -> str:
 
 
 def _seconds(ready: Ready, work: Callable[[], object]) -> float:
-    # What an isolated defence computes is in no clock of this process.
-    here = ready.device.type == "cpu" and not isinstance(ready.defense, Stranger)
-    clock = time.process_time if here else time.perf_counter
+    clock = _clock(ready)
     start = clock()
     work()
     if ready.device.type == "cuda":
         torch.cuda.synchronize(ready.device)
     return clock() - start
+
+
+def _clock(ready: Ready) -> Callable[[], float]:
+    """Seconds of a processor; of those on the wall where something else computes."""
+    # What an isolated defence computes is in no clock of this process.
+    here = ready.device.type == "cpu" and not isinstance(ready.defense, Stranger)
+    return time.process_time if here else time.perf_counter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,10 +68,12 @@ def audit(
     from benchbox.progress import watcher
     from benchbox.store import Store, open_records
 
+    begun = time.perf_counter()
     effort = Effort(steps=steps, random_points=random_points)
     with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, request, effort, observer.training)
-    ready = _affordable(ready, yes)
+    # What a training took is no part of an audit.
+    ready = _affordable(ready, yes, LONG - min(time.perf_counter() - begun, LONG / 3))
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
         _, record = conduct(ready, opened, report, known)
@@ -80,23 +83,25 @@ def audit(
     shown.present(findings.document(record, {check.id: check.name for check in CHECKS}))
 
 
-def _affordable(ready: Ready, everything: bool) -> Ready:
-    """The audit as it can be had in `LONG` seconds; says what it costs, and what it leaves out.
+def _affordable(ready: Ready, everything: bool, seconds: float) -> Ready:
+    """The audit as it can be had in time; says what it costs, and what it leaves out.
 
     Args:
         ready: As it was asked for.
         everything: Whether to leave nothing out.
+        seconds: What is left of `LONG`.
     """
     from benchbox.audit import price
     from benchbox.progress import duration
 
     pace = price.pace(ready)
-    ready, less = (ready, {}) if everything else price.within(ready, LONG, pace)
+    ready, less = (ready, {}) if everything else price.within(ready, seconds, pace)
     cost = pace.cost(ready)
     gradients, forwards = cost.passes.a_sample(ready.effort)
     if less:
         notice(
-            f"the whole audit would take more than {duration(LONG)} here, so it is cut down: {price.said(less)}; "
+            f"all of the audit would take over {duration(LONG)} here, where a second is worth {pace.share:.2g} "
+            f"of a processor, so it is cut down: {price.said(less)}; "
             "checks that need more say INCOMPLETE; --yes does everything"
         )
     notice(
