@@ -13,10 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from broken_defenses import BROKEN, HONEST
 from cheating_defenses import CHEATS, PLAIN
+from honest_defenses import HONEST as ODD
 from listening_defenses import ANSWERING
+from outside_defenses import OUTSIDE
 from test_audit import DOCS, EFFORT, findings, line
 from test_audit_cheats import findings as cheating
 from test_listeners import findings as listening
+from test_outside import findings as outside
 
 from benchbox.audit import CHECKS
 from benchbox.audit.checks.thresholds import table
@@ -34,8 +37,9 @@ BEGIN, END = "<!-- written by tests/audit_fixtures.py -->", "<!-- end -->"
 def fixtures() -> str:
     """The table broken defences × checks."""
     results = {cls: findings(cls) for cls in (*HONEST, *BROKEN)}
-    results |= {cls: cheating(cls) for cls in (*PLAIN, *CHEATS)}
+    results |= {cls: cheating(cls) for cls in (*PLAIN, *ODD, *CHEATS)}
     results |= {cls: listening(cls) for cls in ANSWERING}
+    results |= {cls: outside(cls) for cls in OUTSIDE}
     ids = [c.id for c in CHECKS if c.family in "AB" and any(c.id in found for found in results.values())]
     # Without a store some checks have nothing to read on any fixture.
     ids = [i for i in ids if any(f[i].verdict != "INCOMPLETE" for f in results.values() if i in f)]
@@ -44,8 +48,9 @@ def fixtures() -> str:
         "",
         f"`python tests/audit_fixtures.py` writes this file. {EFFORT.samples} digits, {EFFORT.steps} steps, "
         f"{EFFORT.random_points} random points: less than the checks ask for, so that what is fine is often “?” "
-        "(INCOMPLETE). The first three are honest, and so are those from “linear” to “pad”; "
-        "those after them tell scoring from attacking or know the test images. A blank means: does not apply.",
+        "(INCOMPLETE). The first three are honest, and so are those from “linear” to “lazy”; "
+        "those after them tell scoring from attacking or know the test images, and from “hard-answers” on "
+        "they were written without a look at the checks. A blank means: does not apply.",
         "",
         f"| defence | {' | '.join(ids)} |",
         "| :--- " * (len(ids) + 1) + "|",

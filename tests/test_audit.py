@@ -184,6 +184,16 @@ def test_probes_that_break_more_than_the_store_fail_the_evaluation(fell, verdict
     assert finding.samples == tuple(fell)
 
 
+@pytest.mark.parametrize(("families", "verdict"), [((), "WARN"), (("minimum norm",), "PASS")])
+def test_who_asks_outside_the_ball_may_see_errors_that_it_does_not_return(families, verdict):
+    still = np.zeros((10, 1), np.int64)
+    stored = _stored(label=np.zeros(10, np.int64), clean=still, adversarial=still, first_success=np.arange(10))
+    pgd = stored.cells[0]
+    cell = replace(pgd.cell, nature=Nature("decision-based", families=families))
+    stored = replace(stored, cells=(replace(pgd, cell=cell),))
+    assert verdicts(stored)["B8"] == verdict
+
+
 def _stored(**changes) -> Stored:
     """Ten samples, attacked by PGD and FGSM; `changes` replace fields of the outcome of PGD."""
     samples = SampleList("digits", "test", tuple(range(10)), "digest")

@@ -23,6 +23,7 @@ from cheating_defenses import (
     TestOracle,
 )
 from digits import held_out, images, withstanding
+from honest_defenses import HONEST
 
 from benchbox import Card
 from benchbox.audit import Effort, Stored, Subject, audit, summary
@@ -87,7 +88,7 @@ def test_a_hard_decision_between_equal_pixels_is_no_memory() -> None:
     assert "a hard decision between equal pixels" in found.sentence
 
 
-@pytest.mark.parametrize("cls", PLAIN, ids=lambda cls: cls.card.name)
+@pytest.mark.parametrize("cls", [*PLAIN, *HONEST], ids=lambda cls: cls.card.name)
 def test_what_is_merely_unusual_is_not_accused(cls) -> None:
     found = findings(cls)
     told = summary(list(found.values()))

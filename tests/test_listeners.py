@@ -24,7 +24,7 @@ from benchbox.training.layout import Layout
 #: The integrity checks of which one has to fail, and what its sentence has to name.
 EXPECTED = {
     "differentiated": ("A12", "answered in two ways"),
-    "module-memory": ("A11", "it knows the test images"),
+    "module-memory": ("A13", "answered by what was asked before it"),
     "pace": ("A6", "does not answer the same twice"),
     "allocation": ("A12", "answered in two ways"),
     "environment": ("A13", "by what was asked before it"),

@@ -265,12 +265,15 @@ def _run(evidence: Evidence) -> Run:
     order = np.argsort(outcome.position)
     kind = _kind(cell)
     through = "another model" if kind == "transfer" else cell.view.stand_in or "deployed"
+    broken = outcome.robust[order] <= 0.5
+    # Who looks for the nearest error asks outside the ball, too, where erring says nothing.
+    outside = cell.nature is not None and "minimum norm" in cell.nature.families
     return Run(
         kind,
         f"{cell.attack.name} ({cell.access})",
-        outcome.robust[order] <= 0.5,
+        broken,
         outcome.linf[order],
-        outcome.first_success[order] >= 0,
+        broken if outside else outcome.first_success[order] >= 0,
         through,
         _reaches(cell.attack.arguments),
     )
@@ -336,6 +339,7 @@ class Probes:
         no_binarisation: Why it was not run.
         labels: (N,) true classes.
         unseen: By where they come from, images that no test set has.
+        heard: What the defence asked its process for while it was asked about images, in words.
         seconds: What all of it took.
     """
 
@@ -355,3 +359,4 @@ class Probes:
     labels: NDArray[np.int64]
     seconds: float
     unseen: Mapping[str, Elsewhere] = field(default_factory=dict)
+    heard: frozenset[str] = frozenset()

@@ -239,18 +239,26 @@ def flags(case: Case) -> Judgement:
 def stand_ins(case: Case) -> Judgement | None:
     """Does not apply without a stand-in that is attacked.
 
-    Needs: logits of every stand-in and of the deployed defence, at the images and at random points
-    Formula: largest difference of a logit over the largest logit
-    Threshold: > 1e-3: FAIL
-    Finding: a stand-in answers otherwise than the defence, so attacks through it attack another model
+    Needs: logits of every stand-in and of the deployed defence, at the images and at random points; the gradient
+        of the one that is called exact
+    Formula: largest difference of a logit over the largest logit; median distance of the two gradients
+    Threshold: > 1e-3; > 5 % of the gradient: FAIL
+    Finding: a stand-in is not what it says
     Source: Athalye et al. 2018: BPDA keeps the forward pass exact
     """
-    gaps = case.probed.gradients.forward_gap
+    gaps, exact = case.probed.gradients.forward_gap, case.probed.gradients.exact_gap
+    if exact is not None and not exact <= limit.EXACT_GAP:
+        said = f"{case.subject.exact} is called exact, and its gradient is another than autograd's"
+        return fail(f"{said}, by {100 * exact:.0f} % of it", exact=exact)
     if not gaps:
-        return None
+        return None if exact is None else passed(f"{case.subject.exact} has autograd's gradient", exact=exact)
     bad = {name: gap for name, gap in gaps.items() if not gap <= limit.FORWARD_GAP}
     said = ", ".join(f"{name} by {gap:.2g}" for name, gap in (bad or gaps).items())
-    return fail(said, **gaps) if bad else passed(said, **gaps)
+    if bad:
+        return fail(
+            f"it answers otherwise than the defence, so attacks through it attack another model: {said}", **gaps
+        )
+    return passed(said, **gaps)
 
 
 @check("B22", "the probes against the store", on=(premises.probed, premises.stored))

@@ -135,7 +135,8 @@ def determinism(case: Case) -> Judgement:
     """A randomised defence takes all randomness from its draws, so with the same draws it is held to this too.
 
     Needs: five calls on the same images, with the same draws
-    Formula: labels equal; L2 distance of normalised logits; parameters and buffers unchanged
+    Formula: labels equal; L2 distance of normalised logits, change of a logit over the largest; parameters and
+        buffers unchanged
     Threshold: label change, > 1e-4, or changed state: FAIL
     Finding: the defence does not answer the same twice though it says so
     Source: AutoAttack, check_randomized
@@ -283,6 +284,9 @@ def memory(case: Case) -> Judgement:
     if share <= limit.JUMP_FAIL:
         return warn(said, ids, share=share) if share > limit.JUMP_WARN else passed(said, share=share)
     if beside <= limit.JUMP_WARN:
+        if float((heard.shifted > limit.JUMP).mean()) > limit.JUMP_FAIL:
+            said += ", and so do shifted ones: it tells images of whole grey levels from all others"
+            return fail(f"{said}, as an attack makes them", ids, share=share)
         return fail(f"{said}, and images beside them do not: it knows the test images", ids, share=share)
     said += ", and images beside them as well"
     if dimmed <= limit.JUMP_WARN:

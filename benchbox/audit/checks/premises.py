@@ -51,6 +51,12 @@ def settled(case: Case) -> str:
     return probed(case) or (RESTLESS if restless(case) else "")
 
 
+def comparable(case: Case) -> str:
+    """Likewise, or the same answer to every question but the very first."""
+    missing = settled(case)
+    return "" if missing == RESTLESS and case.probed.behaviour.first_differs else missing
+
+
 def drawn(case: Case) -> str:
     """The probes of a randomised defence."""
     return "" if case.probes and case.probes.randomness else NOT_PROBED

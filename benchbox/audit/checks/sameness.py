@@ -12,6 +12,7 @@ from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
+from benchbox.contract.overheard import NEVER
 
 
 @check("A12", "one answer to one image", of=premises.deterministic, on=premises.probed)
@@ -38,11 +39,12 @@ def one_answer(case: Case) -> Judgement:
     return warn(said, ids, two=len(ids)) if ids else passed(f"{said} were answered in two ways", two=0)
 
 
-@check("A13", "the same however it is asked", on=premises.settled)
+@check("A13", "the same however it is asked", on=premises.comparable)
 def indifferent(case: Case) -> Judgement:
     """Names each way in which the answers differ.
 
-    Needs: logits with and without a gradient, under other names and seeds, after other questions, and at the end
+    Needs: logits with and without a gradient, under other names and seeds, after other questions, and at the end;
+        other questions are asked in forks of the process, so that nothing but a file is shared
     Formula: largest change of a logit over the largest logit
     Threshold: > 1e-4 on more than 5 % of the samples: FAIL
     Finding: the answer hangs on who asks
@@ -53,6 +55,7 @@ def indifferent(case: Case) -> Judgement:
         "another answer where no gradient is asked for": seen.mode_gap,
         "another answer under other indices and seeds": seen.name_gap,
         "an image is answered by what was asked before it": seen.history,
+        "at the end of the audit an image is answered by what was asked before it": seen.late_history,
         "another answer at the end of the audit than at its beginning": seen.later,
     }
     told, ids = [], np.zeros(len(case.probed.panel.indices), bool)
@@ -62,7 +65,9 @@ def indifferent(case: Case) -> Judgement:
             ids |= gaps > limit.REPEAT_GAP
     if told:
         return fail("; ".join(told), list(case.probed.panel.indices[ids]), ways=len(told))
-    lacking = "it could not be copied, so what it remembers was not tried" if seen.history is None else ""
+    lacking = (
+        "it could be neither forked nor copied, so what it remembers was not tried" if seen.history is None else ""
+    )
     return passed("no gradient, other names, other questions before and after change nothing", lacking, ways=0)
 
 
@@ -70,7 +75,8 @@ def indifferent(case: Case) -> Judgement:
 def unseen(case: Case) -> Judgement:
     """Fewer attacks than on the test images, so that robustness may only seem higher there.
 
-    Needs: the probes on training images, and on test images shifted and turned, beyond ε of every test image
+    Needs: the probes on training images, and on test images shifted, turned or mixed with others of their class by
+        amounts that nobody can foresee, beyond ε of every test image
     Formula: share that withstands, of what is right: test images − images from elsewhere
     Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
     Finding: it is robust on the test images alone: it knows them, or remembers what it met first
@@ -118,4 +124,39 @@ def constant(case: Case) -> Judgement:
     return passed(said, **numbers)
 
 
-CHECKS = (one_answer, indifferent, unseen, constant)
+@check("A16", "it looks at its images alone", on=premises.probed)
+def keeps_to_itself(case: Case) -> Judgement:
+    """Python tells what is asked of the process; the time, and where an image lies in memory, it does not.
+
+    Needs: events of Python's audit hooks while the defence is asked, and from threads that it started
+    Formula: lists of objects, frames of threads, files and variables written; files read, threads, processes
+    Threshold: any of the first: FAIL; of the others: WARN
+    Finding: it asks its process for more than its images
+    Source: [P]; PEP 578
+    """
+    heard = case.probed.heard
+    never = sorted(heard & NEVER)
+    if never:
+        return fail(f"{', '.join(never)}: there it can see who asks, or keep what it was asked", things=len(never))
+    odd = sorted(heard)
+    return warn(f"{', '.join(odd)}; read its code", things=len(odd)) if odd else passed("nothing", things=0)
+
+
+@check("A17", "it answers", on=premises.probed)
+def answers(case: Case) -> Judgement:
+    """Who refuses is counted as if it had named the first class, which is right for some images.
+
+    Needs: logits at four random points of the ball
+    Formula: share of samples with a point at which all logits are equal
+    Threshold: ≥ 1: WARN; > 5 %: FAIL
+    Finding: it refuses to answer inside the ball: all its logits are equal there
+    Source: [P]; a threat model for refusals has to count them (Tramèr 2022), and this one counts classes
+    """
+    flags = case.probed.behaviour.refuses
+    said, ids = f"{int(flags.sum())} of {len(flags)} samples", list(case.probed.panel.indices[flags])
+    if flags.mean() > limit.REFUSES:
+        return fail(said, ids, refuses=len(ids))
+    return warn(said, ids, refuses=len(ids)) if ids else passed(f"{said} without an answer", refuses=0)
+
+
+CHECKS = (one_answer, indifferent, unseen, constant, keeps_to_itself, answers)

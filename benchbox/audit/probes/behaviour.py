@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 
 import numpy as np
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchbox.audit.checks import thresholds
+from benchbox.audit.probes.history import change
 from benchbox.audit.probes.measurements import Behaviour
 from benchbox.audit.probes.search import Target
 from benchbox.draws import Draws
 from benchbox.engine.dynamic import computes_gradients
 from benchbox.engine.isolation.stranger import Stranger
-from benchbox.engine.judge import Judge
 
 #: Amplitudes of the noise a look-up of known images is found with: bytes, and one grey level.
 WHISPERS = (1e-6, 1 / 255)
@@ -35,17 +34,22 @@ def ask(target: Target) -> Behaviour:
     repeats = torch.stack([_logits(target, target.x) for _ in range(int(thresholds.REPEATS))])
     changed = _state(target.defense) != before
     first = repeats[0]
-    regrouped, gap = _regrouped(target, first)
-    jump, beside, dimmed = _jump(target, repeats[-1])
+    # Who changes after the first call does so whatever comes next: all else is held against the last one.
+    last = repeats[-1]
+    regrouped, gap = _regrouped(target, last)
+    jump, beside, dimmed = _jump(target, last)
+    constant, refuses = _inside(target, last)
     return Behaviour(
-        logits=first.numpy(),
+        logits=last.numpy(),
         beside=beside.numpy(),
         dimmed=dimmed.numpy(),
-        constant=_constant(target, first).numpy(),
-        mode_gap=_gap(first, _without_gradient(target)).numpy(),
+        shifted=_shifted_jump(target).numpy(),
+        constant=constant.numpy(),
+        refuses=refuses.numpy(),
+        mode_gap=change(last, _without_gradient(target)).numpy(),
         name_gap=_renamed(target).numpy(),
         relabelled=(repeats.argmax(2) != first.argmax(1)).any(0).numpy(),
-        repeat_gap=_normalised_gap(repeats).numpy(),
+        repeat_gap=_repeat_gap(repeats).numpy(),
         first_differs=_first_differs(repeats),
         state_changed=changed,
         training=any(module.training for module in target.defense.modules()),
@@ -68,17 +72,17 @@ def _logits(target: Target, x: Tensor) -> Tensor:
         return torch.cat([target.ask(x[part], source.rows(part)).cpu() for part in parts])
 
 
-def _normalised_gap(repeats: Tensor) -> Tensor:
-    """(N,) largest distance between two of the (R, N, K) logits, each divided by its length."""
+def _repeat_gap(repeats: Tensor) -> Tensor:
+    """(N,) largest distance between two of the (R, N, K) logits: each divided by its length, or as they are."""
     unit = repeats / (repeats.norm(dim=2, keepdim=True) + 1e-10)
     gap: Tensor = (unit[:, None] - unit[None]).norm(dim=3).amax((0, 1)).double()
-    return gap
+    return torch.stack([gap, *(change(repeats[0], again) for again in repeats[1:])]).amax(0)
 
 
 def _first_differs(repeats: Tensor) -> bool:
     limit = float(thresholds.REPEAT_GAP)
-    later = float(_normalised_gap(repeats[1:]).max()) <= limit
-    return later and float(_normalised_gap(repeats[:2]).max()) > limit
+    later = float(_repeat_gap(repeats[1:]).max()) <= limit
+    return later and float(_repeat_gap(repeats[:2]).max()) > limit
 
 
 def _regrouped(target: Target, whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,19 +124,23 @@ def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return largest.double(), beside.double(), dimmed.double()
 
 
-def _constant(target: Target, clean: Tensor) -> Tensor:
-    """(N,) whether the logits are the very same at random points of the ball, to the last bit."""
-    same = torch.ones(len(clean), dtype=torch.bool)
+def _shifted_jump(target: Target) -> Tensor:
+    """(N,) as `jump`, of the images shifted by a pixel: in no data set, and of the same whole grey levels."""
+    x = target.x.roll(1, 3)
+    clean = _logits(target, x)
+    noise = target.draws.at("audit", "whisper").uniform(*x.shape[1:], low=-WHISPERS[-1], high=WHISPERS[-1])
+    spread = (clean.amax(1) - clean.amin(1)).clamp_min(1e-12)
+    return ((_logits(target, (x + noise).clamp(0, 1)) - clean).abs().amax(1) / spread).double()
+
+
+def _inside(target: Target, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) whether the logits are the very same at random points of the ball, and whether all are equal at one."""
+    same, refuses = torch.ones(len(clean), dtype=torch.bool), torch.zeros(len(clean), dtype=torch.bool)
     for i in range(POINTS):
-        x = target.threat.random_start(target.x, target.draws.at("audit", "constant", i))
-        same &= (_logits(target, x) == clean).all(1)
-    return same
-
-
-def _gap(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) largest difference of a logit, over the largest logit."""
-    gap: Tensor = ((first - second).abs().amax(1) / first.abs().amax().clamp_min(1.0)).double()
-    return gap
+        there = _logits(target, target.threat.random_start(target.x, target.draws.at("audit", "constant", i)))
+        same &= (there == clean).all(1)
+        refuses |= there.amax(1) == there.amin(1)
+    return same, refuses
 
 
 def _without_gradient(target: Target) -> Tensor:
@@ -149,35 +157,12 @@ def _renamed(target: Target) -> Tensor:
     for names in (Draws(target.draws.indices, 0), Draws(target.draws.indices.flip(0) + 1, 1)):
         with torch.no_grad():
             answers.append(target.defense(target.x.clone(), names).cpu())
-    return _gap(*answers)
-
-
-def history(target: Target) -> NDArray[np.float64] | None:
-    """(N,) how much the logits of an image hang on what was asked before it; None if it cannot be told.
-
-    One copy of the defence is asked about the images and then about the far ends of their balls, another the other
-    way round. A defence that remembers its first answer gives it again.
-    """
-    try:
-        pair = [Judge(copy.deepcopy(target.defense), target.judge.layout, target.judge.secret) for _ in range(2)]
-    except Exception:  # whatever an object of others raises when it is to be copied
-        return None
-    draws = target.draws.at("audit", "ask")
-    far = target.threat.project(
-        target.x + target.threat.epsilon * target.draws.at("audit", "far").normal(*target.x.shape[1:]).sign(),
-        target.x,
-    )
-    with torch.no_grad():
-        # The far ends first: what is remembered beyond the copy would otherwise hide in both.
-        far_first, then = pair[0].ask(far, draws).cpu(), pair[0].ask(target.x, draws).cpu()
-        here, far_then = pair[1].ask(target.x, draws).cpu(), pair[1].ask(far, draws).cpu()
-    gap: NDArray[np.float64] = torch.maximum(_gap(here, then), _gap(far_first, far_then)).numpy()
-    return gap
+    return change(*answers)
 
 
 def later(target: Target, answers: Behaviour) -> NDArray[np.float64]:
     """(N,) how much the logits of the images have changed since they were asked first."""
-    gap: NDArray[np.float64] = _gap(torch.from_numpy(answers.logits), _logits(target, target.x)).numpy()
+    gap: NDArray[np.float64] = change(torch.from_numpy(answers.logits), _logits(target, target.x)).numpy()
     return gap
 
 

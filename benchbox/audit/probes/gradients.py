@@ -44,8 +44,9 @@ def examine(target: Target) -> Gradients:
     infidelity, difference, slope = (None, 0.0, 0.0) if "deployed" in refused else _infidelity(target)
     unstable = _instability(target).numpy()
     return Gradients(
-        zero, refused, zero_pixels, unstable, infidelity, difference, broken, slope, _forward_gaps(target)
-    )
+        zero, refused, zero_pixels, unstable, infidelity, difference, broken, slope,
+        _forward_gaps(target), None if "deployed" in refused else _exact_gap(target),
+    )  # fmt: skip
 
 
 def _forward_gaps(target: Target) -> dict[str, float]:
@@ -58,6 +59,19 @@ def _forward_gaps(target: Target) -> dict[str, float]:
             pairs = [(deployed(x, target.draws), forward(x, target.draws)) for x in (target.x, start)]
             gaps[name] = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-6)) for a, b in pairs)
     return gaps
+
+
+def _exact_gap(target: Target) -> float | None:
+    """How far the gradient of the stand-in that is called exact is from that of the deployed defence."""
+    if (exact := target.defense.exact) is None:
+        return None
+    x = target.threat.random_start(target.x, target.draws.at("audit", "exact"))
+    pair = [
+        target.view(model, "exact", eot=1).gradient(x, partial(_of, margin, target.y))[0].flatten(1)
+        for model in (target.judge.through(None), target.judge.through(exact))
+    ]
+    length = torch.stack([one.norm(dim=1) for one in pair]).amax(0)
+    return float(((pair[0] - pair[1]).norm(dim=1) / length.clamp_min(1e-12)).median())
 
 
 def _largest(target: Target, forward: Forward) -> tuple[Tensor, float, Flags]:

@@ -49,7 +49,7 @@ class Behaviour:
 
     Attributes:
         relabelled: (N,) whether five calls on the same image, with the same draws, gave different classes.
-        repeat_gap: (N,) largest L2 distance between their normalised logits.
+        repeat_gap: (N,) largest L2 distance between their normalised logits, or change over the largest logit.
         first_differs: Whether the later calls agree with one another and not with the first.
         state_changed: Whether parameters or buffers changed by being asked.
         training: Whether a module is in training mode.
@@ -61,13 +61,16 @@ class Behaviour:
         log_probabilities: Whether the logarithm of the summed exponentials is 0 everywhere.
         dynamic: Whether the forward pass computes gradients of its own.
         classes: K.
-        logits: (N, K) of the first call.
+        logits: (N, K) of the last of those calls.
         beside: (N,) as `jump`, between two images with such noise, none of which is in any data set.
         dimmed: (N,) as `jump`, when every pixel is dimmed alike by as much, so that equal pixels stay equal.
+        shifted: (N,) as `jump`, of the images shifted by a pixel: in no data set, and of the same grey levels.
         constant: (N,) whether the logits are equal to the last bit at random points of the ball.
+        refuses: (N,) whether at one of them all logits are equal, so that none is the answer.
         mode_gap: (N,) largest change of a logit where no gradient is asked for, over the largest.
         name_gap: (N,) likewise under other names of the samples and another seed, of a deterministic defence.
         history: (N,) likewise when something else was asked before; None if it could not be tried.
+        late_history: (N,) likewise at the end of the audit, of the images turned and shifted.
         later: (N,) likewise at the end of the audit.
     """
 
@@ -87,10 +90,13 @@ class Behaviour:
     logits: NDArray[np.float32]
     beside: NDArray[np.float64]
     dimmed: NDArray[np.float64]
+    shifted: NDArray[np.float64]
     constant: Flags
+    refuses: Flags
     mode_gap: NDArray[np.float64]
     name_gap: NDArray[np.float64]
     history: NDArray[np.float64] | None = None
+    late_history: NDArray[np.float64] | None = None
     later: NDArray[np.float64] | None = None
 
     @property
@@ -114,6 +120,8 @@ class Gradients:
         difference: That median of the finite differences.
         slope: Median of what the gradient promises in the same directions.
         forward_gap: By stand-in, largest distance of its logits from the defence's, over the largest logit.
+        exact_gap: Median distance of the gradient of the stand-in that is called exact from that of plain
+            autograd, over the longer of the two; None without one.
     """
 
     zero: Mapping[str, Flags]
@@ -125,6 +133,7 @@ class Gradients:
     broken: Mapping[str, Flags] = field(default_factory=dict)
     slope: float = 0.0
     forward_gap: Mapping[str, float] = field(default_factory=dict)
+    exact_gap: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ from torch import Tensor
 from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search, unseen
+from benchbox.audit.probes.history import history
 from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
 from benchbox.audit.probes.passes import RUNGS, UNBOUNDED
 from benchbox.audit.probes.search import LOSSES, Found, Target
+from benchbox.contract import overheard
 from benchbox.contract.view import Forward
 from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
+from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
 from benchbox.errors import DefenseError, RequestError
 
@@ -50,11 +53,29 @@ def probe(
     """
     begin = time.perf_counter()
     effort = effort or Effort()
+    with overheard.listening() as heard:
+        found = _probe(judge, x, y, indices, threat, effort, seed, held, report)
+    if isinstance(judge.defense, Stranger):
+        heard = {*judge.defense.heard()}
+    return replace(found, heard=frozenset(heard), seconds=time.perf_counter() - begin)
+
+
+def _probe(
+    judge: Judge,
+    x: Tensor,
+    y: Tensor,
+    indices: Tensor,
+    threat: ThreatModel,
+    effort: Effort,
+    seed: int,
+    held: tuple[Tensor, Tensor] | None,
+    report: Callable[[str], None],
+) -> Probes:
     target = Target(judge, x, y, Draws(indices.to(x.device), seed), threat, effort)
     report("asking")
     # First of all, for it asks copies that have seen nothing yet.
-    history = behaviour.history(target)
-    answers = replace(behaviour.ask(target), history=history)
+    at_first = history(target)
+    answers = replace(behaviour.ask(target), history=at_first)
     target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
@@ -91,7 +112,9 @@ def probe(
     )
     report("planted adversarial examples")
     planted, why = _binarisation(target, strongest, correct)
-    answers = replace(answers, later=behaviour.later(target, answers))
+    report("asking once more")
+    others = replace(target, x=unseen.moved(target, "at the end"))
+    answers = replace(answers, later=behaviour.later(target, answers), late_history=history(others))
     return Probes(
         effort=effort,
         unseen=elsewhere,
@@ -108,7 +131,7 @@ def probe(
         binarisation=planted,
         no_binarisation=why,
         labels=y.cpu().numpy(),
-        seconds=time.perf_counter() - begin,
+        seconds=0.0,
     )
 
 
