@@ -68,7 +68,7 @@ GROUPS = {
     ),
     "tables": Group(
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
-        ["versus", "formulas", "compare", "report", "worth", "badge", "probed"],
+        ["score", "versus", "formulas", "compare", "report", "worth", "badge", "probed"],
     ),
     "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["plan", "reuse", "shared_weights"]),
     "runner": Group(["engine/runner", "engine/unit"], ["runner"]),
