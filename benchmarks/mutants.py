@@ -71,7 +71,7 @@ GROUPS = {
         ["score", "versus", "formulas", "compare", "report", "worth", "badge", "probed"],
     ),
     "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["plan", "reuse", "shared_weights"]),
-    "runner": Group(["engine/runner", "engine/unit"], ["runner"]),
+    "runner": Group(["engine/unit", "engine/runner"], ["unit", "runner"]),
     "training": Group(["training/loop", "training/precision"], ["loop", "precision", "training"]),
 }
 

@@ -52,7 +52,7 @@ class Dice(Defense):
 
 
 class Threshold(Dice):
-    """Class 0 below a third, 1 below two thirds, else 2."""
+    """Class 0 below 0.4, 1 below 0.6, else 2."""
 
     card = Card("threshold", "reads one pixel")
     randomized = False
