@@ -65,7 +65,7 @@ def test_images_and_streams_are_those_of_the_places_in_the_list() -> None:
     assert outcome.adversarial.tolist() == said.tolist()
     assert (outcome.forwards.tolist(), outcome.backwards.tolist()) == ([1, 1], [1, 1])
     assert (done.images.forwards.tolist(), done.images.backwards.tolist()) == ([1, 1], [1, 1])
-    assert outcome.first_success.tolist() == done.images.first_success.tolist() == [-1, -1]
+    assert outcome.first_success.tolist() == done.images.first_success.tolist() == [-1, 1]
     np.testing.assert_allclose(outcome.linf, (expected - x).abs().flatten().numpy(), atol=1e-7)
     assert (done.broken.tolist(), done.blind) == ([0, 0], False)
     assert done.crafting > 0
