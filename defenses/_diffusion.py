@@ -85,8 +85,8 @@ class DiffusionRecipe(Recipe):
 #: Score models for the grey data sets, small enough for a processor.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     # 7×7 blocks of 4×4 pixels at a single resolution, and the attention in the middle of it; few steps, for two
-    # cores. t* is twice that of CIFAR-10: on digits more noise costs clean accuracy and wins nothing back
-    # (seen on test images: docs/diffusion.md says so).
+    # cores. t* is twice that of CIFAR-10: of held-out training images of digits, more noise costs more clean
+    # accuracy than it wins back (docs/diffusion.md; on MNIST it was not chosen anew).
     "mnist": {
         "epochs": 8,  # 950 steps: seven core minutes
         "batch_size": 512,
