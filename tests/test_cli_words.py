@@ -92,6 +92,25 @@ def test_the_module_ends_with_the_status_of_the_command() -> None:
         assert subprocess.run([sys.executable, "-m", "benchbox", *words], capture_output=True).returncode == status
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "--store", "one.json", "--store", "two.json"],
+        ["run", "-d", "none", "--device", "cpu", "--device", "cpu"],
+        ["list", "cells", "--store", "a", "--store", "b"],
+    ],
+)
+def test_a_second_value_does_not_silently_win(said: Said, words: list[str]) -> None:
+    assert "is given 2 times and takes one value; give it once" in refusal(said(*words))
+
+
+def test_options_of_several_values_and_flags_may_be_repeated(said: Said, workspace: Path) -> None:
+    status, _, _ = said(
+        "run", "-d", "none", "-d", "jpeg", "-q", "-q", "--dry-run", "--samples", "3", "--attacks", "fgsm"
+    )
+    assert status == 0
+
+
 def test_version(said: Said) -> None:
     status, out, _ = said("--version")
     assert status == 0

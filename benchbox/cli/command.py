@@ -8,14 +8,17 @@ that is a group is the options of the group on the command line and one object i
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from benchbox.cli import options, words
 from benchbox.engine.request import Grid, says
+from benchbox.errors import RequestError
 
 #: The options of a request: its fields, and the file that they may be read from.
 REQUEST = (*(name for name, field in Grid.model_fields.items() if says(field)["flags"]), "grid")
@@ -35,7 +38,31 @@ class Command:
 
     def register(self, app: typer.Typer) -> None:
         """Add it under the name of its function."""
-        app.command(epilog=epilog(self.examples))(self.call)
+        app.command(cls=_Once, epilog=epilog(self.examples))(self.call)
+
+
+class _Once(TyperCommand):
+    """A command that refuses an option of one value given twice: the last would win, and nobody would be told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As ever, after a look at how often each option was given."""
+        if not ctx.resilient_parsing:
+            given = Counter(param.name for param in self._in_order(ctx, args) if not _may_repeat(param))
+            for name, times in given.items():
+                if times > 1:
+                    option = next(param for param in self.params if param.name == name)
+                    raise RequestError(
+                        f"{option.opts[0]} is given {times} times and takes one value; give it once"
+                    )
+        return super().parse_args(ctx, args)
+
+    def _in_order(self, ctx: Any, args: list[str]) -> list[Any]:
+        """The options and arguments as they were written, each as often."""
+        return list(self.make_parser(ctx).parse_args(args=list(args))[2])
+
+
+def _may_repeat(param: Any) -> bool:
+    return getattr(param, "multiple", False) or getattr(param, "is_flag", False) or param.nargs != 1
 
 
 @dataclass(frozen=True)
