@@ -121,9 +121,7 @@ def cells(
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Those on this data set.")] = None,
     defense: options.Defenses = None,
     attacks: options.Attacks = None,
-    attack: Annotated[
-        list[str] | None, typer.Option(hidden=True, help="--attacks as it was called.")
-    ] = None,
+    attack: Annotated[list[str] | None, typer.Option(hidden=True, help="--attacks as it was called.")] = None,
     access: Annotated[str | None, typer.Option(metavar="NAME", help="Those under this.")] = None,
     status: Annotated[str | None, typer.Option(metavar="|".join(STATUSES), help="Those that are this.")] = None,
 ) -> None:
