@@ -83,9 +83,9 @@ def replace_seed(item: Evidence, seed: int) -> Evidence:
     return replace(item, cell=cell)
 
 
-def test_a_name_of_two_recipes_is_refused_and_a_table_without_it_stays() -> None:
-    rows = [evidence("none"), evidence("none", arguments={"width": 3}, right=30), evidence("pgd-at", right=80)]
-    rows = [replace_seed(item, i) for i, item in enumerate(rows)]
+def test_a_name_of_two_rows_is_refused_and_a_table_without_it_stays() -> None:
+    rows = [evidence("none", arguments={"width": k}, right=70 - k) for k in (3, 4)]
+    rows = [replace_seed(item, i) for i, item in enumerate([*rows, evidence("pgd-at", right=80)])]
     rows = [replace(item, cell=replace(item.cell, training_seed=0)) for item in rows]
     with pytest.raises(
         RequestError, match=r"'none' is 2 rows of .*; name one by its weights: .*0abcdef01234.*1abcdef01234"
