@@ -10,6 +10,7 @@ from evidence import CELL, assert_same, images, outcome
 from benchbox.contract import registry
 from benchbox.data.dataset import load, sample_list
 from benchbox.domain import Access
+from benchbox.engine import secret as secrets
 from benchbox.engine import unit
 from benchbox.engine.request import Request
 from benchbox.engine.reuse import take_over
@@ -76,6 +77,17 @@ def test_a_cell_takes_over_what_another_knows(store, digits, sizes, seed):
         images("", range(1797)).x[list(np.array(second.samples.indices)[rows])],
     )
     assert store.runs()[run - 1].cells == 1
+
+
+@pytest.mark.parametrize(("secret", "taken"), [("ab" * 16, 30), ("cd" * 16, 0), (None, 0)])
+def test_what_was_scored_under_another_secret_is_left_alone(store, digits, secret, taken):
+    first, second = on(digits, 30), on(digits, 60)
+    filled(store, first)
+    store.attach(first.key, secrets.KIND, {"secret": "ab" * 16, "before": 0})
+    store.add_cell(second, store.begin_run({}, {}))
+    assert take_over(store, second, digits, secret) == taken
+    known = store.attached(second.key, secrets.KIND)
+    assert known == ({"secret": secret, "before": 0} if taken else None)
 
 
 def test_what_was_found_out_about_other_images_is_left_alone(store, digits):

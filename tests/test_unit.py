@@ -13,7 +13,7 @@ from evidence import CELL
 from test_judge import CPU, Dice, Threshold
 from torch import Tensor
 
-from benchbox import Attack, Card, DefenseError, Draws, ImageSpec, ThreatModel, View
+from benchbox import Attack, AttackError, Card, DefenseError, Draws, ImageSpec, ThreatModel, View
 from benchbox.data.dataset import Dataset, Images
 from benchbox.domain import SampleList
 from benchbox.engine.judge import Judge, Streams
@@ -128,6 +128,20 @@ def test_a_network_that_autograd_does_not_see_through_is_named() -> None:
 
     with pytest.raises(DefenseError, match="threshold gives no gradient: its logits do not depend on the image"):
         work(unit([1]), models(attacked=Cut(), attack=FGSM()))
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_an_attack_that_differentiates_by_itself_is_blamed_for_its_own_fault_alone(sees: bool) -> None:
+    class Cut(Threshold):
+        def forward(self, x, draws=None):
+            return super().forward(x if sees else x.detach(), draws)
+
+    class Forgetful(Jump):
+        def search(self, model, x, y, threat, draws):
+            torch.autograd.grad(model(x.clone().requires_grad_(not sees)).sum(), x)
+
+    with pytest.raises(AttackError if sees else DefenseError, match=r"does not require grad|gives no gradient"):
+        work(unit([1]), models(attacked=Cut(), attack=Forgetful()))
 
 
 def test_memory_that_does_not_suffice_is_no_error_and_others_are() -> None:

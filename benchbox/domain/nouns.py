@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from benchbox.canonical import digest
 from benchbox.domain.threat import ThreatModel
-from benchbox.errors import unknown
+from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +100,25 @@ class Nature:
     targets: int = 0
     queries: int = 0
     stands_for: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no check could read.
+
+        Raises:
+            RequestError: The kind is none, words are no tuple of words, or a number is no count.
+        """
+        if self.kind not in get_args(AttackKind):
+            raise unknown("kind of attack", str(self.kind), get_args(AttackKind))
+        for name in ("climbs", "families"):
+            words = getattr(self, name)
+            if not (isinstance(words, tuple) and all(isinstance(word, str) for word in words)):
+                raise RequestError(f"Nature.{name} is {words!r}; write a tuple of words, ('margin',)")
+        for name in ("steps", "restarts", "targets", "queries"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < 0:
+                raise RequestError(f"Nature.{name} is {count!r}; write a whole number from 0 on")
+        if self.step is not None and not (isinstance(self.step, int | float) and self.step > 0):
+            raise RequestError(f"Nature.step is {self.step!r}; write a share of epsilon above 0, or None")
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Nature:

@@ -11,16 +11,19 @@ import numpy as np
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Cell, SampleList
 from benchbox.engine import gradients
+from benchbox.engine import secret as secrets
 from benchbox.store import Store
 
 
-def take_over(store: Store, cell: Cell, dataset: Dataset) -> int:
+def take_over(store: Store, cell: Cell, dataset: Dataset, secret: str | None = None) -> int:
     """Give a cell what cells that differ in nothing but their sample list know of its images.
 
     Args:
         store: Where both lie; the cell has been added.
         cell: What is about to be run.
         dataset: The images of today. What was found out about others with the same name is left alone.
+        secret: What the run names draws under, as far as that is settled. What was scored under another is left
+            alone.
 
     Returns:
         How many images the cell got.
@@ -32,7 +35,7 @@ def take_over(store: Store, cell: Cell, dataset: Dataset) -> int:
         if taken == missing:
             break
         shared = [(i, place[index]) for i, index in enumerate(other.samples.indices) if index in place]
-        if shared and _is_of(dataset, other.samples):
+        if shared and _is_of(dataset, other.samples) and secrets.shared(store, cell, other, secret):
             source, target = np.array(shared, np.int64).T
             taken += store.take_over(cell, other, source, target)
             gradients.inherit(store, cell, other)

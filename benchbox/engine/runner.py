@@ -130,7 +130,7 @@ class Runner:
     def add(self, cell: Cell, run: int) -> None:
         """Make a cell known, with what is known of its images from other lists."""
         self.store.add_cell(cell, run)
-        reuse.take_over(self.store, cell, self.dataset)
+        reuse.take_over(self.store, cell, self.dataset, secrets.settled(self.store, self.secret))
 
     def some(
         self, cell: Cell, positions: NDArray[np.int64], trainings: Mapping[str, Training], report: Report

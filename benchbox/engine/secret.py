@@ -45,6 +45,31 @@ def of(store: Store) -> str:
     return str(store.recall(KIND))
 
 
+def settled(store: Store, given: str | None) -> str | None:
+    """The secret a run will score under: the one that was given, else the store's; None if none is drawn yet."""
+    known = store.recall(KIND) if given is None else given
+    return None if known is None else str(known)
+
+
+def shared(store: Store, cell: Cell, other: Cell, secret: str | None) -> bool:
+    """Whether what was scored in one cell may stand in another, which then hangs on the same secret.
+
+    Args:
+        store: Where both lie.
+        cell: It has no image of its own yet, or has those of the run's secret.
+        other: It was scored.
+        secret: Of the run, as far as it is settled.
+    """
+    known = store.attached(other.key, KIND)
+    if known is None:  # deterministic, or from before there were secrets
+        return True
+    if known["secret"] != secret:
+        return False
+    if store.attached(cell.key, KIND) is None:
+        store.attach(cell.key, KIND, known)
+    return True
+
+
 def note(store: Store, cell: Cell, secret: str) -> None:
     """Keep the secret with a cell that hangs on it, before the first of its images is scored.
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchbox.contract import border
 from benchbox.contract.attack import Attack, Crafted
+from benchbox.contract.view import View
 from benchbox.data.dataset import Dataset
 from benchbox.domain import Cell, Outcome
 from benchbox.engine.judge import Judge, Streams
-from benchbox.errors import DefenseError
+from benchbox.errors import AttackError, DefenseError
 from benchbox.store import Adversarials
 from benchbox.training.layout import is_out_of_memory
 
@@ -132,8 +134,9 @@ def work(unit: Unit, models: Models) -> Done:
             view = attacked.searched(cell, x, y, streams.attacked(name))
             try:
                 crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
-            except RuntimeError as error:
-                if "does not require grad" not in border.reason(error):
+            except (RuntimeError, AttackError) as error:
+                # An attack that is not ours differentiates by itself, and is not to blame for what it is given.
+                if "does not require grad" not in border.reason(error) or _has_gradient(view, x):
                     raise
                 raise without_gradient(attacked, cell) from error
         images = adversarials(cell, unit.positions, crafted)
@@ -142,6 +145,11 @@ def work(unit: Unit, models: Models) -> Done:
         outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
     broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
+
+
+def _has_gradient(view: View, x: Tensor) -> bool:
+    with torch.enable_grad():
+        return view(x.clone().requires_grad_()).requires_grad
 
 
 def without_gradient(attacked: Judge, cell: Cell) -> DefenseError:
