@@ -26,9 +26,10 @@ EXPECTED = {
     "differentiated": ("A12", "answered in two ways"),
     "module-memory": ("A13", "answered by what was asked before it"),
     "pace": ("A6", "does not answer the same twice"),
-    "allocation": ("A12", "answered in two ways"),
     "environment": ("A13", "by what was asked before it"),
 }
+#: What compares two answers to one image: which of them differ hangs on where memory happens to be free.
+TWO_ANSWERS = ("A6", "A10", "A12", "A13")
 
 
 @pytest.mark.parametrize("cls", LEAVING, ids=lambda cls: cls.card.name)
@@ -66,7 +67,14 @@ def findings(cls):
     return {f.check: f for f in audit(Stored(Subject(cls.card.name, "a"), THREAT, (1, 8, 8)), probes)}
 
 
-@pytest.mark.parametrize("cls", ANSWERING, ids=lambda cls: cls.card.name)
+def test_who_answers_by_addresses_is_found_out() -> None:
+    (cls,) = (cls for cls in ANSWERING if cls.card.name == "allocation")
+    assert any(findings(cls)[check].verdict == "FAIL" for check in TWO_ANSWERS)
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in ANSWERING if cls.card.name in EXPECTED], ids=lambda cls: cls.card.name
+)
 def test_who_answers_by_what_it_heard_is_found_out(cls) -> None:
     check, words = EXPECTED[cls.card.name]
     found = findings(cls)

@@ -157,7 +157,7 @@ class Defense(nn.Module, ABC, Generic[R]):
                 raise DefenseError(f"{cls.__name__} sets {name}; mark the methods with @benchbox.stand_in instead")
         if "recipe_type" not in vars(cls) and (found := _recipe_in_brackets(cls)) is not None:
             cls.recipe_type = found
-        for name in cls.recipe_type.forward_only:
+        for name in getattr(cls.recipe_type, "forward_only", ()):  # what is no recipe is refused by who loads it
             if name not in cls.recipe_type.model_fields or name in Recipe.model_fields:
                 why = "every training reads it" if name in Recipe.model_fields else "its recipe has no such field"
                 raise DefenseError(f"{cls.__name__}: forward_only names {name!r}, but {why}; leave it out")
