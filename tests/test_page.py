@@ -203,8 +203,9 @@ def test_a_click_and_enter_open_a_row(page: Page, file: Path) -> None:
     link = page.get_by_role("dialog").get_by_role("link")
     assert link.get_attribute("href") == "https://arxiv.org/abs/2402.00304"
     page.keyboard.press("Escape")
+    # The dialog tells of its end in an event of its own, which may come a moment later.
+    page.wait_for_function("!location.hash.includes('row=')")
     assert not page.get_by_role("dialog").is_visible()
-    assert "row" not in address(page)
     page.get_by_role("button", name="pgd-at").focus()
     page.keyboard.press("Enter")
     assert page.get_by_role("dialog").get_by_role("heading", level=2).inner_text() == "pgd-at"
