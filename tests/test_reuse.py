@@ -90,6 +90,15 @@ def test_what_was_scored_under_another_secret_is_left_alone(store, digits, secre
     assert known == ({"secret": secret, "before": 0} if taken else None)
 
 
+def test_a_cell_begun_under_another_secret_is_not_mixed(store, digits):
+    first, second = on(digits, 30), on(digits, 60)
+    filled(store, first)
+    store.attach(first.key, secrets.KIND, {"secret": "ab" * 16, "before": 0})
+    store.add_cell(second, store.begin_run({}, {}))
+    store.attach(second.key, secrets.KIND, {"secret": "cd" * 16, "before": 0})
+    assert take_over(store, second, digits, "ab" * 16) == 0
+
+
 def test_what_was_found_out_about_other_images_is_left_alone(store, digits):
     filled(store, on(digits, 30))
     elsewhere = replace(digits, test=replace(digits.test, x=torch.flip(digits.test.x, [2])))

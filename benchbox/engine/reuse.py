@@ -35,7 +35,7 @@ def take_over(store: Store, cell: Cell, dataset: Dataset, secret: str | None = N
         if taken == missing:
             break
         shared = [(i, place[index]) for i, index in enumerate(other.samples.indices) if index in place]
-        if shared and _is_of(dataset, other.samples) and secrets.shared(store, cell, other, secret):
+        if shared and _is_of(dataset, other.samples) and secrets.join(store, cell, other, secret):
             source, target = np.array(shared, np.int64).T
             taken += store.take_over(cell, other, source, target)
             gradients.inherit(store, cell, other)

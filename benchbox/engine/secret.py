@@ -51,23 +51,22 @@ def settled(store: Store, given: str | None) -> str | None:
     return None if known is None else str(known)
 
 
-def shared(store: Store, cell: Cell, other: Cell, secret: str | None) -> bool:
-    """Whether what was scored in one cell may stand in another, which then hangs on the same secret.
+def join(store: Store, cell: Cell, other: Cell, secret: str | None) -> bool:
+    """Let a cell hang on the secret of another, if it may have what was scored there; says whether it may.
 
     Args:
         store: Where both lie.
-        cell: It has no image of its own yet, or has those of the run's secret.
+        cell: What was scored in it under another secret than the run's keeps it from any more.
         other: It was scored.
         secret: Of the run, as far as it is settled.
     """
     known = store.attached(other.key, KIND)
     if known is None:  # deterministic, or from before there were secrets
         return True
-    if known["secret"] != secret:
-        return False
-    if store.attached(cell.key, KIND) is None:
+    own = store.attached(cell.key, KIND)
+    if own is None and known["secret"] == secret:
         store.attach(cell.key, KIND, known)
-    return True
+    return (own or known)["secret"] == known["secret"] == secret
 
 
 def note(store: Store, cell: Cell, secret: str) -> None:
