@@ -66,7 +66,7 @@ def join(store: Store, cell: Cell, other: Cell, secret: str | None) -> bool:
     own = store.attached(cell.key, KIND)
     if own is None and known["secret"] == secret:
         store.attach(cell.key, KIND, known)
-    return (own or known)["secret"] == known["secret"] == secret
+    return bool((own or known)["secret"] == known["secret"] == secret)
 
 
 def note(store: Store, cell: Cell, secret: str) -> None:
