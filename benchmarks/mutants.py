@@ -64,14 +64,16 @@ GROUPS = {
     ),
     "worst case": Group(
         ["analysis/worst_case", "analysis/probed", "analysis/control", "analysis/panel", "analysis/ranking"],
-        ["formulas", "versus", "probed", "control", "panel", "report"],
+        ["formulas", "versus", "leaderboard", "probed", "control", "panel", "report"],
     ),
     "tables": Group(
         ["analysis/leaderboard", "analysis/score", "analysis/compare", "analysis/worth", "analysis/badge"],
-        ["score", "versus", "formulas", "compare", "report", "worth", "badge", "probed"],
+        ["leaderboard", "score", "versus", "formulas", "compare", "report", "worth", "badge", "probed"],
     ),
-    "plan": Group(["engine/plan", "engine/answers", "engine/reuse"], ["plan", "reuse", "shared_weights"]),
-    "runner": Group(["engine/unit", "engine/runner"], ["unit", "runner"]),
+    "plan": Group(
+        ["engine/plan", "engine/answers", "engine/reuse"], ["plan", "answers", "reuse", "shared_weights"]
+    ),
+    "runner": Group(["engine/unit", "engine/runner"], ["unit", "driving", "runner"]),
     "training": Group(["training/loop", "training/precision"], ["loop", "precision", "training"]),
 }
 
@@ -169,18 +171,29 @@ def main() -> None:
                     )
                 if record["outcome"].startswith("survived"):
                     print(said(record), flush=True)
-    print("\n".join(table(done)))
+    if done:
+        print("\n".join(table(done)))
 
 
 def table(done: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What was noticed, group by group, and what survived, for docs/mutation.md."""
+    from benchbox.analysis.intervals import clopper_pearson
+
     yield "| group | faults | sampled | noticed |\n| :--- | ---: | ---: | ---: |"
+    every, shares = [], []
     for name in dict.fromkeys(record["group"] for record in done):
         outcomes = [record["outcome"] for record in done if record["group"] == name]
         noticed = sum(not one.startswith("survived") for one in outcomes)
-        yield f"| {name} | {len(every_fault(name)):,} | {len(outcomes)} | {noticed} |"
+        every.append(len(every_fault(name)))
+        shares.append(noticed / len(outcomes))
+        yield f"| {name} | {every[-1]:,} | {len(outcomes)} | {noticed} |"
     noticed = sum(not record["outcome"].startswith("survived") for record in done)
-    yield f"| all | | {len(done)} | {noticed} ({100 * noticed / max(len(done), 1):.0f} %) |\n"
+    low, high = clopper_pearson(noticed, len(done))
+    said = f"{noticed} ({100 * noticed / len(done):.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    yield f"| all | {sum(every):,} | {len(done)} | {said} |\n"
+    weighted = sum(n * share for n, share in zip(every, shares, strict=True)) / sum(every)
+    slow = sum(record["outcome"] == "too slow" for record in done)
+    yield f"Each group weighted with its faults: {100 * weighted:.1f} %. Noticed because too slow: {slow}.\n"
     yield "| module | was | became | |\n| :--- | :--- | :--- | :--- |"
     for record in done:
         if record["outcome"].startswith("survived"):

@@ -151,6 +151,13 @@ def basis(modules: Sequence[str], tests: Sequence[str]) -> Basis | str:
     return Basis(passed, reached, failed)
 
 
+def put(file: Path, source: str) -> None:
+    """Write a module, and drop what was compiled of it: within a second, Python takes one for the other."""
+    file.write_text(source, "utf-8")
+    for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
+        compiled.unlink()
+
+
 def outcome(known: Basis, module: str, fault: Fault) -> str:
     """What became of a fault: `failed` tests, `too slow`, or it `survived`, having been reached or not."""
     lines = known.reached[module]
@@ -161,8 +168,7 @@ def outcome(known: Basis, module: str, fault: Fault) -> str:
             by_file[test.partition("::")[0]].append(test)
     file = Path(f"benchbox/{module}.py")
     source = file.read_text("utf-8")
-    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
-    file.write_text(planted(source, fault), "utf-8")
+    put(file, planted(source, fault))
     try:
         for tests, names in by_file.items():
             order = sorted(names, key=known.seconds.__getitem__)
@@ -170,6 +176,5 @@ def outcome(known: Basis, module: str, fault: Fault) -> str:
             if (status := tested([*QUIET, tests], Chosen(order), limit)) != 0:
                 return "too slow" if status is None else "failed"
     finally:
-        file.write_text(source, "utf-8")
-        shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+        put(file, source)
     return "survived" if near else "survived, not reached"

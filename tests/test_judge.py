@@ -133,6 +133,9 @@ def test_clean_images_are_asked_about_once() -> None:
         judge.clean(X, other, 2 if other.seed == 4 else 3)
     assert len(defense.asked) > count + 1
     assert not defense.shown
+    some = Judge(Dice(), Layout(batch=10), SECRET)  # those that are new are asked about, whoever was asked before
+    some.clean(X[[1]], Streams((9,), 3, CPU), 2)
+    assert torch.equal(some.clean(X, streams(), 2), first)
 
 
 def test_an_outcome_is_what_happened_to_each_image() -> None:
@@ -349,6 +352,17 @@ def test_a_transfer_is_described_by_what_was_right_before() -> None:
         substitute, target, X, adversarial, (substitute.ask(X, streams().clean).argmax(1) + 1) % 3
     )
     assert (never["source_accuracy"], never["source_success"]) == (0.0, 0.0)
+
+
+def test_an_oracle_is_shown_what_it_is_described_on() -> None:
+    class Told(Oracle):
+        def forward(self, x, draws=None):
+            (shown, names) = self.shown[-1]
+            assert draws.indices.tolist() == names.indices.tolist() == list(range(len(x)))
+            return super().forward(shown, draws)
+
+    found = transfer.describe(Judge(Told(), Layout()), Judge(Threshold(), Layout()), X, 1 - X, Y)
+    assert found == pytest.approx({"source_accuracy": 0.6, "source_success": 2 / 3, "agreement": 1.0})
 
 
 def test_a_secret_is_an_even_number_of_hexadecimal_digits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,6 +182,128 @@ def test_one_image_at_least_is_held_out() -> None:
     defense = Careful(recipe)
     fit(defense, recipe, IMAGES, threat=BALL, seed=5, device=CPU)
     assert [len(batch.x) for batch in defense.validated] == [1]
+
+
+def test_what_is_prepared_and_validated_comes_in_parts_that_fit_a_cache() -> None:
+    many = Images(X[torch.arange(300) % N], torch.zeros(300, dtype=torch.int64))
+    sizes: list[int] = []
+
+    class Counting(Watching):
+        def prepare(self, batch):
+            sizes.append(len(batch.x))
+            return super().prepare(batch)
+
+        def validate(self, batch):
+            self.validated.append(batch)
+            return batch.prepared["noise"][:, 0]
+
+    recipe = Recipe(epochs=1, batch_size=100)
+    defense = Counting(recipe, (0.5,))
+    defense.validation = 0.45  # type: ignore[misc]
+    told: list[Progress] = []
+    history = fit(defense, recipe, many, threat=BALL, seed=5, device=CPU, report=told.append)
+    assert sizes == [125, 125, 50]
+    assert [(p.done, p.total) for p in told if p.phase == "prepare"] == [(125, 300), (250, 300), (300, 300)]
+    assert [len(batch.x) for batch in defense.validated] == [125, 10]
+    rows = torch.cat([batch.draws.indices for batch in defense.validated])
+    noise = Draws(rows, 5).at("prepare").at("n").uniform(2)[:, 0]
+    assert history[0]["validation"] == pytest.approx(float(noise.double().mean()))
+
+
+def test_who_has_no_parameters_is_not_trained_and_what_a_loss_does_not_touch_stays() -> None:
+    class Frozen(Watching):
+        def players(self):
+            return {"nobody": []}
+
+    class Partly(Watching):
+        def __init__(self, recipe: Recipe) -> None:
+            super().__init__(recipe)
+            self.idle = nn.Parameter(torch.tensor([7.0]))
+
+        def players(self):
+            return {"first": [self.a, self.idle], "second": [self.b]}
+
+    recipe = Recipe(epochs=2, batch_size=10)
+    frozen, partly = Frozen(recipe), Partly(recipe)
+    assert fit(frozen, recipe, IMAGES, threat=BALL, seed=5, device=CPU) == []
+    fit(partly, recipe, IMAGES, threat=BALL, seed=5, device=CPU)
+    assert partly.idle.item() == 7.0
+    assert partly.a.item() != 3.0
+
+
+def test_the_classifier_of_a_base_stays_in_evaluation_mode() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Purifying(Watching):
+        base = "none"
+
+        def losses(self, batch):
+            seen.append((self.training, self.classifier.training))
+            return super().losses(batch)
+
+    class Own(Purifying):
+        base = None
+
+    for cls, expected in ((Purifying, (True, False)), (Own, (True, True))):
+        seen.clear()
+        recipe = Recipe(epochs=1, batch_size=20)
+        defense = cls(recipe)
+        defense.classifier = nn.Dropout(0.5)
+        fit(defense, recipe, IMAGES, threat=BALL, seed=5, device=CPU)
+        assert seen == [expected, expected]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_weights_lie_channels_last_unless_that_is_seen_to_raise(refuses: bool) -> None:
+    class Convolving(Watching):
+        def __init__(self, recipe: Recipe) -> None:
+            super().__init__(recipe)
+            self.net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Dropout(0.5))
+            self.asked: list[Tensor] = []
+
+        def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+            assert draws is not None
+            self.asked.append(draws.indices)
+            found = self.net(x.repeat(1, 2, 1, 1))
+            if refuses and self.net[0].weight.is_contiguous(memory_format=torch.channels_last):
+                raise RuntimeError("view size is not compatible")
+            return found.flatten(1)[:, :3]
+
+    recipe = Recipe(epochs=1, batch_size=20)
+    defense = Convolving(recipe)
+    fit(defense, recipe, IMAGES, threat=BALL, seed=5, device=CPU)
+    weight = defense.net[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is not refuses
+    assert [indices.tolist() for indices in defense.asked] == [list(range(8))]
+    # It was only looked at: no statistics were taken.
+    assert defense.net[1].running_mean.tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_killed_training_remembers_which_of_its_epochs_was_the_best(epoch: int, tmp_path: Path) -> None:
+    class Moody(Watching):
+        """The better the less it has learnt."""
+
+        def validate(self, batch):
+            return self.a.detach().expand(len(batch.x))
+
+    class KilledError(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.epoch == epoch:
+            raise KilledError
+
+    recipe = Recipe(epochs=3, batch_size=30, learning_rate=0.5, optimizer="sgd")
+    words = {"threat": BALL, "seed": 5, "device": CPU}
+    whole, resumed = Moody(recipe, (0.0,)), Moody(recipe, (0.0,))
+    expected = fit(whole, recipe, IMAGES, **words)
+    file = tmp_path / "c.safetensors"
+    with pytest.raises(KilledError):
+        fit(Moody(recipe, (0.0,)), recipe, IMAGES, report=kill, checkpoint=file, **words)
+    assert fit(resumed, recipe, IMAGES, checkpoint=file, **words) == expected
+    assert (resumed.a.item(), resumed.b.item()) == (whole.a.item(), whole.b.item())
+    assert fit(Moody(recipe, (0.0,)), recipe, IMAGES, checkpoint=file, **words) == expected
 
 
 def test_training_in_no_epochs_changes_nothing() -> None:

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchbox.contract import registry
 from benchbox.data.dataset import load
 from benchbox.domain import Access, ImageSpec, ThreatModel
-from benchbox.draws import sample_draws
 from benchbox.engine import plan as planning
-from benchbox.engine.answers import IMAGES, _moved, _said
 from benchbox.engine.plan import Plan, ball, customary, kind, substitute_of, training_ball
 from benchbox.engine.request import Request
 from benchbox.engine.session import Session, Settings
@@ -199,6 +196,86 @@ def test_training_keeps_to_its_own_ball(session: Session) -> None:
         training_ball(configured(training_norm="l2"), DIGITS)
 
 
+def test_steps_of_a_training_attack_keep_their_share_of_its_radius(session: Session) -> None:
+    planner = session.planner()
+
+    def length(**own: Any) -> float:
+        training = planner.training("pgd-at", DIGITS, 0, {"pgd-at": own})
+        return float(training.defense.arguments["attack_step_size"])
+
+    usual = length()
+    assert length(training_epsilon=0.15) == pytest.approx(usual / 2)
+    assert length(training_norm="l2", training_epsilon=1.5) == pytest.approx(5 * usual)
+    assert length(training_epsilon=0.15, attack_step_size=0.07) == 0.07
+    assert length(training_epsilon=0.3) == usual
+
+
+def test_who_is_trained_needs_images_to_train_on(session: Session) -> None:
+    few = replace(DIGITS, train=DIGITS.train.rows(slice(0, 0)))
+    with pytest.raises(RequestError, match="none is trained here, and digits has no training images"):
+        session.planner().training("none", few, 0, {})
+    one = replace(DIGITS, train=DIGITS.train.rows(slice(0, 1)))
+    assert session.planner().training("none", one, 0, {}).images == one.train.digest
+
+
+def test_what_no_machine_finishes_is_refused_before_it_begins(session: Session) -> None:
+    with pytest.raises(RequestError, match=r"pgd on randomized-resize-pad would take .* passes"):
+        planned(session, "randomized-resize-pad", overrides={"pgd": {"steps": 10**6, "restarts": 10**6}}, eot=1000)
+    planner = session.planner()
+    steps = {"epochs": 10**6, "attack_steps": 10**6}
+    endless = Request(defenses="pgd-at", attacks="pgd", samples=5, overrides={"pgd-at": steps})
+    for plan in (lambda: session.plan(endless), lambda: planner.trainings(endless, DIGITS)):
+        with pytest.raises(RequestError, match="the training of pgd-at would take"):
+            plan()
+
+
+def test_trainings_are_those_of_every_seed_and_of_every_point_and_what_is_wrong_is_said(session: Session) -> None:
+    planner = session.planner()
+    asked = wanted(seeds=(0, 2), axes={"none.epochs": (1, 3)})
+    found = planner.trainings(asked, DIGITS)
+    assert sorted((t.seed, t.defense.arguments["epochs"]) for t in found.values()) == [
+        (0, 1),
+        (0, 3),
+        (2, 1),
+        (2, 3),
+    ]
+    assert all(key == training.digest for key, training in found.items())
+    for overrides, said in (
+        ({"pgd": {"step": "much"}}, "pgd.step"),
+        ({"pgd": {"stepz": 1}}, "stepz"),
+        ({"mim": {}}, "does not use mim"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            planner.trainings(wanted(overrides=overrides), DIGITS)
+
+
+def test_all_attacks_are_those_that_are_usual_and_search_such_a_ball(session: Session) -> None:
+    for norm, epsilon in (("linf", 0.3), ("l1", 8.0), ("flow", 1.0)):
+        plan = session.plan(Request(defenses="none", attacks="all", samples=5, norm=norm, epsilon=epsilon))
+        searched = "linf" if norm == "flow" else norm
+        usual = {
+            name
+            for name in session.attacks.names()
+            if session.attacks.get(name).cls.standard and searched in session.attacks.get(name).cls.balls
+        }
+        assert {cell.attack.name for cell in plan.cells} == usual
+        assert {cell.threat for cell in plan.cells} == {ThreatModel(norm, epsilon)}
+        # An attack is given the accesses that are usual for it, and one that is asked for by name all it has.
+        for cell in plan.cells:
+            standard = session.attacks.get(cell.attack.name).cls.standard
+            assert cell.access in standard or cell.access is WHITE
+
+
+def test_settings_may_be_of_what_a_source_or_a_base_needs(session: Session) -> None:
+    plan = planned(
+        session, "jpeg", sources=("pgd-at",), overrides={"pgd-at": {"epochs": 2}, "none": {"epochs": 3}}
+    )
+    epochs = {t.defense.name: t.defense.arguments.get("epochs") for t in plan.trainings.values()}
+    assert (epochs["pgd-at"], epochs["none"]) == (2, 3)
+    with pytest.raises(RequestError, match="does not use pgd-at; it uses jpeg, none, pgd"):
+        planned(session, "jpeg", overrides={"pgd-at": {"epochs": 2}})
+
+
 def test_a_substitute_is_like_the_classifier_at_the_bottom(session: Session) -> None:
     plan = planned(session, "jpeg", seeds=(4,))
     training = next(t for t in plan.trainings.values() if t.defense.name == "jpeg")
@@ -227,50 +304,3 @@ def test_what_a_report_has_to_know(session: Session) -> None:
     }  # fmt: skip
     assert (padded["purifies"], padded["randomized"], padded["exact"]) == (True, True, padded["stand_ins"][0])
     assert asdict(plan.cells[0].threat) == {"norm": "linf", "epsilon": 0.3}
-
-
-def test_answers_that_moved_are_told_from_rounding(session: Session) -> None:
-    before = torch.zeros(4, 3)
-    before[0, 0] = 10.0  # the scale: a thousandth of it is rounding
-    now = before.clone()
-    now[1] += 0.009
-    assert _moved(before, now) == 0
-    now[2, 1] -= 0.011
-    now[3, 0] += 5
-    assert _moved(before, now) == 2
-    assert _moved(before, torch.zeros(4, 2)) == IMAGES == 8
-    assert _moved(torch.zeros(2, 2), torch.tensor([[0.0, 0.0], [0.0, 2e-9]])) == 1
-    said = _said(lambda x, draws: x.flatten(1)[:, :2], ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
-    assert (said.shape, said.dtype) == ((8, 2), torch.float64)
-    assert len(said.unique()) == 16
-    rolled = _said(lambda x, draws: draws.at("a").normal(2), ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
-    assert torch.equal(rolled, sample_draws(8).at("a").normal(2).double())
-
-
-NET = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-    def forward(self, x):
-        return self.body(x)
-"""
-
-
-def test_a_network_from_a_file_is_trained_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.py").write_text(NET)
-    torch.save({"body.1.weight": torch.zeros(10, 784), "body.1.bias": torch.zeros(10)}, "net.pt")
-    settings = Settings(str(tmp_path / "r.sqlite"), tmp_path / "artifacts", device="cpu")
-    own = Session(registry.defenses(tmp_path), registry.attacks(tmp_path), settings)
-    plan = planned(own, "model.py:Net", overrides={"model.py:Net": {"weights": "net.pt"}}, seeds=(0, 3))
-    (training,) = plan.trainings.values()
-    assert training.threat == ThreatModel("linf", 0.3)
-    assert (training.seed, training.images, training.dataset) == (0, "", "digits")
-    assert training.source is not None
-    assert training.source.name == "net.pt"
-    assert told(plan) == [("pgd", WHITE, "model.py:Net", 0, None)]  # and nobody can train its like

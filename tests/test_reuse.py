@@ -9,9 +9,9 @@ from evidence import CELL, assert_same, images, outcome
 
 from benchbox.contract import registry
 from benchbox.data.dataset import load, sample_list
-from benchbox.domain import Access
+from benchbox.domain import Access, SampleList
+from benchbox.engine import gradients, unit
 from benchbox.engine import secret as secrets
-from benchbox.engine import unit
 from benchbox.engine.request import Request
 from benchbox.engine.reuse import take_over
 from benchbox.engine.session import Session, Settings
@@ -109,6 +109,41 @@ def test_what_was_found_out_about_other_images_is_left_alone(store, digits):
         other = replace(on(digits, 60), **change)
         store.add_cell(other, 1)
         assert take_over(store, other, digits) == 0
+
+
+@pytest.mark.parametrize(("beyond", "taken"), [(-1, 1), (0, 0), (9, 0)])
+def test_a_list_that_goes_beyond_the_images_of_today_is_left_alone(store, digits, beyond, taken):
+    n = len(digits.test)
+    indices = (3, n + beyond)
+    digest = digits.test.rows([3, n - 1]).digest
+    first = replace(CELL, samples=SampleList("digits", "test", indices, digest))
+    store.add_cell(first, store.begin_run({}, {}))
+    store.commit_batch(first, outcome(first, [0]), seconds=1.0)
+    second = on(digits, 5)
+    store.add_cell(second, 1)
+    assert take_over(store, second, digits) == taken
+    assert store.positions(second).tolist() == [3] * taken
+
+
+def test_what_is_known_of_the_gradients_comes_along(store, digits):
+    first, second = on(digits, 30), on(digits, 60)
+    filled(store, first)
+    record = {"samples": 3, "gradients": 4.0, "asked": 90.0}
+    store.attach(first.craft_key, gradients.KIND, record)
+    store.add_cell(second, store.begin_run({}, {}))
+    take_over(store, second, digits)
+    assert store.attached(second.craft_key, gradients.KIND) == record
+
+
+def test_several_lists_give_what_they_have_and_no_image_twice(store, digits):
+    lists = [on(digits, 20), on(digits, 30), on(digits, 40, 1)]
+    for cell in lists:
+        filled(store, cell)
+    second = on(digits, 60)
+    store.add_cell(second, store.begin_run({}, {}))
+    known = {*range(30), *(i for i in lists[2].samples.indices if i < 60)}
+    assert take_over(store, second, digits) == len(known)
+    assert store.positions(second).tolist() == sorted(known)
 
 
 class Silent:
