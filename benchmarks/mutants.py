@@ -14,6 +14,7 @@ docs/mutation.md has what survived, and why.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import itertools
 import json
@@ -137,10 +138,14 @@ def main() -> None:
     asked = asked_for()
     names = asked.groups
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+    # Each fault costs a start of pytest: without the plug-ins that are about, and with what was compiled.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    sys.dont_write_bytecode = False
     end = time.monotonic() + 60 * asked.minutes
     for name in HEAVY:
         with suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage at its end, and need not look through all of torch
     # Before the tree is copied: it may move on meanwhile.
     chosen = [*(survivors(names, asked.again) if asked.again else sampled(names, asked.sample, asked.seed))]
     fork = multiprocessing.get_context("fork")
