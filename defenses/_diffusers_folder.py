@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from benchbox import ArtifactError, RequestError
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+#: What says the noise of each step, where it is not listed.
+BETAS = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps"}
 
 
 def library() -> ModuleType:
@@ -39,28 +42,64 @@ def read(path: str) -> tuple[Any, list[float], str]:
         ArtifactError: The folder holds no such model, or something else.
     """
     model, scheduler = _places(path)
+    return _unet(model), *_schedule(scheduler)
+
+
+def _unet(model: Path) -> Any:
+    """The model, every weight of it from the folder."""
     diffusers = library()
     kind = _json(model / "config.json").get("_class_name")
     if kind != "UNet2DModel":
         raise ArtifactError(f"{model} holds a {kind}; a score model is an unconditional UNet2DModel")
     try:
         # Plainly, without the library that loads by parts; and never a pickle.
-        unet = diffusers.UNet2DModel.from_pretrained(
-            str(model), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        unet, loaded = diffusers.UNet2DModel.from_pretrained(
+            str(model),
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"the weights in {model} cannot be read: {reason}; save the model again") from error
+    except Exception as error:  # whatever it stumbles over in a folder is the folder's fault
+        raise ArtifactError(
+            f"the weights in {model} cannot be read: {said(error)}; save the model again"
+        ) from error
+    # Diffusers draws what is missing at random, and says so in a warning.
+    for fault, words in (
+        ("missing_keys", "lack"),
+        ("unexpected_keys", "have, which its config.json does not know,"),
+    ):
+        if names := sorted(loaded[fault]):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ArtifactError(f"the weights in {model} {words} {names[0]}{more}; save the model again")
+    return unet.float()
+
+
+def _schedule(scheduler: Path) -> tuple[list[float], str]:
+    """ᾱ at the times 1 … T, and what is predicted."""
     config = _json(scheduler)
     predicts = config.get("prediction_type", "epsilon")
     if predicts not in PREDICTIONS:
         raise ArtifactError(f"{scheduler} predicts {predicts!r}; it has to be one of {', '.join(PREDICTIONS)}")
+    remedy = "take a model that was trained with one"
+    # What is not there diffusers fills in, of a variance-exploding model or a flow as well.
+    if config.get("trained_betas") is None and not config.keys() >= BETAS:
+        kind = config.get("_class_name", "of no name")
+        raise ArtifactError(f"{scheduler} ({kind}) is no schedule of a DDPM: it has no β; {remedy}")
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        chain = diffusers.DDPMScheduler.from_config(known)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{scheduler} is no schedule of a DDPM: {error}; take a model that has one") from error
-    return unet.float(), chain.alphas_cumprod.double().tolist(), predicts
+        alphas = library().DDPMScheduler.from_config(known).alphas_cumprod.double().tolist()
+    except Exception as error:
+        raise ArtifactError(f"{scheduler} is no schedule of a DDPM: {said(error)}; {remedy}") from error
+    # 0 at the very end is one that leads to noise alone.
+    if not alphas or not all(before > after >= 0 for before, after in pairwise([1.0, *alphas])):
+        raise ArtifactError(f"{scheduler} is no schedule of a DDPM: its ᾱ do not fall from 1 towards 0; {remedy}")
+    return alphas, predicts
+
+
+def said(error: Exception) -> str:
+    """What a library said, in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def digest(path: str) -> str:
@@ -75,9 +114,12 @@ def digest(path: str) -> str:
     return f"sha256:{_digest(stamps)}"
 
 
-def sides(size: Any) -> tuple[int, int]:
-    """Height and width of what a model is for, which diffusers gives as one number or as two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+def sides(size: Any, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of what a model is for: diffusers has a number, or two, or none: any (C, H, W)."""
+    if size is None:
+        return shape[1:]
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return height, width
 
 
 @lru_cache

@@ -120,6 +120,11 @@ class DiffusionPurifier(StepwisePurifier[D]):
                 f"{self.card.name}.steps = {recipe.steps} does not fit: t_star {recipe.t_star:g} of a chain of "
                 f"{self.score.chain} has {start} times; set steps to that or fewer"
             )
+        if self.score.alphas[start] <= 0:
+            raise RequestError(
+                f"{self.card.name}.t_star = {recipe.t_star:g} is where this score model's chain has only noise, "
+                "from which no image comes back; take less"
+            )
         #: The times from t* to 0; step i leads from the i-th to the one after it.
         self.times = [round(start * (1 - k / recipe.steps)) for k in range(recipe.steps + 1)]
 
@@ -202,15 +207,15 @@ def built(recipe: DiffusionRecipe, images: ImageSpec) -> ScoreModel:
             diffusers is not installed.
     """
     halvings = len(recipe.multipliers) - 1
-    if images.size % (recipe.patch * 2**halvings):
+    if any(side % (recipe.patch * 2**halvings) for side in images.shape[1:]):
         raise RequestError(
-            f"images of {images.size} pixels cannot be cut into blocks of {recipe.patch} and halved {halvings} "
-            "times; set patch or multipliers so that they can"
+            f"images of {_sides(*images.shape[1:])} pixels cannot be cut into blocks of {recipe.patch} and halved "
+            f"{halvings} times; set patch or multipliers so that they can"
         )
     channels = images.channels * recipe.patch**2
     attention = [place in recipe.attention for place in range(halvings + 1)]
     unet = folder.library().UNet2DModel(
-        sample_size=images.size // recipe.patch,
+        sample_size=tuple(side // recipe.patch for side in images.shape[1:]),
         in_channels=channels,
         out_channels=channels,
         block_out_channels=tuple(recipe.width * m for m in recipe.multipliers),
@@ -233,11 +238,35 @@ def read(recipe: DiffusionRecipe, images: ImageSpec) -> ScoreModel:
     if recipe.score_digest not in ("", folder.digest(recipe.score)):
         raise ArtifactError(f"{recipe.score} holds another model than a moment ago; ask for it anew")
     unet, alphas, predicts = folder.read(recipe.score)
-    channels, (height, width) = unet.config.in_channels, folder.sides(unet.config.sample_size)
+    channels, (height, width) = unet.config.in_channels, folder.sides(unet.config.sample_size, images.shape)
     patch = max(images.size // height, 1)
-    if (channels, height * patch, width * patch) != (images.channels * patch**2, images.size, images.size):
+    if (channels, height * patch, width * patch) != (images.channels * patch**2, *images.shape[1:]):
         raise RequestError(
-            f"the score model in {recipe.score} is for {channels}×{height}×{width} images, not "
-            f"{'×'.join(map(str, images.shape))}; take one that was trained on such images"
+            f"the score model in {recipe.score} is for {_sides(channels, height, width)} images, not "
+            f"{_sides(*images.shape)}; take one that was trained on such images"
         )
-    return ScoreModel(unet, alphas, predicts, patch)
+    score = ScoreModel(unet, alphas, predicts, patch)
+    _try(score, images, f"the score model in {recipe.score}")
+    return score
+
+
+def _try(score: ScoreModel, images: ImageSpec, named: str) -> None:
+    """Ask once: a size that cannot be halved, a class that is waited for, or NaN would come out much later.
+
+    Raises:
+        ArtifactError: It does not answer as a score model does.
+    """
+    asked = f"{named}, asked about a {_sides(*images.shape)} image,"
+    try:
+        with torch.no_grad():
+            found = score(torch.zeros(1, *images.shape), score.chain)
+    except Exception as error:  # of the library's: what it was given is at fault
+        raise ArtifactError(f"{asked} fails: {folder.said(error)}; take another model") from error
+    if found.shape[1:] != images.shape:
+        raise ArtifactError(f"{asked} answers with {_sides(*found.shape[1:])} numbers; take another model")
+    if not bool(found.isfinite().all()):
+        raise ArtifactError(f"{asked} answers with NaN or infinity; take another model, or save it again")
+
+
+def _sides(*sizes: int) -> str:
+    return "×".join(map(str, sizes))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from benchbox import ArtifactError, ImageSpec, RequestError, sample_draws
@@ -103,23 +106,37 @@ def test_a_step_for_each_time_at_most() -> None:
         built(t_star=0.01, steps=11)
 
 
-def kept(folder: Path, predicts: str = "epsilon", **changes: Any) -> Path:
+UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (8,),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "norm_num_groups": 8,
+}
+HALVED = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+
+
+def kept(
+    folder: Path,
+    predicts: str = "epsilon",
+    unet: Mapping[str, Any] | None = None,
+    chain: Any = None,
+    **changes: Any,
+) -> Path:
     """A folder as diffusers writes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        unet = diffusers.UNet2DModel(
-            sample_size=8,
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(8,),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D",),
-            up_block_types=("UpBlock2D",),
-            norm_num_groups=8,
-        )
-    unet.save_pretrained(folder, **changes)
-    diffusers.DDPMScheduler(prediction_type=predicts).save_pretrained(folder)
+        model = diffusers.UNet2DModel(**{**UNET, **(unet or {})})
+    model.save_pretrained(folder, **changes)
+    (chain or diffusers.DDPMScheduler(prediction_type=predicts)).save_pretrained(folder)
     return folder
+
+
+def rewritten(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def test_a_score_model_of_any_folder(tmp_path: Path) -> None:
@@ -161,6 +178,130 @@ def test_folders_that_hold_no_score_model(tmp_path: Path) -> None:
     (tmp_path / "small" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     with pytest.raises(ArtifactError, match="holds a UNet2DConditionModel"):
         built(score=str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "scheduler", "chain"),
+    [
+        (gdmp.GDMP, "DDPMScheduler", {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}),
+        (diffpure.DiffPure, "DDIMScheduler", {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}),
+        (diffpure.DiffPureODE, "EulerDiscreteScheduler", {"num_train_timesteps": 400, "beta_end": 0.05}),
+    ],
+)
+def test_a_colour_model_with_any_schedule(tmp_path: Path, cls: Any, scheduler: str, chain: dict[str, Any]) -> None:
+    colour = {
+        "sample_size": (32, 32),
+        "in_channels": 3,
+        "out_channels": 6,
+        "block_out_channels": (8, 16),
+        **HALVED,
+    }
+    folder = kept(tmp_path / "m", unet=colour, chain=getattr(diffusers, scheduler)(**chain))
+    spec = ImageSpec(3, 32, 3, (0.5,) * 3, (0.5,) * 3)
+    defense = built(cls, spec, score=str(folder), t_star=0.9, steps=3)
+    x = sample_draws(2).at("x").uniform(3, 32, 32).requires_grad_()
+    (gradient,) = torch.autograd.grad(defense(x, sample_draws(2))[:, 0].sum(), x)
+    assert gradient.isfinite().all()
+    if "rescale_betas_zero_snr" in chain:
+        with pytest.raises(RequestError, match=r"t_star = 1 is where .* only noise"):
+            built(spec=spec, score=str(folder), t_star=1, steps=10)
+
+
+def test_a_model_that_names_no_size_takes_any(tmp_path: Path) -> None:
+    folder = kept(tmp_path / "m", unet={"sample_size": None, "block_out_channels": (8, 8), **HALVED})
+    assert built(score=str(folder)).score.patch == 1
+    with pytest.raises(ArtifactError, match=r"asked about a 1×7×7 image, fails: RuntimeError: Sizes of tensors"):
+        built(spec=ImageSpec(1, 7, 3, (0.3,), (0.4,)), score=str(folder))
+
+
+def test_images_that_are_no_squares(tmp_path: Path) -> None:
+    wide = ImageSpec(1, 8, 3, (0.3,), (0.4,), width=12)
+    folder = kept(tmp_path / "m", unet={"sample_size": (8, 12)})
+    x = sample_draws(2).at("x").uniform(1, 8, 12)
+    for settings in ({"patch": 4}, {"score": str(folder)}):
+        assert built(spec=wide, t_star=0.1, steps=2, **settings).purify(x, sample_draws(2)).shape == x.shape
+    with pytest.raises(RequestError, match="images of 8×12 pixels cannot be cut into blocks of 8"):
+        built(spec=wide, patch=8)
+
+
+def broken(folder: Path, how: str) -> None:
+    """Spoil a good folder."""
+    weights, config = folder / "diffusion_pytorch_model.safetensors", folder / "config.json"
+    tensors = load(weights.read_bytes())
+    match how:
+        case "cut short":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "a pickle by another name":
+            torch.save(tensors, weights)
+        case "a pointer":
+            weights.write_text("version https://git-lfs.github.com/spec/v1\n")
+        case "NaN":
+            save_file({**tensors, "conv_out.bias": torch.full((1,), math.nan)}, weights)
+        case "one lost":
+            save_file({name: value for name, value in tensors.items() if name != "conv_out.bias"}, weights)
+        case "one too many":
+            save_file({**tensors, "conv_more.bias": torch.zeros(1)}, weights)
+        case "another width":
+            rewritten(config, block_out_channels=[16])
+        case "no list":
+            rewritten(config, block_out_channels=8)
+        case "unknown blocks":
+            rewritten(config, down_block_types=["FancyDownBlock2D"])
+        case "quantised":
+            rewritten(config, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("cut short", "cannot be read"),
+        ("a pickle by another name", "cannot be read"),
+        ("a pointer", "cannot be read"),
+        ("NaN", "answers with NaN"),
+        ("one lost", "lack conv_out.bias; save"),
+        ("one too many", "have, which its config.json does not know, conv_more.bias; save"),
+        ("another width", "cannot be read"),
+        ("no list", "cannot be read"),
+        ("unknown blocks", "cannot be read"),
+        ("quantised", "cannot be read"),
+    ],
+)
+def test_a_broken_folder_is_refused_in_a_line(tmp_path: Path, how: str, said: str) -> None:
+    broken(kept(tmp_path / "m"), how)
+    with pytest.raises(ArtifactError, match=said) as found:
+        built(score=str(tmp_path / "m"))
+    assert "\n" not in str(found.value)
+
+
+def test_a_model_that_waits_for_a_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="class_labels should be provided"):
+        built(score=str(kept(tmp_path / "m", unet={"num_class_embeds": 10})))
+    with pytest.raises(ArtifactError, match="fails: RuntimeError"):
+        built(score=str(kept(tmp_path / "n", unet={"in_channels": 4, "out_channels": 2, "sample_size": 4})))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"beta_end": 2.0}, "do not fall"),
+        ({"beta_start": 0.0, "beta_end": 0.0}, "do not fall"),
+        ({"num_train_timesteps": -5}, "is no schedule"),
+        ({"num_train_timesteps": "many"}, "is no schedule"),
+        ({"beta_schedule": "of my own"}, "is no schedule"),
+        ({"prediction_type": "flow_prediction"}, "it has to be one of epsilon"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    rewritten(kept(tmp_path / "m") / "scheduler_config.json", **values)
+    with pytest.raises(ArtifactError, match=said):
+        built(score=str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("name", ["ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+def test_noise_of_another_kind_is_not_taken_for_that_of_a_ddpm(tmp_path: Path, name: str) -> None:
+    folder = kept(tmp_path / "m", chain=getattr(diffusers, name)())
+    with pytest.raises(ArtifactError, match=rf"\({name}\) is no schedule of a DDPM: it has no β"):
+        built(score=str(folder))
 
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

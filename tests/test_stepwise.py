@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchbox import (
     Batch,
     Card,
+    DefenseError,
     Draws,
     ImageSpec,
     Losses,
@@ -110,6 +111,41 @@ def test_a_replay_with_other_noise_is_another_gradient(walker: Walker, monkeypat
 
     monkeypatch.setattr(Walker, "step", forgetful)
     assert not torch.allclose(gradient(walker), exact, rtol=1e-2)
+
+
+def test_a_step_may_write_into_its_state(walker: Walker, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = sample_draws(5).at("x").uniform(1, 6, 6), torch.zeros(5, dtype=torch.int64)
+
+    def walked() -> tuple[Tensor, ...]:
+        judge = Judge(walker, Layout(batch=16, channels_last=False))
+        far = judge.view(y, sample_draws(5)).along(x, deviation)
+        return *far, gradient(walker), gradient(walker, "skipped"), gradient(walker, "beginning")
+
+    step, plain = Walker.step, walked()
+
+    def inplace(self: Walker, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
+        return state.add_(step(self, i, state.clone(), x, draws) - state)
+
+    monkeypatch.setattr(Walker, "step", inplace)
+    for one, other in zip(walked(), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert torch.equal(x, sample_draws(5).at("x").uniform(1, 6, 6))
+
+
+def test_states_of_their_own_shape_need_faithful_ones(walker: Walker, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = sample_draws(5).at("x").uniform(1, 6, 6), torch.zeros(5, dtype=torch.int64)
+    monkeypatch.setattr(Walker, "begin", lambda self, x, draws: x.flatten(1))
+    monkeypatch.setattr(Walker, "step", lambda self, i, state, x, draws: 0.9 * state)
+    monkeypatch.setattr(Walker, "finish", lambda self, state: state.view(-1, 1, 6, 6))
+    judge = Judge(walker, Layout(batch=16, channels_last=False))
+    view = judge.view(y, sample_draws(5))
+    with pytest.raises(
+        DefenseError, match=r"walker: step 0 leads to a state \(5, 36\).* faithful\(0\) is \(5, 1, 6, 6\)"
+    ):
+        view.along(x, lambda trail: deviation(trail))
+    monkeypatch.setattr(Walker, "faithful", lambda self, i, x, draws: x.flatten(1))
+    _, distance, _ = view.along(x, lambda trail: deviation(trail) + trail.logits[:, 0])
+    assert distance.shape == (5,)
 
 
 def test_stand_ins_have_backward_passes_of_their_own(walker: Walker) -> None:

@@ -24,13 +24,14 @@ from benchbox.contract.defense import Purifier, R
 from benchbox.contract.stand_ins import stand_in, straight_through
 from benchbox.contract.view import Trail
 from benchbox.draws import Draws
+from benchbox.errors import DefenseError
 
 #: Steps that the stand-in `skipped` differentiates.
 DIFFERENTIATED = 5
 
 
 class StepwisePurifier(Purifier[R]):
-    """A purifier whose work is a sequence of steps from one state, of the image's shape, to the next.
+    """A purifier whose work is a sequence of steps from one state to the next, all of one shape.
 
     Attributes:
         checkpointed: Whether a step is computed anew in the backward pass. Its gradient is the same either way.
@@ -45,13 +46,13 @@ class StepwisePurifier(Purifier[R]):
 
     @abstractmethod
     def step(self, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
-        """The state (N, C, H, W) after step i (from 0), given that before it and the image x (N, C, H, W).
+        """The state (N, …) after step i (from 0), given that before it and the image x (N, C, H, W).
 
-        A function of its arguments alone: it is called again in the backward pass.
+        A function of its arguments alone: it is called again in the backward pass. It may write into the state.
         """
 
     def begin(self, x: Tensor, draws: Draws) -> Tensor:
-        """The state (N, C, H, W) before the first step; the image itself unless a subclass makes more of it."""
+        """The state (N, …) before the first step; the image itself unless a subclass makes more of it."""
         return x
 
     def finish(self, state: Tensor) -> Tensor:
@@ -59,7 +60,10 @@ class StepwisePurifier(Purifier[R]):
         return state
 
     def faithful(self, i: int, x: Tensor, draws: Draws) -> Tensor:
-        """What the state after step i would be if the steps kept the image as it came in."""
+        """What the state after step i would be if the steps kept the image as it came in.
+
+        The image; a subclass whose states are of another shape, or another scale, writes it anew.
+        """
         return x
 
     def purify(self, x: Tensor, draws: Draws) -> Tensor:
@@ -70,13 +74,23 @@ class StepwisePurifier(Purifier[R]):
         return self.finish(state)
 
     def trail(self, x: Tensor, draws: Draws) -> Trail:
-        """Logits (N, K), the state after each step, and the faithful one."""
+        """Logits (N, K), the state after each step, and the faithful one.
+
+        Raises:
+            DefenseError: They differ in shape.
+        """
         state, states = self.begin(x, draws), []
         for i in range(self.length):
             state = self._step(i, state, x, draws)
             states.append(state)
         logits = self.classifier(self.finish(state))
         faithful = [self.faithful(i, x, draws) for i in range(self.length)]
+        for i, (after, before) in enumerate(zip(states, faithful, strict=True)):
+            if not states[0].shape == after.shape == before.shape:
+                raise DefenseError(
+                    f"defence {self.card.name}: step {i} leads to a state {tuple(after.shape)}, step 0 to "
+                    f"{tuple(states[0].shape)}, and faithful({i}) is {tuple(before.shape)}; make them one shape"
+                )
         return Trail(logits, torch.stack(states, 1), torch.stack(faithful, 1))
 
     @stand_in("autograd", "the exact gradient, through every step with the noise it had", exact=True)
@@ -105,13 +119,17 @@ class StepwisePurifier(Purifier[R]):
                 state = self._step(i, state, x, draws)
             else:
                 with torch.no_grad():
-                    after = self.step(i, state, x, draws)
+                    after = self._apart(i, state, x, draws)
                 state = straight_through(state, after)
         return self.classifier(self.finish(state))  # type: ignore[no-any-return]
 
     def _step(self, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
         if not (self.checkpointed and torch.is_grad_enabled() and (state.requires_grad or x.requires_grad)):
-            return self.step(i, state, x, draws)
+            return self._apart(i, state, x, draws)
         # All its randomness is in the draws: there is no state of torch's generator to keep.
-        step = partial(self.step, i)
+        step = partial(self._apart, i)
         return checkpoint(step, state, x, draws, use_reentrant=False, preserve_rng_state=False)
+
+    def _apart(self, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
+        """A step on a copy: one that writes into its state would be computed anew from what it wrote."""
+        return self.step(i, state.clone(), x, draws)
