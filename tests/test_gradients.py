@@ -174,6 +174,40 @@ def test_the_audit_fails_what_is_not_finite() -> None:
     assert [str(check(id)(case).verdict) for id in ("B9", "B11")] == ["FAIL", "FAIL"]
 
 
+class Stepped(Wrapped):
+    """Four fifths of each pixel are rounded to a fine grid: the gradient is that of the other fifth, exactly."""
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        logits: Tensor = self.classifier(0.2 * x + 0.8 * (200 * x).round() / 200)
+        return logits
+
+
+class Doubled(Wrapped):
+    """As it is; its gradient is twice what it should be."""
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        logits: Tensor = self.classifier(2 * x - x.detach())
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("cls", "verdict", "words"),
+    [
+        (Wrapped, "PASS", ""),
+        (Stepped, "WARN", "the gradient does not match finite differences: it is right between jumps (relative"),
+        (Doubled, "FAIL", "the gradient does not match finite differences: relative error"),
+    ],
+)
+def test_a_gradient_that_is_right_between_jumps_is_no_wrong_one(cls: Any, verdict: str, words: str) -> None:
+    x, y, rows = digits.held_out(20)
+    found = examine(Target(Judge(cls(), Layout()), x, y, Draws(rows), BALLS[0], Effort()))
+    probes: Any = SimpleNamespace(gradients=found, panel=SimpleNamespace(indices=np.arange(20)))
+    said = check("B11")(Case(Stored(Subject("x", "a"), BALLS[0], (1, 8, 8)), probes))
+    assert said is not None
+    assert str(said.verdict) == verdict, said.sentence
+    assert said.sentence.startswith(words)
+
+
 def test_a_network_without_a_gradient_is_named_in_one_line(said: Said, workspace: Path) -> None:
     status, told = run(said, workspace, "x.detach()")
     assert status == 2

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbox.audit.checks import thresholds
-from benchbox.audit.probes.measurements import Flags, Gradients, Randomness
+from benchbox.audit.probes.measurements import Differences, Flags, Gradients, Randomness
 from benchbox.audit.probes.search import LOSSES, Target, gradient
 from benchbox.audit.probes.search import refused as autograd_refused
 from benchbox.contract.ascent import Loss, margin
 from benchbox.contract.view import Forward
 
-#: Half the distances of the finite differences.
-STEPS = (1e-3, 1e-4)
+#: Half the distances of the finite differences, from afar to as near as float32 lets them be told from rounding.
+STEPS = (1e-3, 1e-4, 1e-5)
 #: Noise that keeps two pixels from being equal.
 LOOSE = 0.02
 #: Draws of the noise of indicator I2.
@@ -41,10 +41,10 @@ def examine(target: Target) -> Gradients:
         zero[name] = (largest == 0).cpu().numpy()
         if name == "deployed":
             zero_pixels = share
-    infidelity, difference, slope = (None, 0.0, 0.0) if "deployed" in refused else _infidelity(target)
+    differences = Differences() if "deployed" in refused else _differences(target)
     unstable = _instability(target).numpy()
     return Gradients(
-        zero, refused, zero_pixels, unstable, infidelity, difference, broken, slope,
+        zero, refused, zero_pixels, unstable, differences, broken,
         _forward_gaps(target), None if "deployed" in refused else _exact_gap(target),
     )  # fmt: skip
 
@@ -96,17 +96,14 @@ def _of(loss: Loss, y: Tensor, logits: Tensor) -> Tensor:
     return loss(logits, y)
 
 
-def _infidelity(target: Target) -> tuple[float | None, float, float]:
-    """Median over directions of |FD - <g, d>| over the median of |FD|, of the margin; the lowest over `STEPS`.
+def _differences(target: Target) -> Differences:
+    """Median over directions of |FD - <g, d>| over the median of |FD|, of the margin, at each of `STEPS`.
 
     A correlation would be dominated by the few directions that jump. A wrong gradient is wrong at every distance;
-    the kinks of a wide network, of which a longer difference crosses more, are not. At random points of the ball,
-    where attacks start: in the flat regions of an image max pooling has ties, and no gradient, and so has a median
-    where pixels were cut to 0 or 1: hence the noise. They are drawn into the box, so that no difference leaves
-    it, and the draws of a randomised defence are held.
-
-    Returns:
-        The error, None if nothing moves; the median of |FD|; the median of |<g, d>|.
+    the kinks of a wide network and the jumps of a hard threshold, of which a longer difference crosses more, are
+    not. At random points of the ball, where attacks start: in the flat regions of an image max pooling has ties,
+    and no gradient, and so has a median where pixels were cut to 0 or 1: hence the noise. They are drawn into the
+    box, so that no difference leaves it, and the draws of a randomised defence are held.
     """
     start = target.threat.random_start(target.x, target.draws.at("audit", "fidelity", "point"))
     loose = target.draws.at("audit", "fidelity", "loose").uniform(*target.x.shape[1:], high=LOOSE)
@@ -124,7 +121,8 @@ def _infidelity(target: Target) -> tuple[float | None, float, float]:
     # Where nothing moves there is nothing to compare: that says no more than any step that sees something.
     error, size = min(found, key=lambda one: float("inf") if one[0] is None else one[0])
     d = target.draws.at("audit", "direction", 0).uniform(*x.shape[1:]).sub(0.5).sign()
-    return error, size, float((slope * d).flatten(1).sum(1).abs().median())
+    promised = float((slope * d).flatten(1).sum(1).abs().median())
+    return Differences(error, size, promised, min((e for e, _ in found[:-1] if e is not None), default=None))
 
 
 def _error(

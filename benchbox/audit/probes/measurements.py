@@ -106,6 +106,23 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
+class Differences:
+    """Finite differences beside what the gradient promises, at the distance where they are nearest to it.
+
+    Attributes:
+        error: Median distance of the two over the median of the differences; None if both are 0.
+        seen: That median of the differences.
+        promised: Median of what the gradient promises in the same directions.
+        afar: `error` with the shortest distance left aside, at which hardly any jump is crossed.
+    """
+
+    error: float | None = None
+    seen: float = 0.0
+    promised: float = 0.0
+    afar: float | None = None
+
+
+@dataclass(frozen=True)
 class Gradients:
     """What autograd makes of the defence; rows are samples.
 
@@ -116,9 +133,7 @@ class Gradients:
         refused: By model, what autograd said.
         zero_pixels: Share of pixels without gradient, through the deployed defence.
         unstable: (N,) mean relative change of the margin under noise, clipped at 1.
-        infidelity: Median distance to finite differences over their median; None if both are 0.
-        difference: That median of the finite differences.
-        slope: Median of what the gradient promises in the same directions.
+        differences: How its gradient compares with finite differences.
         forward_gap: By stand-in, largest distance of its logits from the defence's, over the largest logit.
         exact_gap: Median distance of the gradient of the stand-in that is called exact from that of plain
             autograd, over the longer of the two; None without one.
@@ -128,10 +143,8 @@ class Gradients:
     refused: Mapping[str, str]
     zero_pixels: float
     unstable: NDArray[np.float64]
-    infidelity: float | None
-    difference: float
+    differences: Differences
     broken: Mapping[str, Flags] = field(default_factory=dict)
-    slope: float = 0.0
     forward_gap: Mapping[str, float] = field(default_factory=dict)
     exact_gap: float | None = None
 

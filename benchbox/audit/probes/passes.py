@@ -87,7 +87,8 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
 
     yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 10, n)
     yield Calls("asking one by one", 0, n, 1)
-    yield Calls("gradients", 2 * losses * models + 8, 2 * effort.directions + gradients.NOISE_DRAWS, n)
+    differences = 2 * len(gradients.STEPS) * effort.directions
+    yield Calls("gradients", 2 * losses * models + 8, differences + gradients.NOISE_DRAWS, n)
     yield Calls("FGSM", losses * models * eot, found * models, n)
     yield climbs("PGD", models * effort.restarts, n)
     if defense.base is not None:
