@@ -9,7 +9,6 @@ Outcomes are made up; what is measured are `list`, `show`, `compare` and `report
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -94,10 +93,11 @@ def fill(path: Path, count: int, images: int) -> None:
         store.finish_run(run, "done")
 
 
-def measure(words: list[str]) -> tuple[float, float, float, int]:
-    """Seconds of CPU, megabytes, seconds on the clock, exit status."""
+def measure(words: list[str], folder: str) -> tuple[float, float, float, int]:
+    """Seconds of CPU, megabytes, seconds on the clock, exit status; pages are written into the folder."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", MEASURE, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     try:
         cpu, memory, status = done.stderr.strip().splitlines()[-1].split()
     except (IndexError, ValueError):
@@ -131,15 +131,12 @@ def main() -> None:
             *(["report", "--format", kind] for kind in ("csv", "json", "markdown", "html", "latex")),
             ["report"],
         )
-        results = []
         for words in commands:
-            cpu, memory, clock, status = measure([*words, "--store", str(path)])
-            results.append({"command": " ".join(words), "cpu": cpu, "mb": memory, "status": status})
+            cpu, memory, clock, status = measure([*words, "--store", str(path.absolute())], folder)
             print(
                 f"{cpu:7.2f} s CPU {clock:7.2f} s {memory:6.0f} MB  exit {status}  benchbox {' '.join(words)}",
                 flush=True,
             )
-        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--defense", default="none")
     parser.add_argument("--attacks", default="pgd,cw,square")
-    parser.add_argument("--samples", default="1000")
+    parser.add_argument("--samples", default="360", help="all test images of digits")
     parser.add_argument("--epsilon", default="0.01", help="so small that images withstand: those cost time")
     parser.add_argument("--set", action="append", default=[], help="as of benchbox run")
     parser.add_argument("--workers", type=int, default=2)
