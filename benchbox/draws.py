@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Draws:
         return len(self.indices)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Stacked(Draws):
     """Several sources one below the other, so that copies of a batch pass through a network as one.
 
@@ -112,8 +112,8 @@ class Stacked(Draws):
         source: (N,) int64, the source of each row: its place in `seeds`.
     """
 
-    seeds: tuple[int, ...] = ()
-    source: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    seeds: tuple[int, ...]
+    source: Tensor
 
     def at(self, *purpose: str | int) -> Draws:
         """An independent source for the same rows."""
@@ -137,7 +137,7 @@ def stack(sources: Sequence[Draws]) -> Draws:
     indices = torch.cat([source.indices for source in sources])
     counts = torch.tensor([len(source) for source in sources], device=indices.device)
     place = torch.arange(len(sources), device=indices.device).repeat_interleave(counts, output_size=len(indices))
-    return Stacked(indices, sources[0].seed, tuple(source.seed for source in sources), place)
+    return Stacked(indices, sources[0].seed, seeds=tuple(source.seed for source in sources), source=place)
 
 
 def _derived(seed: int, purpose: tuple[str | int, ...]) -> int:

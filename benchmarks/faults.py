@@ -2,7 +2,8 @@
 
 Comparisons, arithmetic, `and` and `or`, conditions turned round, numbers and words changed, arguments left out or
 None, one function for its neighbour, statements left out. Inside classes and decorated functions too. What is not
-touched: type annotations, decorators, docstrings, assertions, what is raised, and sentences (text with spaces).
+touched: type annotations, decorators, docstrings, assertions (`zip(…, strict=True)` is one), what is raised, and
+sentences (text with spaces).
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ def _is_left(node: ast.AST) -> bool:
             return True
         case ast.Assign(targets=[ast.Name(id="__all__")]):
             return True
+        case ast.keyword(arg="strict"):
+            return True
         case ast.JoinedStr(values=parts):
             words = [part.value for part in parts if isinstance(part, ast.Constant)]
             return any(" " in str(word) for word in words)
@@ -182,7 +185,9 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
     for i, argument in enumerate(node.args):
         if not isinstance(argument, ast.Constant | ast.Starred):
             yield _with(node, args=[*node.args[:i], ast.Constant(None), *node.args[i + 1 :]])
-    for i in range(len(node.keywords)):
+    for i, keyword in enumerate(node.keywords):
+        if keyword.arg == "strict":
+            continue
         yield _with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
     if isinstance(node.func, ast.Attribute) and node.func.attr in DROPPED and not node.args:
         yield node.func.value

@@ -6,8 +6,8 @@
     python benchmarks/mutants.py all --again found.json               # and the survivors, after tests were written
 
 benchmarks/faults.py says what the faults are. Nothing is changed here: each process has a copy of the tree in the
-system folder for temporary files. A fault is met by the tests of its group that ran through its line when nothing
-was broken (all of them where none did), file by file, the quick ones first; the first that fails is enough.
+system folder for temporary files. A fault is met by the tests of its group, file by file, the quick ones first,
+and before all others those that ran through its line when nothing was broken; the first that fails is enough.
 docs/mutation.md has what survived, and why.
 """
 
@@ -24,7 +24,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -53,7 +53,7 @@ GROUPS = {
         ["domain/nouns", "domain/threat", "canonical"], ["threat", "outcome", "domain", "canonical", "l1"]
     ),
     "draws": Group(["draws"], ["draws"]),
-    "view": Group(["contract/view", "contract/tally", "contract/confirmation"], ["view"]),
+    "view": Group(["contract/view", "contract/tally", "contract/confirmation"], ["view", "tally", "confirmation"]),
     "ascent": Group(["contract/ascent"], ["ascent", "l1"]),
     "attack": Group(["contract/attack"], ["crafted", "natures"]),
     "judge": Group(
@@ -148,6 +148,7 @@ def main() -> None:
     gc.freeze()  # pytest collects garbage at its end, and need not look through all of torch
     # Before the tree is copied: it may move on meanwhile.
     chosen = [*(survivors(names, asked.again) if asked.again else sampled(names, asked.sample, asked.seed))]
+    sizes = {name: len(every_fault(name)) for name in names}
     fork = multiprocessing.get_context("fork")
     with (
         tempfile.TemporaryDirectory(prefix="benchbox-mutants-") as folder,
@@ -177,10 +178,10 @@ def main() -> None:
                 if record["outcome"].startswith("survived"):
                     print(said(record), flush=True)
     if done:
-        print("\n".join(table(done)))
+        print("\n".join(table(done, sizes)))
 
 
-def table(done: Sequence[dict[str, Any]]) -> Iterator[str]:
+def table(done: Sequence[dict[str, Any]], sizes: Mapping[str, int]) -> Iterator[str]:
     """What was noticed, group by group, and what survived, for docs/mutation.md."""
     from benchbox.analysis.intervals import clopper_pearson
 
@@ -189,7 +190,7 @@ def table(done: Sequence[dict[str, Any]]) -> Iterator[str]:
     for name in dict.fromkeys(record["group"] for record in done):
         outcomes = [record["outcome"] for record in done if record["group"] == name]
         noticed = sum(not one.startswith("survived") for one in outcomes)
-        every.append(len(every_fault(name)))
+        every.append(sizes[name])
         shares.append(noticed / len(outcomes))
         yield f"| {name} | {every[-1]:,} | {len(outcomes)} | {noticed} |"
     noticed = sum(not record["outcome"].startswith("survived") for record in done)

@@ -162,18 +162,21 @@ def put(file: Path, source: str) -> None:
 
 
 def outcome(known: Basis, module: str, fault: Fault) -> str:
-    """What became of a fault: `failed` tests, `too slow`, or it `survived`, having been reached or not."""
+    """What became of a fault: `failed` tests, `too slow`, or it `survived`, having been reached or not.
+
+    The tests that ran through it come first; but what is computed once for all of them was seen in one alone, so
+    that the others follow.
+    """
     lines = known.reached[module]
     near = set[str]().union(*(lines.get(line, set()) for line in range(fault.line, fault.last + 1)))
-    by_file: dict[str, list[str]] = defaultdict(list)
+    by_file: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for test in known.seconds:
-        if test in near or not near:
-            by_file[test.partition("::")[0]].append(test)
+        by_file[test not in near, test.partition("::")[0]].append(test)
     file = Path(f"benchbox/{module}.py")
     source = file.read_text("utf-8")
     put(file, planted(source, fault))
     try:
-        for tests, names in by_file.items():
+        for (_, tests), names in sorted(by_file.items(), key=lambda item: item[0][0]):
             order = sorted(names, key=known.seconds.__getitem__)
             limit = 20 + 5 * sum(known.seconds[test] for test in order)
             if (status := tested([*QUIET, tests], Chosen(order), limit)) != 0:

@@ -10,12 +10,14 @@ import pytest
 import torch
 from evidence import outcome
 from test_plan import DIGITS, WHITE, planned, told
+from torch import nn
 
 from benchbox.contract import registry
 from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.engine import answers
 from benchbox.engine.answers import IMAGES, _moved, _said
+from benchbox.engine.lent import IN_MEMORY, lent
 from benchbox.engine.plan import Plan, kind
 from benchbox.engine.session import Session, Settings
 from benchbox.errors import DefenseError, RequestError
@@ -129,3 +131,14 @@ def test_a_file_is_looked_for_once_however_many_rows_it_has(
     monkeypatch.setattr(plugin.cls, "file", classmethod(file))
     planned(own, "model.py:Net", overrides={"model.py:Net": {"weights": "net.pt"}}, seeds=(0, 3))
     assert looked == ["net.pt"]
+
+
+def test_a_network_that_is_handed_over_is_trained_by_nobody(tmp_path: Path) -> None:
+    settings = Settings(str(tmp_path / "r.sqlite"), tmp_path / "artifacts", device="cpu")
+    own = Session(registry.defenses(tmp_path), registry.attacks(tmp_path), settings)
+    own.lend(lent(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), DIGITS.spec, "mine"))
+    plan = planned(own, "mine", seeds=(0, 3), overrides={"pgd": {"steps": 3}})
+    (training,) = plan.trainings.values()
+    assert (training.source, training.seed, training.dataset) == (IN_MEMORY, 0, "digits")
+    assert training.threat == ThreatModel("linf", 0.3)
+    assert told(plan) == [("pgd", WHITE, "mine", 0, None)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchbox import Card, Defense, DefenseError, Draws, ImageSpec, Recipe
 from benchbox.contract.attack import Crafted
 from benchbox.contract.stepwise import StepwisePurifier
+from benchbox.contract.view import Trail
 from benchbox.engine import booth, secret, transfer
 from benchbox.engine.judge import Judge, Streams, check_logits, slices
 from benchbox.errors import RequestError
@@ -281,6 +282,19 @@ def test_a_defence_that_works_in_steps_shows_them() -> None:
     torch.testing.assert_close(trail.faithful, torch.stack([X, X], 1))
     torch.testing.assert_close(trail.logits[:, 1], X.flatten() / 4)
     assert Judge(Threshold(), Layout()).walk() is None
+
+
+def test_steps_that_are_no_tensors_are_the_defence_s_fault() -> None:
+    class Odd(Steps):
+        card = Card("odd", "shows no states")
+
+        def trail(self, x, draws):
+            return Trail(x.flatten(1), [x], x)
+
+    walk = Judge(Odd(), Layout(batch=5)).walk()
+    assert walk is not None
+    with pytest.raises(DefenseError, match="defence odd"):
+        walk(X, streams().clean)
 
 
 @pytest.mark.parametrize("last", [True, False])

@@ -80,7 +80,7 @@ class Broken:
     def so_far(self) -> Tensor:
         """(2, N) float64 on the CPU."""
         self._fold()
-        return self._found.cpu().double() + self._stray.cpu().double() / max(self._samples, 1)
+        return self._found.cpu().double() + self._stray.cpu().double() / self._samples
 
     def _fold(self) -> None:
         if self._before:

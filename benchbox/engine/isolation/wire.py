@@ -71,5 +71,5 @@ def draws_of(message: Message, device: torch.device) -> Draws:
     indices = tensors["indices"].to(device)
     if "seeds" in words:
         seeds = tuple(words["seeds"])
-        return Stacked(indices, seeds[0], seeds, tensors["source"].to(device))
+        return Stacked(indices, seeds[0], seeds=seeds, source=tensors["source"].to(device))
     return Draws(indices, words["seed"])
