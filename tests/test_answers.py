@@ -13,7 +13,7 @@ from test_plan import DIGITS, WHITE, planned, told
 from torch import nn
 
 from benchbox.contract import registry
-from benchbox.domain import ImageSpec, ThreatModel
+from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.engine import answers
 from benchbox.engine.answers import IMAGES, _moved, _said
@@ -40,6 +40,17 @@ def test_answers_that_moved_are_told_from_rounding() -> None:
     assert len(said.unique()) == 16
     rolled = _said(lambda x, draws: draws.at("a").normal(2), ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
     assert torch.equal(rolled, sample_draws(8).at("a").normal(2).double())
+
+
+def test_a_network_that_cannot_say_is_named_with_the_line_of_its_code() -> None:
+    class Failing:
+        card = Card("failing", "cannot say")
+
+        def __call__(self, x, draws):
+            raise ValueError("no such thing")
+
+    with pytest.raises(DefenseError, match=r"defence failing, .*test_answers.py, line \d+: .*no such thing"):
+        _said(Failing(), ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
 
 
 NET = """

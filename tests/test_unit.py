@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchbox import Attack, AttackError, Card, DefenseError, Draws, ImageSpec, ThreatModel, View
 from benchbox.data.dataset import Dataset, Images
-from benchbox.domain import SampleList
+from benchbox.domain import SampleList, ViewSpec
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.unit import Models, Unit, attempt, work
 from benchbox.training.layout import Layout
@@ -128,6 +128,17 @@ def test_a_network_that_autograd_does_not_see_through_is_named() -> None:
 
     with pytest.raises(DefenseError, match="threshold gives no gradient: its logits do not depend on the image"):
         work(unit([1]), models(attacked=Cut(), attack=FGSM()))
+
+
+def test_what_a_defence_raises_outside_of_its_forward_pass_is_its_own() -> None:
+    class Odd(Threshold):
+        card = Card("odd", "knows no stand-ins")
+
+        def surrogates(self):
+            raise ValueError("no such thing")
+
+    with pytest.raises(DefenseError, match=r"defence odd, .*test_unit.py, line \d+: .*no such thing"):
+        work(unit([1], view=ViewSpec("b", "soft")), models(attacked=Odd()))
 
 
 @pytest.mark.parametrize("sees", [False, True])
