@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from benchbox.engine.plan import Plan
 from benchbox.engine.request import Request
 from benchbox.engine.runner import PAUSE, Runner
 from benchbox.engine.session import Session, Settings
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, StoreError
 from benchbox.store import Store
 from benchbox.training.layout import Layout
 from benchbox.training.loop import Progress
@@ -157,7 +158,11 @@ def test_what_takes_long_is_handed_out_in_small_parts(session, store) -> None:
         with Store.open(":memory:") as fresh:
             hands = Hands(workers=2, layout=Layout(batch=64, seconds=seconds))
             run(session, fresh, plan, hands)
-            sizes[seconds] = [len(t.unit.positions) for t in hands.asked if isinstance(t, Work)]
+            work = [task.unit.positions for task in hands.asked if isinstance(task, Work)]
+            sizes[seconds] = [len(places) for places in work]
+            # Blocks are an eighth of all passes, with 20 of 22 to craft an image, and no part is of two of them.
+            assert all(places[0] // 27 == places[-1] // 27 for places in work)
+            assert sorted(np.concatenate(work).tolist()) == list(range(200))
     assert sizes[None] == sizes[1e-6]
     assert max(sizes[None]) > 8
     assert sizes[500.0][:8] == [1] * 8
@@ -197,7 +202,7 @@ def test_what_another_process_gave_up_is_done_here(session, store, path, monkeyp
     assert [row[1] for row in told(hands)[2:]] == [[4, 5, 6, 7], [8, 9], [0, 1, 2, 3]]
 
 
-def test_a_block_that_fails_fails_its_cell_and_no_other(session, store) -> None:
+def test_a_block_that_fails_fails_its_cell_and_no_other(session, store, path) -> None:
     plan = planned(session, "none")
 
     def answer(task: Task) -> Any:
@@ -211,6 +216,9 @@ def test_a_block_that_fails_fails_its_cell_and_no_other(session, store) -> None:
     assert heard.errors == [(white.key, "no such thing")]
     assert (report.crashed, report.done, report.batches) == (1, 1, 4)
     assert [row[1:] for row in told(hands) if row[0] is WHITE] == BLOCKS[:2]  # the third is nobody's any more
+    with Store.open(path) as other:  # nothing is claimed any more
+        names = {f"craft/{white.craft_key}/4/{number}" for number in (0, 4, 8)}
+        assert other.claim_all(names) == names
     stored = {item.cell.key: item for item in store.evidence()}
     assert (stored[white.key].status, stored[white.key].error) == ("failed", "no such thing")
     assert (stored[transfer.key].status, stored[transfer.key].error) == ("done", "")
@@ -311,6 +319,49 @@ def test_a_defence_is_made_and_tried_without_any_cell(session, store) -> None:
             with pytest.raises(DefenseError, match="too big"):
                 driven(session, empty, broken)[0].require(training, 30)
             assert len(broken.asked) == asked
+
+
+class Stuck(Hands):
+    """Never ends with one of the larger parts."""
+
+    stuck: Work | None = None
+
+    @property
+    def free(self) -> int:
+        return super().free - (self.stuck is not None)
+
+    def submit(self, number: int, task: Task) -> None:
+        super().submit(number, task)
+        if self.stuck is None and isinstance(task, Work) and not task.first and len(task.unit.positions) > 3:
+            self.stuck = task
+            self.ends.pop()
+
+
+def test_what_straggles_is_done_by_who_has_nothing_else_to_do(session, store) -> None:
+    plan, hands = planned(session, "none", accesses=(WHITE,), samples=64), Stuck(2, layout=Layout(batch=32))
+    runner, _ = driven(session, store, hands)
+    seconds = itertools.count(0.0, 50.0)
+    runner._flights._clock = lambda: next(seconds)
+    report = runner.run(plan, store.begin_run({}, {}))
+    assert (report.done, report.failed) == (1, {})
+    assert next(seconds) < 1e4
+    assert hands.stuck is not None
+    work = [
+        task.unit.positions.tolist() for task in hands.asked if isinstance(task, Work) and task is not hands.stuck
+    ]
+    assert sorted(place for part in work for place in part) == list(range(64))
+
+
+def test_the_first_error_is_the_one_that_is_seen(session, store, monkeypatch) -> None:
+    def gone(names: object) -> None:
+        raise StoreError("the disk is gone")
+
+    def answer(task: Task) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "release", gone)
+    with pytest.raises(KeyboardInterrupt):
+        run(session, store, planned(session, "none"), Hands(answer=answer))
 
 
 def test_who_is_interrupted_gives_back_what_was_claimed(session, store, path) -> None:

@@ -171,6 +171,9 @@ def test_an_audit_counts_where_it_is_about_these_images() -> None:
         [[True, True], [True, False], [True, True]], [[True, True], [False, True], [True, True]],
     ]  # fmt: skip
     assert probed(record, replace(SAMPLES, indices=(500,))) is None
+    for one in (found, drawn):
+        assert {array.dtype for array in (one.asked, *one.right, *one.on(one.asked))} == {np.dtype(bool)}
+    assert [array.all(axis=1).tolist() for array in drawn.on(np.array([True, False, False]))] == [[True] * 3] * 2
 
 
 # --- panels, controls, badges --------------------------------------------------------------------------------
