@@ -140,12 +140,18 @@ def test_states_of_their_own_shape_need_faithful_ones(walker: Walker, monkeypatc
     judge = Judge(walker, Layout(batch=16, channels_last=False))
     view = judge.view(y, sample_draws(5))
     with pytest.raises(
-        DefenseError, match=r"walker: step 0 leads to a state \(5, 36\).* faithful\(0\) is \(5, 1, 6, 6\)"
+        DefenseError, match=r"walker: faithful\(0\) is \(5, 1, 6, 6\) where the states are \(5, 36\)"
     ):
-        view.along(x, lambda trail: deviation(trail))
+        view.along(x, deviation)
     monkeypatch.setattr(Walker, "faithful", lambda self, i, x, draws: x.flatten(1))
     _, distance, _ = view.along(x, lambda trail: deviation(trail) + trail.logits[:, 0])
     assert distance.shape == (5,)
+    monkeypatch.setattr(Walker, "step", lambda self, i, state, x, draws: state[:, : 36 - i])
+    with pytest.raises(DefenseError, match=r"walker: step 1 makes \(5, 35\) of a state \(5, 36\)"):
+        gradient(walker)
+    walker.length = 0
+    with pytest.raises(DefenseError, match="walker has length 0; take 1 step or more"):
+        view.along(x, deviation)
 
 
 def test_stand_ins_have_backward_passes_of_their_own(walker: Walker) -> None:

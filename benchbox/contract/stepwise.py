@@ -77,20 +77,21 @@ class StepwisePurifier(Purifier[R]):
         """Logits (N, K), the state after each step, and the faithful one.
 
         Raises:
-            DefenseError: They differ in shape.
+            DefenseError: There are none, or they differ in shape.
         """
+        if self.length < 1:
+            raise DefenseError(f"defence {self.card.name} has length {self.length}; take 1 step or more")
         state, states = self.begin(x, draws), []
         for i in range(self.length):
             state = self._step(i, state, x, draws)
             states.append(state)
         logits = self.classifier(self.finish(state))
         faithful = [self.faithful(i, x, draws) for i in range(self.length)]
-        for i, (after, before) in enumerate(zip(states, faithful, strict=True)):
-            if not states[0].shape == after.shape == before.shape:
-                raise DefenseError(
-                    f"defence {self.card.name}: step {i} leads to a state {tuple(after.shape)}, step 0 to "
-                    f"{tuple(states[0].shape)}, and faithful({i}) is {tuple(before.shape)}; make them one shape"
-                )
+        if wrong := [i for i, one in enumerate(faithful) if one.shape != state.shape]:
+            raise DefenseError(
+                f"defence {self.card.name}: faithful({wrong[0]}) is {tuple(faithful[wrong[0]].shape)} where the "
+                f"states are {tuple(state.shape)}; make it one of them"
+            )
         return Trail(logits, torch.stack(states, 1), torch.stack(faithful, 1))
 
     @stand_in("autograd", "the exact gradient, through every step with the noise it had", exact=True)
@@ -132,4 +133,10 @@ class StepwisePurifier(Purifier[R]):
 
     def _apart(self, i: int, state: Tensor, x: Tensor, draws: Draws) -> Tensor:
         """A step on a copy: one that writes into its state would be computed anew from what it wrote."""
-        return self.step(i, state.clone(), x, draws)
+        after = self.step(i, state.clone(), x, draws)
+        if after.shape != state.shape:
+            raise DefenseError(
+                f"defence {self.card.name}: step {i} makes {tuple(after.shape)} of a state {tuple(state.shape)}; "
+                "keep its shape"
+            )
+        return after
