@@ -70,6 +70,13 @@ def memory() -> list[dict[str, Any]]:
     return rows
 
 
+def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the most steps need, as a multiple of what the fewest do."""
+    first, *_, last = rows
+    said = f"peak of {last['reverse steps']} steps / of {first['reverse steps']}"
+    return [{said: key[:-5], "ratio": last[key] / first[key]} for key in ("computed anew, MiB", "kept, MiB")]
+
+
 def together() -> list[dict[str, Any]]:
     """CPU seconds of one EOT-20 gradient of four images: the draws as copies in one batch, and one by one."""
     defense = purifier(5)
@@ -111,6 +118,6 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     peaks = memory()
-    found = {"memory": peaks, "together": together(), "torch": torch.__version__}
+    found = {"memory": peaks, "growth": growth(peaks), "together": together(), "torch": torch.__version__}
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     draw(peaks, Path(sys.argv[2]))
