@@ -23,6 +23,7 @@ DECLARED = {
     "mt": "targeted:MultiTargeted",
     "pgd-200": "pgd:PGD200",
     "diffattack": "diffattack:DiffAttack",
+    "pgd-keep": "pgd_keep:PGDKeep",
     "low-frequency": "low_frequency:LowFrequency",
     "torchattacks": "torchattacks_bridge:Torchattacks",  # a family: torchattacks:PGD, torchattacks:DIFGSM, …
 }

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from benchbox import Access, Card, Nature, NonNegative, Trail
+from benchbox import Access, Card, Nature, NonNegative, Trail, View
 
 from .pgd import PGD
 
@@ -41,7 +41,7 @@ class DiffAttack(PGD):
 
     weight: NonNegative = 1.0
 
-    def along(self) -> Callable[[Trail, Tensor], Tensor]:
+    def along(self, model: View, x: Tensor) -> Callable[[Trail, Tensor], Tensor]:
         """Both losses."""
         return lambda trail, y: self.loss(trail.logits, y) + self.weight * deviation(trail)
 

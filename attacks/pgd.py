@@ -76,11 +76,11 @@ class PGD(Attack):
             step_size=self.step * threat.epsilon,
             loss=self.loss,
             keep=self.keep,
-            along=self.along(),
+            along=self.along(model, x),
         )
 
-    def along(self) -> Callable[[Trail, Tensor], Tensor] | None:
-        """What is climbed in the place of the loss, of a model that works in steps."""
+    def along(self, model: View, x: Tensor) -> Callable[[Trail, Tensor], Tensor] | None:
+        """What is climbed in the place of the loss, of a model that shows its way; x are the clean images."""
         return None
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:

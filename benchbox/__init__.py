@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
     from benchbox.contract.classifier import ClassifierRecipe as ClassifierRecipe
+    from benchbox.contract.deciding import DecidingPurifier as DecidingPurifier
     from benchbox.contract.defense import Batch as Batch
     from benchbox.contract.defense import Defense as Defense
     from benchbox.contract.defense import Losses as Losses
@@ -83,6 +84,7 @@ HOME = {
     "Attack": "contract.attack",
     "Classifier": "contract.classifier",
     "ClassifierRecipe": "contract.classifier",
+    "DecidingPurifier": "contract.deciding",
     "Batch": "contract.defense",
     "Defense": "contract.defense",
     "Losses": "contract.defense",

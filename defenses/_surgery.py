@@ -97,11 +97,18 @@ def softly(mask: Tensor, gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe
         recipe: Which threshold it is.
         constant: The threshold where it is one for all images.
     """
+    over, scale = beyond(gradient, factor, recipe, constant)
+    soft = 1 - (SHARPNESS * over / scale).sigmoid()
+    return mask + (soft - soft.detach())
+
+
+def beyond(gradient: Tensor, factor: Tensor, recipe: SurgeryRecipe, constant: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the saliency of each pixel is beyond the threshold (N, 1, H, W), and the scale to see that in.
+
+    Differentiable where the factors of the saliency are; the scale, a mean saliency, is taken as constant.
+    """
     if recipe.threshold == "sample":
-        size = gradient
         threshold = (recipe.alpha * gradient.mean((1, 2, 3), keepdim=True)).clamp_min(0)
         scale = gradient.detach().abs().mean((1, 2, 3), keepdim=True)
-    else:
-        size, threshold, scale = gradient * factor.view(-1, 1, 1, 1), constant, constant
-    soft = 1 - (SHARPNESS * (size - threshold) / scale.clamp_min(1e-30)).sigmoid()
-    return mask + (soft - soft.detach())
+        return gradient - threshold, scale.clamp_min(1e-30)
+    return gradient * factor.view(-1, 1, 1, 1) - constant, constant.clamp_min(1e-30)

@@ -26,6 +26,7 @@ from benchbox import (
     Batch,
     Card,
     Count,
+    DecidingPurifier,
     Draws,
     ImageSpec,
     Losses,
@@ -37,7 +38,7 @@ from benchbox import (
 )
 
 from ._pix2pix import PatchGAN, UNet, drop
-from ._surgery import SurgeryRecipe, saliency, softly, trivial_mask
+from ._surgery import SurgeryRecipe, beyond, saliency, softly, trivial_mask
 
 KINDS = ("benign", "fgsm", "pgd")
 
@@ -95,7 +96,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 S = TypeVar("S", bound=SurgeryRecipe, default=SurgeryRecipe)
 
 
-class PixelSurgery(Purifier[S]):
+class PixelSurgery(DecidingPurifier[S]):
     """Remove the salient pixels and leave it at that; only the threshold is computed, nothing is trained."""
 
     version: ClassVar[int] = 2
@@ -152,6 +153,12 @@ class PixelSurgery(Purifier[S]):
     def saliency(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """S in its two factors, as the recipe reads Eq. 3."""
         return saliency(self.classifier, x, signed=self.recipe.saliency == "signed")
+
+    def margins(self, x: Tensor, draws: Draws) -> Tensor:
+        """(N, H·W) of each pixel how far its saliency is beyond the threshold, in mean saliencies."""
+        gradient, factor = saliency(self.classifier, x, signed=self.recipe.saliency == "signed", again=True)
+        over, scale = beyond(gradient, factor, self.recipe, self.threshold)
+        return (over / scale).flatten(1)
 
     def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
         """M_t, x_t and E(x_t), as in Fig. 8; without a regenerator the last two are the same."""
@@ -357,6 +364,10 @@ class Regeneration(WithoutARD[RegenerationRecipe]):
     def soft(self, x: Tensor, draws: Draws) -> Tensor:
         """No stand-in either: there is no mask."""
         return self.forward(x, draws)
+
+    def margins(self, x: Tensor, draws: Draws) -> Tensor:
+        """Nothing is decided."""
+        return x.new_empty(len(x), 0)
 
     def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
         """There is no surgery to show."""

@@ -58,12 +58,41 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
     from benchbox.contract.process import restored
 
     home = HOMES.get(plugin)
+    ours = plugin.__module__.partition(".")[0] == "benchbox"
     with restored(), home.entered() if home else contextlib.nullcontext():
         sys.stdout = sys.stderr
         try:
-            yield
+            with contextlib.nullcontext() if ours else sealed(_named(plugin, fault), fault):
+                yield
         except BaseException as error:
             reraise(error, plugin, fault)
+
+
+@contextlib.contextmanager
+def sealed(what: str, fault: type[BenchboxError]) -> Iterator[None]:
+    """Around code of others: what it leaves behind in the process is put away, and refused.
+
+    Args:
+        what: Whose code it is, in words.
+        fault: What to raise.
+
+    Raises:
+        BenchboxError: A `fault`: it left a listener behind, or replaced what others compute with.
+    """
+    from benchbox.contract import listeners, overheard, seal
+
+    with overheard.vetoing() as vetoed:
+        put_away, put_back = listeners.watch(), seal.watch()
+        try:
+            yield
+        finally:
+            replaced, left = put_back(), put_away()
+            if vetoed():
+                left = " and ".join(filter(None, (left, "a hook for audit events (sys.addaudithook)")))
+    if left:
+        raise fault(f"{what} leaves {left} behind, which would see who asks it; remove it before it returns")
+    if replaced:
+        raise fault(f"{what} replaces {replaced}, which everybody computes with; call another function instead")
 
 
 @overload
@@ -124,10 +153,13 @@ def reraise(error: BaseException, plugin: type[Any], fault: type[BenchboxError])
     place = culprit(error.__traceback__, plugin)
     if not is_foreign(error, place, plugin):
         raise error
-    kind = "attack" if issubclass(fault, AttackError) else "defence"
-    name = getattr(getattr(plugin, "card", None), "name", plugin.__name__)
     where = f", {place.file}, line {place.line}" if place and not place.ours else ""
-    raise fault(f"{kind} {name}{where}: {reason(error)}; mend its code") from error
+    raise fault(f"{_named(plugin, fault)}{where}: {reason(error)}; mend its code") from error
+
+
+def _named(plugin: type[Any], fault: type[BenchboxError]) -> str:
+    kind = "attack" if issubclass(fault, AttackError) else "defence"
+    return f"{kind} {getattr(getattr(plugin, 'card', None), 'name', plugin.__name__)}"
 
 
 class Place(NamedTuple):
@@ -186,7 +218,7 @@ def reason(error: BaseException) -> str:
 
 
 def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> Tensor:
-    """What a plug-in returned, if it is a tensor of real floating-point numbers.
+    """What a plug-in returned, if it is a tensor of real floating-point numbers; a plain one.
 
     Args:
         found: The value.
@@ -202,12 +234,28 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
         remedy = "return its first element alone" if isinstance(found, tuple | list) else "return a torch tensor"
         shown = "None" if found is None else f"a {type(found).__name__}"
         raise fault(f"{what} returned {shown}; {remedy}")
+    if type(found) is not Tensor:
+        found = _plain(found, what, fault)
     if found.layout is not strided or found.is_meta:
         kind = "without numbers, on the device meta" if found.is_meta else f"of layout {found.layout}"
         raise fault(f"{what} returned a tensor {kind}; return a dense one, on the device of the images")
     if not found.dtype.is_floating_point:
         raise fault(f"{what} returned {found.dtype}; return float32")
     return found
+
+
+def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Any:
+    """A tensor of a class of its own, without it: such a class is told of whatever is done with its tensors."""
+    from torch import Tensor
+    from torch._C import DisableTorchFunctionSubclass
+
+    if type(found).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise fault(
+            f"{what} returned a {type(found).__name__}, a class that sees whatever is done with its tensors; "
+            "return a plain one"
+        )
+    with DisableTorchFunctionSubclass():
+        return found.as_subclass(Tensor)
 
 
 def _raised_by_hand(error: KeyboardInterrupt) -> bool:

@@ -89,7 +89,7 @@ class Home:
         from benchbox.contract.process import restored
 
         importlib.invalidate_caches()
-        with restored(), self.entered():
+        with restored(), self.entered(), border.sealed(f"plug-in file {self.file}", RequestError):
             sys.argv = [str(self.file)]
             sys.stdout = sys.stderr = said
             try:

@@ -13,12 +13,21 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import greenlet
 import torch
+from torch.nn.modules import module as _module
 from torch.utils._device import DeviceContext
 
 #: Timers whose handlers run between any two instructions of the program.
 ALARMS = tuple(getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF") if hasattr(signal, name))
 TIMERS = tuple(getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if ALARMS)
+
+#: Hooks that torch calls for every module there is, by number.
+_MODULE_HOOKS: tuple[dict[int, Any], ...] = tuple(
+    registered
+    for name, registered in vars(_module).items()
+    if name.startswith("_global_") and "hooks" in name and isinstance(registered, dict)
+)
 
 
 def watch() -> Callable[[], str]:
@@ -29,6 +38,7 @@ def watch() -> Callable[[], str]:
     """
     main = threading.current_thread() is threading.main_thread()
     profile, trace, callbacks = sys.getprofile(), sys.gettrace(), list(gc.callbacks)
+    switches, hooks = greenlet.gettrace(), [set(registered) for registered in _MODULE_HOOKS]
     handlers = [signal.getsignal(number) for number in ALARMS] if main else []
     depths = [depth() for _, depth, _ in _MODES]
 
@@ -43,17 +53,25 @@ def watch() -> Callable[[], str]:
         if gc.callbacks != callbacks:
             gc.callbacks[:] = callbacks
             found.append("a callback of the garbage collector (gc.callbacks)")
+        if greenlet.gettrace() is not switches:
+            greenlet.settrace(switches)
+            found.append("a tracer of greenlets (greenlet.settrace)")
+        for registered, before in zip(_MODULE_HOOKS, hooks, strict=True):
+            if added := set(registered) - before:
+                for number in added:
+                    del registered[number]
+                found.append("a hook for all modules (register_module_…_hook)")
         for number, timer, handler in zip(ALARMS, TIMERS, handlers, strict=False):
             if signal.getsignal(number) is not handler:
                 signal.setitimer(timer, 0)
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
                 found.append(f"a handler of {signal.Signals(number).name}")
-        for (name, depth, pop), before in zip(_MODES, depths, strict=True):
-            if depth() > before:
+        for (name, depth, pop), deep in zip(_MODES, depths, strict=True):
+            if depth() > deep:
                 found.append(name)
-            while depth() > before:
+            while depth() > deep:
                 pop()
-        return " and ".join(found)
+        return " and ".join(dict.fromkeys(found))
 
     return put_away
 

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 from benchbox.contract.border import is_library
@@ -40,26 +41,35 @@ ODDITIES = {
     "subprocess.Popen": "starts a process",
     "os.fork": "starts a process",
 }
+#: What Python tells nobody of, by the name that code needs for it.
+NAMED = {"gr_frame": "its code reads the frames of greenlets (gr_frame), among them of the one that asks"}
 WRITES, READS, REREADS = "writes a file", "reads a file", "reads a file again and again"
 #: How often a file may be read: once where it is needed first, in a few copies of the defence.
 OFTEN = 5
 #: What no honest forward pass does.
-NEVER = frozenset({*PEEKS.values(), *TRACES.values(), WRITES, REREADS})
+NEVER = frozenset({*PEEKS.values(), *TRACES.values(), *NAMED.values(), WRITES, REREADS})
 _KNOWN = {**PEEKS, **TRACES, **ODDITIES, "open": ""}
 #: Endings of files that belong to a program, which the interpreter itself reads.
 _CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 #: Compilers keep what they made, in files and with threads of their own.
 _COMPILERS = tuple(os.path.join(*parts) for parts in (("torch", "_inductor"), ("torch", "_dynamo"), ("triton",)))
 
+#: The event of somebody who wants to be told of events as well.
+HOOKING = "sys.addaudithook"
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
 _heard: set[str] | None = None
+_refused = 0
 _reads: Counter[str] = Counter()
 _hooked = False
 
 
 class _Asked(threading.local):
-    """How many calls of a defence this thread is in."""
+    """How many calls of a defence this thread is in, and how many stretches of somebody's code."""
 
     depth = 0
+    guarded = 0
 
 
 _asked = _Asked()
@@ -71,10 +81,8 @@ def listening() -> Iterator[set[str]]:
 
     The hook that Python is given stays for good, and is silent afterwards.
     """
-    global _heard, _hooked
-    if not _hooked:
-        sys.addaudithook(_hook)
-        _hooked = True
+    global _heard
+    _listen()
     before, _heard = _heard, set()
     _reads.clear()
     try:
@@ -93,7 +101,52 @@ def asked() -> Iterator[None]:
         _asked.depth -= 1
 
 
+@contextlib.contextmanager
+def vetoing() -> Iterator[Callable[[], bool]]:
+    """Around code of others: none of it is told of events. Gives what says whether it asked to be."""
+    _listen()
+    before = _refused
+    _asked.guarded += 1
+    try:
+        yield lambda: _refused > before
+    finally:
+        _asked.guarded -= 1
+
+
+def written(cls: type) -> set[str]:
+    """What the code of a defence names, where it is nobody's library, that no audit hook would tell of."""
+    modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
+    files = {str(getattr(module, "__file__", None) or "<>") for module in modules}
+    own = {file for file in files if not is_library(file) and not file.startswith(_OURS)}
+    names: set[str] = set()
+    for module in filter(None, modules):
+        if getattr(module, "__file__", None) in own:
+            for value in vars(module).values():
+                for function in vars(value).values() if isinstance(value, type) else (value,):
+                    names |= _names(getattr(function, "__code__", None))
+    return {said for name, said in NAMED.items() if name in names}
+
+
+def _names(code: CodeType | None) -> set[str]:
+    """Names in a function and in those inside it."""
+    if code is None:
+        return set()
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _listen() -> None:
+    global _hooked
+    if not _hooked:
+        sys.addaudithook(_hook)
+        _hooked = True
+
+
 def _hook(event: str, args: tuple[Any, ...]) -> None:
+    global _refused
+    if event == HOOKING and _asked.guarded:
+        _refused += 1
+        raise RuntimeError("no hook for audit events is added by a plug-in")  # Python says nothing, and adds none
     if _heard is None or event not in _KNOWN:
         return
     # A thread that a defence started is never inside a call of ours, nor the main one.

@@ -7,7 +7,7 @@ taken from the attack's stream, which the scoring never touches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,21 +24,35 @@ Forward = Callable[[Tensor, Draws], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """The logits of a model that works in steps, and its way there; S = 0 of a model that does not, or hides it.
+    """The logits of a model and its way there: the steps it works in, and what it settles by a threshold.
+
+    S = 0 and M = 0 of a model that has none, or hides them.
 
     Attributes:
         logits: (N, K).
         states: (N, S, C, H, W) after each step.
         faithful: (N, S, C, H, W) what those states would be if the steps kept the image as it came in.
+        margins: (N, M) of each hard decision how far it is from turning; the sign says which way it went.
     """
 
     logits: Tensor
     states: Tensor
     faithful: Tensor
+    margins: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        """Who says nothing of margins has none."""
+        if self.margins.dim() != 2:
+            object.__setattr__(self, "margins", self.logits.new_empty(len(self.logits), 0))
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of it, in this order."""
+        return self.logits, self.states, self.faithful, self.margins
 
     def split(self, size: int) -> list[Trail]:
         """Of `size` samples each, as of a tensor."""
-        parts = (part.split(size) for part in (self.logits, self.states, self.faithful))
+        parts = (part.split(size) for part in self.parts)
         return [Trail(*part) for part in zip(*parts, strict=True)]
 
 
@@ -50,7 +64,7 @@ Model = Callable[[Tensor, Draws], Any]
 def joined(found: list[Any]) -> Any:
     """Answers of the same kind, one below the other."""
     if isinstance(found[0], Trail):
-        columns = zip(*((trail.logits, trail.states, trail.faithful) for trail in found), strict=True)
+        columns = zip(*(trail.parts for trail in found), strict=True)
         return Trail(*(torch.cat(column) for column in columns))
     return torch.cat(found)
 
@@ -123,7 +137,7 @@ class View:
         return self._averaged(x, self.forward, loss)
 
     def along(self, x: Tensor, loss: Callable[[Trail], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `gradient`, of a loss that also sees the steps of the model, if it has any and shows them.
+        """As `gradient`, of a loss that also sees the way of the model, if it has one and shows it.
 
         Args:
             x: (n, C, H, W) images.

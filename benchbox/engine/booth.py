@@ -72,15 +72,17 @@ def ask_all(
     wanted = torch.is_grad_enabled() and x.requires_grad
     # A copy already here: the graph of what is handed over leads back to it, and so may a defence.
     leaf = x.detach().clone().requires_grad_()
+
+    def called() -> _Inside:
+        # What is handed over is made here and not by whoever asks, so that it ends here, too.
+        found = forward(hand_over(leaf, channels_last), draws.rows(slice(None)))
+        answers = found if isinstance(found, tuple) else (found,)
+        return _Inside(leaf, answers if precision == "float32" else tuple(answer.float() for answer in answers))
+
     with torch.enable_grad(), reduced(x.device, precision):
-        found = greenlet(forward).switch(hand_over(leaf, channels_last), draws)
-        answers: tuple[Tensor, ...] = found if isinstance(found, tuple) else (found,)
-        if precision != "float32":
-            answers = tuple(answer.float() for answer in answers)
-    inside = _Inside(leaf, answers)
-    del leaf, found, answers
+        inside: _Inside = greenlet(called).switch()
     if not (wanted and any(answer.requires_grad for answer in inside.answers)):
-        return tuple(answer.detach() for answer in inside.answers)
+        return inside.copies()
     return _Through.apply(x, inside)  # type: ignore[no-any-return]
 
 
@@ -94,6 +96,10 @@ class _Inside:
     def __init__(self, leaf: Tensor, answers: tuple[Tensor, ...]) -> None:
         self.leaf = leaf
         self.answers = answers
+
+    def copies(self) -> tuple[Tensor, ...]:
+        """The answers without their graph; who gave them cannot change them any more."""
+        return tuple(answer.detach().clone() for answer in self.answers)
 
     def gradient(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Of the image, given those of the answers."""
@@ -114,7 +120,7 @@ class _Through(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, inside: _Inside) -> tuple[Tensor, ...]:
         ctx.inside = inside
-        return tuple(answer.detach() for answer in inside.answers)
+        return inside.copies()
 
     @staticmethod
     @once_differentiable

@@ -16,6 +16,7 @@ from torch import Tensor
 from benchbox.contract import border
 from benchbox.contract.attack import Crafted
 from benchbox.contract.confirmation import Confirmation
+from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Defense
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Forward, Trail, View, Walk
@@ -103,9 +104,9 @@ class Judge:
         return lambda x, draws: self.asked(forward, x, draws, precision)
 
     def walk(self) -> Walk | None:
-        """The deployed defence with the steps it works in; None of one that has none."""
+        """The deployed defence with the steps it works in and what it decides; None of one that has neither."""
         defense = self.defense
-        if not isinstance(defense, StepwisePurifier | Walker):
+        if not isinstance(defense, StepwisePurifier | DecidingPurifier | Walker):
             return None
         trail = border.guarded(defense.trail, type(defense), self._named, _parts)
 
@@ -216,7 +217,7 @@ class Judge:
 
 
 def _parts(trail: Trail, what: str) -> tuple[Tensor, ...]:
-    return tuple(border.tensor(part, what) for part in (trail.logits, trail.states, trail.faithful))
+    return tuple(border.tensor(part, what) for part in trail.parts)
 
 
 def slices(n: int, size: int) -> Iterator[slice]:

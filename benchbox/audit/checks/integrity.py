@@ -247,9 +247,9 @@ def clean(case: Case) -> Judgement:
 
 @check("A10", "batch independence", on=premises.settled)
 def batches(case: Case) -> Judgement:
-    """Reversed, in sevens, and one by one.
+    """Reversed, in sevens, one by one, beside copies of the same image, and beside others of its ball.
 
-    Needs: the same images in other orders and batch sizes
+    Needs: the same images in other orders, batch sizes and company
     Formula: labels; max |Δ logit| over the largest logit
     Threshold: label change or > 1e-4: FAIL; a module in training mode: WARN
     Finding: a prediction depends on the images beside it

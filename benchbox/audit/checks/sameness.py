@@ -7,10 +7,12 @@ or knew the test images.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case
+from benchbox.audit.probes.measurements import Behaviour
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn
 from benchbox.contract.overheard import NEVER
 
@@ -56,6 +58,7 @@ def indifferent(case: Case) -> Judgement:
         "another answer under other indices and seeds": seen.name_gap,
         "an image is answered by what was asked before it": seen.history,
         "at the end of the audit an image is answered by what was asked before it": seen.late_history,
+        "another answer in a fork of the process, which has met nothing": _either(seen),
         "another answer at the end of the audit than at its beginning": seen.later,
     }
     told, ids = [], np.zeros(len(case.probed.panel.indices), bool)
@@ -71,6 +74,12 @@ def indifferent(case: Case) -> Judgement:
     return passed("no gradient, other names, other questions before and after change nothing", lacking, ways=0)
 
 
+def _either(seen: Behaviour) -> NDArray[np.float64] | None:
+    """(N,) the larger of the two, as far as they are there."""
+    found = [gap for gap in (seen.process_gap, seen.late_process_gap) if gap is not None]
+    return np.max(found, axis=0) if found else None
+
+
 @check("A14", "images that nobody has seen", on=premises.probed)
 def unseen(case: Case) -> Judgement:
     """Fewer attacks than on the test images, so that robustness may only seem higher there.
@@ -79,7 +88,7 @@ def unseen(case: Case) -> Judgement:
         amounts that nobody can foresee, beyond ε of every test image
     Formula: share that withstands, of what is right: test images − images from elsewhere
     Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
-    Finding: it is robust on the test images alone: it knows them, or remembers what it met first
+    Finding: it is robust on the test images alone: it knows them, remembers what it met first, or was trained on them
     Source: [P]: a look-up of the nearest test image falls from 97 to 0 % there
     """
     panel, found = case.probed.panel, case.probed.unseen
@@ -128,7 +137,8 @@ def constant(case: Case) -> Judgement:
 def keeps_to_itself(case: Case) -> Judgement:
     """Python tells what is asked of the process; the time, and where an image lies in memory, it does not.
 
-    Needs: events of Python's audit hooks while the defence is asked, and from threads that it started
+    Needs: events of Python's audit hooks while the defence is asked, and from threads that it started; names in
+        its code
     Formula: lists of objects, frames of threads, files and variables written; files read, threads, processes
     Threshold: any of the first: FAIL; of the others: WARN
     Finding: it asks its process for more than its images

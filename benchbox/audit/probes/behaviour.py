@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from benchbox.audit.checks import thresholds
 from benchbox.audit.probes.history import change
 from benchbox.audit.probes.measurements import Behaviour
 from benchbox.audit.probes.search import Target
-from benchbox.draws import Draws
+from benchbox.draws import Draws, stack
 from benchbox.engine.dynamic import computes_gradients
 from benchbox.engine.isolation.stranger import Stranger
 
 #: Amplitudes of the noise a look-up of known images is found with: bytes, and one grey level.
 WHISPERS = (1e-6, 1 / 255)
+#: Images of one ball that are asked about together.
+ALIKE = 4
 #: Random points at which logits are compared to the last bit.
 POINTS = 4
 #: A sum of probabilities is 1 up to float32 (AutoAttack, check_range_output).
@@ -99,7 +102,29 @@ def _regrouped(target: Target, whole: Tensor) -> tuple[Tensor, Tensor]:
                 logits = target.ask(target.x[at], source.rows(at)).cpu()
             relabelled[rows] |= logits.argmax(1) != whole[rows].argmax(1)
             gap[rows] = torch.maximum(gap[rows], ((logits - whole[rows]).abs().amax(1) / scale).double())
+    for rows, logits in _among_their_like(target, source):
+        relabelled[rows] |= logits.argmax(1) != whole[rows].argmax(1)
+        gap[rows] = torch.maximum(gap[rows], ((logits - whole[rows]).abs().amax(1) / scale).double())
     return relabelled, gap
+
+
+def _among_their_like(target: Target, source: Draws) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some rows and their logits (n, K), beside copies of the same images, and beside others of their balls.
+
+    As attacks ask that average over draws, or try several points at once; a scoring of other images never does.
+    """
+    copies = max(2, min(target.effort.eot if target.defense.randomized else ALIKE, target.effort.batch))
+    for rows in torch.arange(len(target.y)).split(max(target.effort.batch // copies, 1)):
+        at = rows.to(target.y.device)
+        x, draws = target.x[at], stack([source.rows(at)] * copies)
+        part = target.rows(at)
+        near = [
+            target.threat.random_start(x, part.draws.at("audit", "like", i)) for i in range(min(copies, ALIKE) - 1)
+        ]
+        with torch.no_grad():
+            yield rows, target.ask(x.repeat(copies, 1, 1, 1), draws).cpu()[: len(rows)]
+            beside = stack([source.rows(at)] * (1 + len(near)))
+            yield rows, target.ask(torch.cat([x, *near]), beside).cpu()[: len(rows)]
 
 
 def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,14 +16,30 @@ from benchbox.audit.probes.search import Target
 from benchbox.contract.ascent import cross_entropy
 from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
+from benchbox.training.layout import Layout
 
 #: What is done with a defence that is left as if nobody had asked it.
 Asking = Callable[[Judge], Mapping[str, Tensor]]
 Apart = Callable[[Asking], Mapping[str, Tensor] | None]
 
 
-def history(target: Target) -> NDArray[np.float64] | None:
-    """(N,) how much the logits of an image hang on what was asked before it; None if it cannot be told.
+@dataclass(frozen=True)
+class History:
+    """What a defence said as if nobody had asked it before.
+
+    Attributes:
+        gaps: (N,) how much the logits of an image hang on what was asked before it.
+        asked: The images and others in the balls of them, by name.
+        said: Logits about these, the images first.
+    """
+
+    gaps: NDArray[np.float64]
+    asked: Mapping[str, Tensor]
+    said: Mapping[str, Tensor]
+
+
+def history(target: Target) -> History | None:
+    """What is answered, apart, in two orders; None if that cannot be had.
 
     Twice the defence is asked, each time as it is now: about the images and then about another one in the ball of
     each, and the other way round. A defence that remembers its first answer gives it again.
@@ -38,6 +55,21 @@ def history(target: Target) -> NDArray[np.float64] | None:
         return None
     gaps: NDArray[np.float64] = torch.maximum(
         *(change(first[name], second[name]) for name in ("x", "far"))
+    ).numpy()
+    return History(gaps, {"x": target.x, "far": far}, second)
+
+
+def here(target: Target, apart: History | None) -> NDArray[np.float64] | None:
+    """(N,) how much the logits of the same images are others in this process, which has met them; None likewise.
+
+    Who knows a fork of the process, and hides its memory there, has it here.
+    """
+    if apart is None:
+        return None
+    with Layout(threads=1).on_threads():  # as in a fork: other threads round otherwise
+        said = _in_turn(target, target.judge, apart.asked)
+    gaps: NDArray[np.float64] = torch.maximum(
+        *(change(apart.said[name], said[name]) for name in ("x", "far"))
     ).numpy()
     return gaps
 

@@ -71,6 +71,8 @@ class Behaviour:
         name_gap: (N,) likewise under other names of the samples and another seed, of a deterministic defence.
         history: (N,) likewise when something else was asked before; None if it could not be tried.
         late_history: (N,) likewise at the end of the audit, of the images turned and shifted.
+        process_gap: (N,) likewise in a fork of the process, which has met nothing.
+        late_process_gap: (N,) likewise at the end of the audit, of the images turned and shifted.
         later: (N,) likewise at the end of the audit.
     """
 
@@ -97,6 +99,8 @@ class Behaviour:
     name_gap: NDArray[np.float64]
     history: NDArray[np.float64] | None = None
     late_history: NDArray[np.float64] | None = None
+    process_gap: NDArray[np.float64] | None = None
+    late_process_gap: NDArray[np.float64] | None = None
     later: NDArray[np.float64] | None = None
 
     @property

@@ -85,7 +85,8 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
     def climbs(what: str, times: float, images: int) -> Calls:
         return Calls(what, times * pgd, times * found, images)
 
-    yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 10, n)
+    company = behaviour.ALIKE + (eot if defense.randomized else behaviour.ALIKE)
+    yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 14 + company, n)
     yield Calls("asking one by one", 0, n, 1)
     differences = 2 * len(gradients.STEPS) * effort.directions
     yield Calls("gradients", 2 * losses * models + 8, differences + gradients.NOISE_DRAWS, n)

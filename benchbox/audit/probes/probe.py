@@ -13,7 +13,7 @@ from torch import Tensor
 from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search, unseen
-from benchbox.audit.probes.history import history
+from benchbox.audit.probes.history import here, history
 from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
 from benchbox.audit.probes.passes import RUNGS, UNBOUNDED
 from benchbox.audit.probes.search import LOSSES, Found, Target
@@ -55,8 +55,8 @@ def probe(
     effort = effort or Effort()
     with overheard.listening() as heard:
         found = _probe(judge, x, y, indices, threat, effort, seed, held, report)
-    if isinstance(judge.defense, Stranger):
-        heard = {*judge.defense.heard()}
+    defense = judge.defense
+    heard = {*defense.heard()} if isinstance(defense, Stranger) else heard | overheard.written(type(defense))
     return replace(found, heard=frozenset(heard), seconds=time.perf_counter() - begin)
 
 
@@ -75,7 +75,8 @@ def _probe(
     report("asking")
     # First of all, for it asks copies that have seen nothing yet.
     at_first = history(target)
-    answers = replace(behaviour.ask(target), history=at_first)
+    answers = behaviour.ask(target)
+    answers = replace(answers, history=at_first and at_first.gaps, process_gap=here(target, at_first))
     target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
@@ -114,7 +115,13 @@ def _probe(
     planted, why = _binarisation(target, strongest, correct)
     report("asking once more")
     others = replace(target, x=unseen.moved(target, "at the end"))
-    answers = replace(answers, later=behaviour.later(target, answers), late_history=history(others))
+    at_last = history(others)
+    answers = replace(
+        answers,
+        later=behaviour.later(target, answers),
+        late_history=at_last and at_last.gaps,
+        late_process_gap=here(others, at_last),
+    )
     return Probes(
         effort=effort,
         unseen=elsewhere,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchbox.contract import border, overheard, registry
+from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Defense
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
@@ -81,15 +82,14 @@ class Cell:
         return {"graph": self._kept(leaf, (logits,))}, {"logits": logits}
 
     def _trail(self, defense: Defense, asked: Message) -> Answer:
-        """The logits of a purifier with the steps to them; the graph is kept."""
-        assert isinstance(defense, StepwisePurifier)
+        """The logits of a purifier with its way to them; the graph is kept."""
+        assert isinstance(defense, StepwisePurifier | DecidingPurifier)
         leaf = asked.tensors["x"].to(self.device).requires_grad_(asked.words["leaf"])
         with torch.set_grad_enabled(asked.words["grad"]):
             images = hand_over(leaf, asked.words["channels_last"])
             trail = border.guarded(defense.trail, type(defense), f"defence {defense.card.name}", _as_it_is)
             found = trail(images, wire.draws_of(asked, self.device))
-        parts = {"logits": found.logits, "states": found.states, "faithful": found.faithful}
-        return {"graph": self._kept(leaf, tuple(parts.values()))}, parts
+        return {"graph": self._kept(leaf, found.parts)}, dict(zip(wire.TRAIL, found.parts, strict=True))
 
     def _kept(self, leaf: Tensor, answers: tuple[Tensor, ...]) -> int | None:
         """The number of a graph that is kept; None if there is none."""
@@ -131,7 +131,7 @@ class Cell:
         return {}, {}
 
     def _heard(self, defense: Defense, asked: Message) -> Answer:
-        return {"heard": sorted(self.heard)}, {}
+        return {"heard": sorted(self.heard | overheard.written(type(defense)))}, {}
 
     def _dynamic(self, defense: Defense, asked: Message) -> Answer:
         x, draws = asked.tensors["x"].to(self.device), wire.draws_of(asked, self.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
@@ -106,14 +107,14 @@ class Stranger(Defense):
 
 
 class Walker(Stranger):
-    """Stands for a purifier that shows the steps it works in."""
+    """Stands for a purifier that shows its way: the steps it works in, or what it decides."""
 
     def trail(self, x: Tensor, draws: Draws) -> Trail:
-        """Logits (N, K), the state after each step, and the faithful one."""
+        """Logits (N, K) and the way to them."""
         words, tensors = wire.of_draws(draws)
         how = {"grad": torch.is_grad_enabled(), "leaf": x.requires_grad, "channels_last": self.channels_last}
         found = self._do("trail", {**words, **how}, {**tensors, "x": x})
-        return Trail(*self._heard_back(found, x, ("logits", "states", "faithful")))
+        return Trail(*self._heard_back(found, x, wire.TRAIL))
 
 
 class _Classifier(nn.Module):
@@ -174,7 +175,8 @@ def stranger(cls: type[Defense], process: Process, images: ImageSpec, facts: Map
     """
     advice = classmethod(lambda _: str(facts["advice"]))
     said = {"card": cls.card, "__doc__": cls.__doc__, "__module__": __name__, "how_to_randomize": advice}
-    made = type(cls.__name__, (Walker if issubclass(cls, StepwisePurifier) else Stranger,), said)
+    base = Walker if issubclass(cls, StepwisePurifier | DecidingPurifier) else Stranger
+    made = type(cls.__name__, (base,), said)
     for name in DECLARED:
         setattr(made, name, facts.get(name, getattr(cls, name)))
     return _standing_for(made, process, 0, images, facts)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from benchbox.draws import Draws, Stacked
 
+#: Names of the parts of a `Trail`.
+TRAIL = ("logits", "states", "faithful", "margins")
+
 
 class Message(NamedTuple):
     """What one side says.
