@@ -88,7 +88,8 @@ def unseen(case: Case) -> Judgement:
         amounts that nobody can foresee, beyond ε of every test image
     Formula: share that withstands, of what is right: test images − images from elsewhere
     Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
-    Finding: it is robust on the test images alone: it knows them, remembers what it met first, or was trained on them
+    Finding: it is robust on the test images alone: it knows them, remembers what it met first, or was
+        trained on them
     Source: [P]: a look-up of the nearest test image falls from 97 to 0 % there
     """
     panel, found = case.probed.panel, case.probed.unseen
