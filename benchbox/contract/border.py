@@ -244,7 +244,7 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
     return found
 
 
-def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Any:
+def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Tensor:
     """A tensor of a class of its own, without it: such a class is told of whatever is done with its tensors."""
     from torch import Tensor
     from torch._C import DisableTorchFunctionSubclass
@@ -255,7 +255,8 @@ def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Any:
             "return a plain one"
         )
     with DisableTorchFunctionSubclass():
-        return found.as_subclass(Tensor)
+        plain: Tensor = found.as_subclass(Tensor)
+    return plain
 
 
 def _raised_by_hand(error: KeyboardInterrupt) -> bool:

@@ -76,7 +76,7 @@ def _probe(
     # First of all, for it asks copies that have seen nothing yet.
     at_first = history(target)
     answers = behaviour.ask(target)
-    answers = replace(answers, history=at_first and at_first.gaps, process_gap=here(target, at_first))
+    answers = replace(answers, history=at_first.gaps if at_first else None, process_gap=here(target, at_first))
     target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
     report("gradients")
@@ -119,7 +119,7 @@ def _probe(
     answers = replace(
         answers,
         later=behaviour.later(target, answers),
-        late_history=at_last and at_last.gaps,
+        late_history=at_last.gaps if at_last else None,
         late_process_gap=here(others, at_last),
     )
     return Probes(
