@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from broken_defenses import Wrapped, _trained
-from cheating_defenses import Filtered
+from broken_defenses import Wrapped, _robust_net, _trained
+from cheating_defenses import Filtered, _noise_trained
 from digits import images
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.svm import SVC
 from torch import nn
 
 from benchbox import Card, Draws
@@ -127,6 +129,103 @@ class Lazy(Wrapped):
         return self.classifier(x) * self.table
 
 
+class Ensemble(Wrapped):
+    """Three networks, trained in three ways, that vote with their probabilities."""
+
+    card = Card("ensemble", "three networks")
+
+    def __init__(self):
+        super().__init__()
+        self.members = nn.ModuleList([self.classifier, _robust_net(), _noise_trained()])
+
+    def forward(self, x, draws=None):
+        return torch.stack([member(x).log_softmax(1) for member in self.members]).logsumexp(0)
+
+
+class Shifted(Wrapped):
+    """The mean probability over nine shifts by a pixel: test-time augmentation without chance."""
+
+    card = Card("shifted", "test-time augmentation")
+
+    def forward(self, x, draws=None):
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        views = [padded[..., i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+        return torch.stack([self.classifier(one).softmax(1) for one in views]).mean(0).add(1e-6).log()
+
+
+class Levels(Filtered):
+    """Rounds its input to nine grey levels, and says what to differentiate instead."""
+
+    card = Card("levels", "quantised input, with a stand-in")
+
+    def purify(self, x, draws):
+        return (x * 8 + 0.01).round() / 8
+
+
+class SupportVectors(Wrapped):
+    """A support vector machine on radial basis functions: pairs of classes vote, smoothly."""
+
+    card = Card("svm", "a kernel machine by scikit-learn")
+
+    def __init__(self):
+        x, y = (t[:600] for t in images())
+        super().__init__(_Pairs(SVC(gamma=0.8, C=5).fit(x.flatten(1).numpy(), y.numpy())))
+
+
+class _Pairs(nn.Module):
+    def __init__(self, svc):
+        super().__init__()
+        self.vectors = torch.tensor(svc.support_vectors_, dtype=torch.float32)
+        self.bias = torch.tensor(svc.intercept_, dtype=torch.float32)
+        self.pairs = torch.combinations(torch.arange(10))
+        dual, ends = torch.tensor(svc.dual_coef_, dtype=torch.float32), [0, *svc.n_support_.cumsum()]
+        self.weights = torch.zeros(len(self.pairs), len(self.vectors))
+        for row, (i, j) in zip(self.weights, self.pairs.tolist(), strict=True):
+            row[ends[i] : ends[i + 1]] = dual[j - 1, ends[i] : ends[i + 1]]
+            row[ends[j] : ends[j + 1]] = dual[i, ends[j] : ends[j + 1]]
+
+    def forward(self, x):
+        far = (x.flatten(1)[:, None] - self.vectors).square().sum(2)
+        sides = ((-0.8 * far).exp() @ self.weights.T + self.bias).tanh()
+        votes = torch.zeros(len(x), 10).index_add(1, self.pairs[:, 0], sides)
+        return 3 * votes.index_add(1, self.pairs[:, 1], -sides)
+
+
+class Forest(Wrapped):
+    """Trees, which autograd does not see through: there is no gradient, and none is pretended."""
+
+    card = Card("forest", "an ensemble of trees by scikit-learn")
+
+    def __init__(self):
+        x, y = (t[:1400] for t in images())
+        super().__init__(_Trees(ExtraTreesClassifier(20, random_state=0).fit(x.flatten(1).numpy(), y.numpy())))
+
+
+class _Trees(nn.Module):
+    def __init__(self, trees):
+        super().__init__()
+        self.trees = trees
+
+    def forward(self, x):
+        shares = self.trees.predict_proba(x.detach().flatten(1).numpy())
+        return torch.tensor(shares, dtype=torch.float32).add(1e-3).log()
+
+
+class OddlyNormalised(Wrapped):
+    """Batch norm whose stored statistics are far from those of any image, and compensated by its weights."""
+
+    card = Card("odd-norm", "batch norm with odd statistics")
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.BatchNorm2d(1)
+        norm.running_mean.fill_(0.9)
+        norm.running_var.fill_(1e-4)
+        norm.weight.data.fill_((1e-4 + norm.eps) ** 0.5)
+        norm.bias.data.fill_(0.9)
+        self.classifier = nn.Sequential(norm, self.classifier).eval()
+
+
 @cache
 def _normalised():
     net = nn.Sequential(
@@ -154,4 +253,7 @@ def _attention():
     return _trained(_Patches(), epochs=10, attack_steps=0)
 
 
-HONEST = (Neighbours, Wavelets, Crops, Normalised, Attention, Double, Smoothed, Lazy)
+HONEST = (
+    Neighbours, Wavelets, Crops, Normalised, Attention, Double, Smoothed, Lazy,
+    Ensemble, Shifted, Levels, SupportVectors, Forest, OddlyNormalised,
+)  # fmt: skip

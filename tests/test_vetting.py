@@ -133,3 +133,14 @@ def test_a_gradient_that_is_missing_or_partly_not_a_number_is_remarked():
     dark = X.clone()
     dark[:, :, :2] = 0
     assert "in 8 of 8 images" in vet(judged(nan_where_dark), dark, sample_draws(8))["gradient"]
+
+
+def test_who_counts_its_calls_is_not_said_to_look_at_the_batch() -> None:
+    calls = []
+
+    def counting(self, x, draws):
+        calls.append(len(x))
+        return x if len(calls) % 7 in (1, 2, 3) else x.flip(3)
+
+    with pytest.raises(DefenseError, match="answers otherwise when asked again"):
+        vet(judged(counting), X, sample_draws(len(X)))

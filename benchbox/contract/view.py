@@ -182,7 +182,8 @@ class View:
         if torch.is_grad_enabled() and x.requires_grad:
             # A tensor of its own for each call: a hook of a leaf that is asked about twice would count twice.
             x = x.view_as(x)
-            x.register_hook(lambda gradient: self._broken.mend(gradient, copies))
+            # Where an operation has no derivative there is none to mend, and autograd says so itself.
+            x.register_hook(lambda gradient: None if gradient is None else self._broken.mend(gradient, copies))
         found = self._said(self._shown(x, rows), rows, stack([self._source(rows) for _ in range(copies)]), model)
         logits = found.logits if isinstance(found, Trail) else found
         self._count(0, rows, copies)

@@ -20,6 +20,8 @@ from benchbox.training.layout import ROUNDING, answer
 
 #: Images that are also asked about alone.
 ALONE = 4
+#: How often a batch is asked about again before its images are said to look at one another.
+AGAIN = 4
 
 
 def vet(judge: Judge, x: Tensor, draws: Draws) -> dict[str, str]:
@@ -78,13 +80,23 @@ def _require_repeatable(judge: Judge, x: Tensor, draws: Draws, first: Tensor) ->
     steady = not _differ(again, judge.without_gradient(x, draws))
     name = judge.defense.card.name
     if steady:
-        seen, remedy = "answers otherwise where a gradient is asked for", "make gradients change no answer"
-    elif judge.defense.randomized:
+        remedy = "make gradients change no answer"
+        raise DefenseError(
+            f"defence {name} answers otherwise where a gradient is asked for ({_said(first, again)}); {remedy}"
+        )
+    raise _restless(judge, first, again)
+
+
+def _restless(judge: Judge, first: Tensor, again: Tensor) -> DefenseError:
+    """The error for a defence that answers otherwise though nothing else was asked."""
+    name = judge.defense.card.name
+    if judge.defense.randomized:
         seen, remedy = "answers otherwise when asked again in the same draws", "take all randomness from `draws`"
     else:
         seen = "answers otherwise when asked again"
-        remedy = f"switch off dropout and noise in eval(), or {judge.defense.how_to_randomize()}"
-    raise DefenseError(f"defence {name} {seen} ({_said(first, again)}); {remedy}")
+        remedy = "switch off dropout and noise in eval(), keep nothing from call to call, or "
+        remedy += judge.defense.how_to_randomize()
+    return DefenseError(f"defence {name} {seen} ({_said(first, again)}); {remedy}")
 
 
 def _require_alone(judge: Judge, x: Tensor, draws: Draws, company: Tensor) -> None:
@@ -98,6 +110,10 @@ def _require_alone(judge: Judge, x: Tensor, draws: Draws, company: Tensor) -> No
                 f"defence {name} fails on an image alone ({border.reason(error)}); let it take any number"
             ) from error
     if len(x) > 1 and _differ(last, alone):
+        # Who counts how often it was asked would have answered otherwise in company, too.
+        for _ in range(AGAIN):
+            if _differ(company, again := judge.ask(x, draws).detach()):
+                raise _restless(judge, company, again)
         raise DefenseError(
             f"defence {name} answers otherwise for an image alone than in a batch ({_said(last, alone)}); use no "
             "statistics of the batch: an image's logits may depend on the image and its draws alone"

@@ -118,7 +118,8 @@ def fidelity(case: Case) -> Judgement | None:
     claimed = case.subject.exact is not None or not case.subject.stand_ins
     slopes = case.probed.gradients
     if "deployed" in slopes.refused:
-        return None if not claimed else fail("autograd gives no gradient at all")
+        # A network that autograd does not see through says so; a stand-in that is called exact does not.
+        return fail("autograd gives no gradient at all") if case.subject.exact is not None else None
     if "deployed" in slopes.broken and slopes.broken["deployed"].any():
         share = float(slopes.broken["deployed"].mean())
         ids = list(case.probed.panel.indices[slopes.broken["deployed"]])

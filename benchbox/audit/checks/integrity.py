@@ -105,7 +105,7 @@ def domain(case: Case) -> Judgement | None:
     return passed(f"images of {tuple(case.stored.shape)}, as in the data set")
 
 
-@check("A5", "unbounded attack", masking=True, on=premises.correct)
+@check("A5", "unbounded attack", masking=True, on=(premises.correct, premises.differentiable))
 def unbounded(case: Case) -> Judgement:
     """With the whole box to move in, every image of another class is in reach.
 
@@ -155,7 +155,7 @@ def determinism(case: Case) -> Judgement:
     return passed(f"five calls agree, distance {gap:.2g}", gap=gap)
 
 
-@check("A7", "attack moved")
+@check("A7", "attack moved", on=premises.differentiable)
 def moved(case: Case) -> Judgement | None:
     """By single steps from the image itself: a random start moves without any gradient.
 

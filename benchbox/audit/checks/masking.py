@@ -11,7 +11,7 @@ from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case, Kind, Panel, sup
 from benchbox.audit.verdict import Judgement, check, fail, incomplete, passed, warn, worst
 
 
-@check("B1", "black-box beats white-box", masking=True)
+@check("B1", "black-box beats white-box", masking=True, on=premises.differentiable)
 def black_box(case: Case) -> Judgement | None:
     """Per sample: averages hide it.
 
@@ -24,7 +24,7 @@ def black_box(case: Case) -> Judgement | None:
     return _unique(case, BLACK_BOX, "a score-based attack", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
-@check("B2", "transfer beats white-box", masking=True)
+@check("B2", "transfer beats white-box", masking=True, on=premises.differentiable)
 def transfer(case: Case) -> Judgement | None:
     """Does not apply where there is no other model to transfer from.
 
@@ -39,7 +39,7 @@ def transfer(case: Case) -> Judgement | None:
     return _unique(case, ("transfer",), "a transferred image", limit.UNIQUE_WARN, limit.UNIQUE_FAIL)
 
 
-@check("B3", "random points beat gradients", masking=True)
+@check("B3", "random points beat gradients", masking=True, on=premises.differentiable)
 def random(case: Case) -> Judgement | None:
     """Only what gradients left standing is tried.
 
@@ -52,7 +52,7 @@ def random(case: Case) -> Judgement | None:
     return _unique(case, ("random",), "a random point", 0.0, limit.RANDOM_FAIL)
 
 
-@check("B4", "one step beats many", masking=True)
+@check("B4", "one step beats many", masking=True, on=premises.differentiable)
 def one_step(case: Case) -> Judgement | None:
     """Equal counts warn only: on a hundred samples a robust model may show them; B5 fails a stuck attack.
 
@@ -89,7 +89,7 @@ def _one_step(panel: Panel) -> Judgement | None:
     return passed(said, panel.lacking.get("iterative", ""), **numbers)
 
 
-@check("B5", "monotone in the radius", masking=True, on=premises.correct)
+@check("B5", "monotone in the radius", masking=True, on=(premises.correct, premises.differentiable))
 def monotone(case: Case) -> Judgement:
     """Flat means that nothing more breaks from a quarter of epsilon to four times as much.
 
@@ -126,7 +126,8 @@ def available(case: Case) -> Judgement:
 
     Needs: gradients of both losses at the image and at a random point
     Formula: autograd error, Σ|g| = 0 for both losses, or NaN or infinity, through each model
-    Threshold: any: WARN; > 5 % of the samples through every model, or any NaN or infinity: FAIL
+    Threshold: any, or an autograd error through every model: WARN; > 5 % of the samples through every model, or
+        any NaN or infinity: FAIL
     Finding: gradients are zero or unavailable: use a stand-in (BPDA) and a score-based attack
     Source: AutoAttack, check_zero_gradients; Pintor et al. 2022, I1
     """
@@ -144,6 +145,10 @@ def available(case: Case) -> Judgement:
             f"{told}; {said}",
             list(case.probed.panel.indices[np.logical_or.reduce(list(broken.values()))]),
             **numbers,
+        )
+    if premises.differentiable(case):
+        return warn(
+            f"{said}; none is claimed, so none is masked: attacks without gradients alone tell", ids, **numbers
         )
     if everywhere.mean() > limit.ZERO_FAIL:
         return fail(said, ids, **numbers)

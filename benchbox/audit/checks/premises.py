@@ -8,6 +8,7 @@ from benchbox.audit.evidence import Case, Subject
 NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
 NOT_PROBED = "the probes were not run"
 NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
+WITHOUT_GRADIENT = "autograd gives no gradient at all, so there is nothing to hold against one"
 RESTLESS = "it does not even answer the same question twice the same way (A6), so nothing can be compared"
 
 
@@ -55,6 +56,14 @@ def comparable(case: Case) -> str:
     """Likewise, or the same answer to every question but the very first."""
     missing = settled(case)
     return "" if missing == RESTLESS and case.probed.behaviour.first_differs else missing
+
+
+def differentiable(case: Case) -> str:
+    """A gradient of any kind, where it was probed: who has none masks none."""
+    if case.probes is None:
+        return ""
+    slopes = case.probed.gradients
+    return WITHOUT_GRADIENT if slopes.refused and set(slopes.zero) <= set(slopes.refused) else ""
 
 
 def drawn(case: Case) -> str:

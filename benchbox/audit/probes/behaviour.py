@@ -202,7 +202,9 @@ def _state(defense: torch.nn.Module) -> str:
     sha = hashlib.sha256()
     for name, value in defense.state_dict().items():
         sha.update(name.encode())
-        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+        # A quantised network keeps a type, or packed numbers, among its tensors.
+        plain = isinstance(value, Tensor) and not value.is_quantized
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes() if plain else repr(value).encode())
     return sha.hexdigest()
 
 

@@ -177,7 +177,8 @@ def gradient(
         if not refused(error):
             raise
         # No gradient, no step: the attack leaves the images where they were.
-        reached = Climb(target.x, view.first_success >= 0, torch.zeros(0, len(target.y)))
+        # Where it started is not kept, so what it saw there is no second answer to anything.
+        reached = Climb(target.x, torch.zeros_like(target.y, dtype=torch.bool), torch.zeros(0, len(target.y)))
     return Found(_run(target, kind, name, reached, through), reached.x, reached.trace.cpu())
 
 
