@@ -38,6 +38,7 @@ from benchbox import (
 )
 
 from ._pix2pix import PatchGAN, UNet, drop
+from ._r_drop import adversarial_r_drop
 from ._surgery import SurgeryRecipe, beyond, saliency, softly, trivial_mask
 
 KINDS = ("benign", "fgsm", "pgd")
@@ -391,19 +392,6 @@ class Regeneration(WithoutARD[RegenerationRecipe]):
     def training_mask(self, batch: Batch) -> Tensor:
         """All ones: the images as they were drawn, whole."""
         return torch.ones_like(batch.x[:, :1])
-
-
-def adversarial_r_drop(logits: Tensor, clean: Tensor, passes: int) -> Tensor:
-    """L_ARD (Eq. 11): sum over the passes of KL(F(E(x_t)_i) ‖ F(x)), mean over samples.
-
-    Args:
-        logits: (passes · N, K), pass by pass.
-        clean: (N, K), logits of the clean images.
-        passes: k.
-    """
-    log_p = F.log_softmax(logits, 1)
-    log_q = F.log_softmax(clean, 1).repeat(passes, 1)
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean() * passes
 
 
 def _choose(kind: Tensor, options: list[Tensor]) -> Tensor:

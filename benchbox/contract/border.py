@@ -234,14 +234,13 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
         remedy = "return its first element alone" if isinstance(found, tuple | list) else "return a torch tensor"
         shown = "None" if found is None else f"a {type(found).__name__}"
         raise fault(f"{what} returned {shown}; {remedy}")
-    if type(found) is not Tensor:
-        found = _plain(found, what, fault)
-    if found.layout is not strided or found.is_meta:
-        kind = "without numbers, on the device meta" if found.is_meta else f"of layout {found.layout}"
+    plain: Tensor = found if type(found) is Tensor else _plain(found, what, fault)
+    if plain.layout is not strided or plain.is_meta:
+        kind = "without numbers, on the device meta" if plain.is_meta else f"of layout {plain.layout}"
         raise fault(f"{what} returned a tensor {kind}; return a dense one, on the device of the images")
-    if not found.dtype.is_floating_point:
-        raise fault(f"{what} returned {found.dtype}; return float32")
-    return found
+    if not plain.dtype.is_floating_point:
+        raise fault(f"{what} returned {plain.dtype}; return float32")
+    return plain
 
 
 def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Tensor:
