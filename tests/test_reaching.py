@@ -53,6 +53,16 @@ def test_what_is_left_behind_while_a_defence_is_built_is_refused_and_put_away(cl
     assert withstanding(NoCheat(), THREAT, 20, 8) < 0.5
 
 
+@pytest.mark.parametrize("module", ["benchbox.plugins.defenses.pssr", "theirs"])
+def test_what_a_built_in_defence_does_is_looked_at_too(module: str) -> None:
+    """A built-in purifier stands on anybody's base, and anybody's class can say that it is built in."""
+    cls = type("Mine", (NoCheat,), {"__module__": module})
+    sign = torch.sign
+    with pytest.raises(DefenseError, match=r"replaces torch\.sign"), border.crossing(cls, DefenseError):
+        torch.sign = torch.cos
+    assert torch.sign is sign
+
+
 @pytest.mark.parametrize(
     "left", ["torch.Tensor.sign = lambda x: -x", "sys.addaudithook(print)", "sys.setprofile(print)"]
 )
