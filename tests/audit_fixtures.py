@@ -16,10 +16,12 @@ from cheating_defenses import CHEATS, PLAIN
 from honest_defenses import HONEST as ODD
 from listening_defenses import ANSWERING
 from outside_defenses import OUTSIDE
+from reaching_defenses import NAMED
 from test_audit import DOCS, EFFORT, findings, line
 from test_audit_cheats import findings as cheating
 from test_listeners import findings as listening
 from test_outside import findings as outside
+from test_reaching import findings as reaching
 
 from benchbox.audit import CHECKS
 from benchbox.audit.checks.thresholds import table
@@ -39,6 +41,7 @@ def fixtures() -> str:
     results = {cls: findings(cls) for cls in (*HONEST, *BROKEN)}
     results |= {cls: cheating(cls) for cls in (*PLAIN, *ODD, *CHEATS)}
     results |= {cls: listening(cls) for cls in ANSWERING}
+    results |= {cls: reaching(cls) for cls in NAMED}
     results |= {cls: outside(cls) for cls in OUTSIDE}
     ids = [c.id for c in CHECKS if c.family in "AB" and any(c.id in found for found in results.values())]
     # Without a store some checks have nothing to read on any fixture.
@@ -48,7 +51,7 @@ def fixtures() -> str:
         "",
         f"`python tests/audit_fixtures.py` writes this file. {EFFORT.samples} digits, {EFFORT.steps} steps, "
         f"{EFFORT.random_points} random points: less than the checks ask for, so that what is fine is often “?” "
-        "(INCOMPLETE). The first three are honest, and so are those from “linear” to “lazy”; "
+        "(INCOMPLETE). The first three are honest, and so are those from “linear” to “odd-norm”; "
         "those after them tell scoring from attacking or know the test images, and from “hard-answers” on "
         "they were written without a look at the checks. A blank means: does not apply.",
         "",
