@@ -22,6 +22,7 @@ from benchbox.engine import request as requests
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
 from benchbox.report import FORMATS, known_format
+from benchbox.training.lesson import LESSONS
 
 if TYPE_CHECKING:
     from benchbox import store as stores
@@ -52,7 +53,7 @@ def _known_names() -> dict[str, Callable[[], Iterable[str]]]:
         "defenses": lambda: _built_in("defenses"),
         "attacks": lambda: ["all", *_built_in("attacks")],
         "datasets": lambda: KNOWN,
-        "sources": lambda: ["classifier", "defense", *_built_in("defenses")],
+        "sources": lambda: ["classifier", "defense", *LESSONS, *_built_in("defenses")],
         "accesses": lambda: [str(access) for access in Access if access is not Access.IMPORTED],
         "norm": lambda: tuple(SIGNS),
     }

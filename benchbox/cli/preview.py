@@ -43,7 +43,7 @@ class State:
         needed: dict[str, Training] = {}
         for cell in self.open:
             for key in (cell.artifact, cell.view.artifact):
-                needed |= {step.weights: step for step in _chain(trainings[key])}
+                needed |= {step.weights: step for step in trainings[key].chain}
         return [step for key, step in needed.items() if step.source is None and key not in artifacts]
 
 
@@ -110,10 +110,6 @@ def _trainings(untrained: Sequence[Training]) -> list[RenderableType]:
         f"{describe_training(step)} ({step.defense.arguments['epochs']} epochs)" for step in untrained
     )
     return [Text(f"to be trained first: {steps}")]
-
-
-def _chain(training: Training) -> list[Training]:
-    return [*(_chain(training.base) if training.base else []), training]
 
 
 def duration_of(found: Sequence[Estimate]) -> str:

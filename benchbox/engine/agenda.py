@@ -50,7 +50,7 @@ class Job:
 
 def chain(training: Training) -> tuple[Training, ...]:
     """A training and those below it, the lowest first."""
-    return (*(chain(training.base) if training.base else ()), training)
+    return training.chain
 
 
 @dataclass(frozen=True, eq=False)

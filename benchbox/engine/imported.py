@@ -122,15 +122,13 @@ def _strength(cell: Cell, store: Store, x_adv: NDArray[np.float32]) -> Iterator[
 
 def _check_trained(session: Session, training: Training | None) -> None:
     artifacts = Artifacts(session.settings.artifacts)
-    step = training
-    while step is not None:
+    for step in training.chain if training else ():
         if step.source is None and step.weights not in artifacts:
             raise ArtifactError(
                 f"no trained {step.defense.name} with this recipe and seed {step.seed} in {artifacts.folder}; "
                 f"make it with benchbox train --defense {step.defense.name} --dataset {step.dataset}, or give the "
                 "--set it was trained with"
             )
-        step = step.base
 
 
 def _cell(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbox.contract.pretrained import Pretrained, PretrainedRecipe, Shelf
+from benchbox.contract.registry import undefended
 from benchbox.data.catalogue import RADIUS
 from benchbox.domain import NULL_ATTACK, Access, Cell, Nature, Norm, SampleList, Spec, ThreatModel, ViewSpec
 from benchbox.engine.lent import Lent
@@ -19,6 +20,7 @@ from benchbox.engine.passes import refuse_endless
 from benchbox.engine.request import Request as Request
 from benchbox.errors import RequestError, unknown
 from benchbox.training.artifacts import Training
+from benchbox.training.lesson import LESSONS, Lesson
 
 if TYPE_CHECKING:
     from benchbox.contract.attack import Attack
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 #: A substitute differs from the target in its seed alone: same loss, same network, same data.
 SUBSTITUTE_SEED = 1000
 #: Sources of transfer attacks that are no names of defences: the like of the target's classifier, or of all of it.
-CLASSIFIER, DEFENSE = "classifier", "defense"
+CLASSIFIER, DEFENSE = LIKE = ("classifier", "defense")
 #: The kinds of attacks in the order they are run; the control last, to see what others may have left behind.
 TURNS = ("random", "one-step", "iterative", "score-based", "decision-based", "ensemble", "control")
 #: A field of recipes: the length of a step of a training attack, for the radius of the data set's own ball.
@@ -224,12 +226,26 @@ class Planner:
         """What transfer attacks are crafted on: each is trained with another seed than the target's."""
         for source in request.sources:
             like = substitute_of(target)
-            if source not in (CLASSIFIER, DEFENSE):
+            if source in LESSONS:
+                yield self._pupil(target, LESSONS[source], dataset, overrides, request.norm)
+            elif source not in LIKE:
                 yield self.training(source, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
             elif like and source == CLASSIFIER:
                 yield like
             elif like:
                 yield self.training(name, dataset, target.seed + SUBSTITUTE_SEED, overrides, request.norm)
+
+    def _pupil(
+        self,
+        target: Training,
+        lesson: Lesson,
+        dataset: Dataset,
+        overrides: Mapping[str, Mapping[str, Any]],
+        norm: Norm,
+    ) -> Training:
+        """A substitute that learns from the target's answers: an undefended network, of another seed."""
+        own = self.training(undefended(), dataset, target.seed + SUBSTITUTE_SEED, overrides, norm)
+        return replace(own, trained_as=None, teacher=target, lesson=lesson)
 
     def _pairs(
         self,
@@ -272,7 +288,8 @@ class Planner:
                 raise unknown("plug-in in --set", name, known)
         used = {plugin.name for plugin in self._asked(request)}
         for overrides, name in itertools.product(_grid(request), request.defenses):
-            for one in (name, *(s for s in request.sources if s not in (CLASSIFIER, DEFENSE))):
+            named = {undefended() if s in LESSONS else s: None for s in request.sources if s not in LIKE}
+            for one in (name, *named):
                 chain = _chain(self.training(one, dataset, 0, overrides, request.norm))
                 used |= {step.defense.name for step in chain.values()}
         for name in changed:
@@ -372,5 +389,4 @@ def kind(cls: type[Defense], training: Training) -> dict[str, Any]:
 
 def _chain(training: Training) -> dict[str, Training]:
     """A training and those below it, the lowest first."""
-    below = _chain(training.base) if training.base else {}
-    return {**below, training.digest: training}
+    return {step.digest: step for step in training.chain}

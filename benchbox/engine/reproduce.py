@@ -14,6 +14,7 @@ from benchbox.engine import secret as secrets
 from benchbox.engine.plan import Plan, Request
 from benchbox.errors import DataError, RequestError, unknown
 from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.lesson import Lesson
 
 if TYPE_CHECKING:
     from benchbox.data.dataset import Dataset
@@ -100,6 +101,8 @@ def training_of(record: Mapping[str, Any]) -> Training:
         threat=ThreatModel(**record["threat"]),
         base=training_of(record["base"]) if record["base"] else None,
         trained_as=training_of(record["trained_as"]) if record.get("trained_as") else None,
+        teacher=training_of(record["teacher"]) if record.get("teacher") else None,
+        lesson=Lesson(**record["lesson"]) if record.get("lesson") else None,
     )
 
 
@@ -107,12 +110,7 @@ def _plan(published: Sequence[Evidence], dataset: str, trainings: Mapping[str, T
     cells = tuple(item.cell for item in published)
     request = Request(defenses=tuple(dict.fromkeys(c.defense.name for c in cells)), datasets=(dataset,))
     needed = dict.fromkeys(name for cell in cells for name in (cell.artifact, cell.view.artifact))
-    return Plan(request, cells, {k: t for name in needed for k, t in _chain(trainings[name]).items()})
-
-
-def _chain(training: Training) -> dict[str, Training]:
-    below = _chain(training.base) if training.base else {}
-    return {**below, training.digest: training}
+    return Plan(request, cells, {step.digest: step for name in needed for step in trainings[name].chain})
 
 
 def _shorter(dataset: Dataset, samples: SampleList, n: int) -> SampleList:

@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 from benchbox.domain import NAMED, SIGNS, Access, Norm, Precision
 from benchbox.engine import protocols
 from benchbox.errors import RequestError, unknown
+from benchbox.training.lesson import LESSONS
 
 if TYPE_CHECKING:
     from benchbox.contract.attack import Attack
@@ -141,7 +142,8 @@ class Grid(BaseModel):
         default=("classifier",),
         validation_alias=AliasChoices("sources", "source"),
         description="What transfer attacks are crafted on: classifier or defense, as the target's, trained with "
-        "another seed; or any defence, say pgd-at.  (default: classifier)",
+        "another seed; query-labels or query-scores, a network that learns from the target's answers; or any "
+        "defence, say pgd-at.  (default: classifier)",
         json_schema_extra=_says("NAMES", "--source"),
     )
     samples: PositiveInt | None = Field(
@@ -348,7 +350,7 @@ def check_names(
     for kind, names, known in (
         ("defence", asked.defenses, defenses.names()),
         ("attack", asked.attacks, ["all", *attacks.names()]),
-        ("source", asked.sources, ["classifier", "defense", *defenses.names()]),
+        ("source", asked.sources, ["classifier", "defense", *LESSONS, *defenses.names()]),
         ("data set", asked.datasets, datasets),
         ("plug-in in --set", asked.overrides, [*everything, *asked.defenses, *asked.attacks]),
     ):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchbox import provenance
 from benchbox.contract.pretrained import Shelf
 from benchbox.data.dataset import data_folder, load, sample_list
-from benchbox.engine import answers, device
+from benchbox.engine import answers, device, pupil
 from benchbox.engine.bench import Bench
 from benchbox.engine.executors import Executor
 from benchbox.engine.executors.inside import Inside
@@ -223,6 +223,7 @@ class Session:
             apart.loader(images.spec, Artifacts(self.settings.artifacts), self.defenses, where)
             if self.settings.isolate
             else None,
+            pupil.learn,
         )
         if self.settings.isolate and self._lent:
             raise RequestError(

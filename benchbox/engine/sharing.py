@@ -24,9 +24,7 @@ class Part:
         mine = [cell for cell in plan.cells if int(cell.craft_key[:15], 16) % self.parts == self.number - 1]
         needed = {step for cell in mine for step in (cell.artifact, cell.view.artifact)}
         trainings = {key: step for key, step in plan.trainings.items() if key in needed}
-        for step in list(trainings.values()):
-            while (base := step.base) is not None:
-                trainings[base.digest] = step = base
+        trainings |= {step.digest: step for last in list(trainings.values()) for step in last.chain}
         return replace(plan, cells=tuple(mine), trainings=trainings)
 
 

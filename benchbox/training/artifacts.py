@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchbox.canonical import digest
 from benchbox.domain import Spec, ThreatModel
 from benchbox.errors import ArtifactError
+from benchbox.training.lesson import Lesson
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Training:
             SHA-256.
         trained_as: What of all this the training reads, where that is less: defences of which this is the same
             share their weights. No part of the identity: it follows from the rest.
+        teacher: Whose answers it is taught by in the place of labels, if it is a substitute made of queries.
+        lesson: How it is taught then.
     """
 
     defense: Spec
@@ -50,6 +53,8 @@ class Training:
     base: Training | None = None
     source: Path | None = field(default=None, compare=False)
     trained_as: Training | None = field(default=None, compare=False)
+    teacher: Training | None = None
+    lesson: Lesson | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -66,9 +71,16 @@ class Training:
         """The training of the target classifier at the bottom of the chain."""
         return self.base.root if self.base else self
 
+    @property
+    def chain(self) -> tuple[Training, ...]:
+        """It and all that have to be trained before it, the lowest first."""
+        below = (step for one in (self.base, self.teacher) if one is not None for step in one.chain)
+        return (*{step.digest: step for step in below}.values(), self)
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON form; a base is recorded in full."""
+        """JSON form; a base is recorded in full, and so is a teacher."""
         record = self._identity() | {"base": self.base.as_dict() if self.base else None}
+        record |= {"teacher": self.teacher.as_dict()} if self.teacher else {}
         return record | ({"trained_as": self.trained_as.as_dict()} if self.trained_as else {})
 
     def of_seed(self, seed: int) -> Training:
@@ -76,8 +88,12 @@ class Training:
         return replace(self, seed=seed, trained_as=self.trained_as and self.trained_as.of_seed(seed))
 
     def _identity(self) -> dict[str, Any]:
-        record = asdict(replace(self, base=None, source=None, trained_as=None))
-        del record["source"], record["trained_as"]
+        record = asdict(replace(self, base=None, source=None, trained_as=None, teacher=None))
+        del record["source"], record["trained_as"], record["teacher"]
+        if self.teacher is None:
+            del record["lesson"]
+        else:
+            record["teacher"] = self.teacher._identity()
         return record | {"base": self.base._identity() if self.base else None}
 
 

@@ -40,6 +40,7 @@ class Workshop:
         report: Called with the training and where it stands.
         claim: Holds a piece of work by its name while other processes wait for it.
         apart: Loads a trained defence in a process of its own, where none shall be asked in this one.
+        teach: Trains a substitute on what another defence answers; gives what became of its losses.
     """
 
     artifacts: Artifacts
@@ -51,6 +52,7 @@ class Workshop:
     report: Callable[[Training, Progress], None] = lambda training, progress: None
     claim: Callable[[str], AbstractContextManager[object]] = nullcontext
     apart: Callable[[Training], Defense] | None = None
+    teach: Callable[[Workshop, Training, Defense], list[dict[str, float]]] | None = None
     _ready: dict[str, Defense] = field(default_factory=dict, init=False)
     _loaded: dict[str, Defense] = field(default_factory=dict, init=False)
     _spoiled: dict[str, Exception] = field(default_factory=dict, init=False)
@@ -126,17 +128,21 @@ class Workshop:
         checkpoint = self.artifacts.checkpoint(wanted.weights)
         # What was done before a kill is in no clock: the seconds of a resumed training are those since.
         resumed = checkpoint.exists()
-        history = loop.fit(
-            defense,
-            recipe,
-            self.dataset.train,
-            threat=wanted.threat,
-            seed=wanted.seed,
-            device=self.device,
-            precision=self.precision,
-            checkpoint=checkpoint,
-            report=lambda progress: self.report(wanted, progress),
-        )
+        if wanted.teacher is not None:
+            assert self.teach is not None
+            history = self.teach(self, wanted, defense)
+        else:
+            history = loop.fit(
+                defense,
+                recipe,
+                self.dataset.train,
+                threat=wanted.threat,
+                seed=wanted.seed,
+                device=self.device,
+                precision=self.precision,
+                checkpoint=checkpoint,
+                report=lambda progress: self.report(wanted, progress),
+            )
         seconds = time.perf_counter() - start
         card = {
             "seconds": seconds,

@@ -217,19 +217,16 @@ class Actor:
         return replace(task, **named)  # type: ignore[arg-type]
 
     def _located(self, training: Training) -> Training:
-        base = training.base and self._located(training.base)
+        base, teacher = (one and self._located(one) for one in (training.base, training.teacher))
         source = training.source and self._sources.get(training.digest, training.source)
-        return replace(training, base=base, source=source)
+        return replace(training, base=base, source=source, teacher=teacher)
 
 
 def _all(trainings: Iterable[Training]) -> list[Training]:
     """Trainings and what they build on, each once."""
     found: dict[str, Training] = {}
     for training in trainings:
-        step: Training | None = training
-        while step is not None:
-            found[step.digest] = step
-            step = step.base
+        found |= {step.digest: step for step in training.chain}
     return list(found.values())
 
 

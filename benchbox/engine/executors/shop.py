@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchbox.contract import registry
-from benchbox.engine import device
+from benchbox.engine import device, pupil
 from benchbox.engine.bench import Bench
 from benchbox.engine.executors.task import Executor
 from benchbox.engine.executors.worker import Worker
@@ -67,6 +67,7 @@ class Shop:
             self.provenance,
             report,
             apart=apart.loader(dataset.spec, kept, defenses, where) if self.settings.isolate else None,
+            teach=pupil.learn,
         )
         return Worker(Bench(workshop, None, dataset, where, self.settings.batch_size), attacks, dataset, where)
 

@@ -97,7 +97,8 @@ class Worker:
         indices = [unit.cell.samples.indices[p] for p in unit.positions]
         x, y = (t.to(self.device) for t in self.dataset.test.batch(indices))
         x_adv = torch.from_numpy(unit.stored.x).to(self.device)
-        return transfer.describe(models.attacked, models.deployed, x, x_adv, y)
+        record = transfer.describe(models.attacked, models.deployed, x, x_adv, y)
+        return record | ({"queries": task.attacked.lesson.queries} if task.attacked.lesson else {})
 
 
 def packed(ended: Ended) -> Ended:

@@ -122,11 +122,9 @@ def start(
     folder = Path(tempfile.mkdtemp(prefix="benchbox-apart-"))
     weights = folder / "weights"
     weights.mkdir()
-    step: Training | None = wanted
-    while step is not None:
+    for step in wanted.chain:
         if step.weights in artifacts:
             shutil.copyfile(artifacts.path(step.weights), weights / artifacts.path(step.weights).name)
-        step = step.base
     workspace = defenses.workspace.absolute()
     order = Order(wanted, images, workspace, defenses.local, weights, str(device), torch.get_num_threads())
     return Process(wanted.defense.name, order.as_dict(), folder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchbox.domain import ImageSpec, Spec, ThreatModel
 from benchbox.training.artifacts import Training
+from benchbox.training.lesson import Lesson
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Order:
 
 
 def _words(training: Training) -> dict[str, Any]:
-    base = _words(training.base) if training.base else None
-    return {**training.as_dict(), "base": base, "source": str(training.source) if training.source else None}
+    below = {name: _words(one) for name in ("base", "teacher") if (one := getattr(training, name)) is not None}
+    return {**training.as_dict(), **below, "source": str(training.source) if training.source else None}
 
 
 def _training(record: Mapping[str, Any]) -> Training:
@@ -62,6 +63,8 @@ def _training(record: Mapping[str, Any]) -> Training:
         _training(record["base"]) if record["base"] else None,
         Path(record["source"]) if record.get("source") else None,
         _training(record["trained_as"]) if record.get("trained_as") else None,
+        _training(record["teacher"]) if record.get("teacher") else None,
+        Lesson(**record["lesson"]) if record.get("lesson") else None,
     )
 
 
