@@ -50,8 +50,9 @@ def describe_cell(cell: Cell) -> str:
 
 
 def describe_training(wanted: Training) -> str:
-    """`pssr for digits, seed 0`."""
-    return f"{wanted.defense.name} for {wanted.dataset}, seed {wanted.seed}"
+    """`pssr for digits, seed 0`; of a substitute also whose answers teach it."""
+    taught = f", taught by {wanted.teacher.defense.name}" if wanted.teacher else ""
+    return f"{wanted.defense.name} for {wanted.dataset}, seed {wanted.seed}{taught}"
 
 
 def duration(seconds: float) -> str:

@@ -116,7 +116,7 @@ def _require_alone(judge: Judge, x: Tensor, draws: Draws, company: Tensor) -> No
                 raise _restless(judge, company, again)
         raise DefenseError(
             f"defence {name} answers otherwise for an image alone than in a batch ({_said(last, alone)}); use no "
-            "statistics of the batch: an image's logits may depend on the image and its draws alone"
+            "statistics of the batch, and no memory: an image's logits may depend on the image and its draws alone"
         )
 
 
