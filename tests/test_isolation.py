@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 import benchbox
 from benchbox import DefenseError, RequestError, Trail
+from benchbox.audit.probes import binarisation
 from benchbox.audit.probes.behaviour import _state
+from benchbox.audit.probes.measurements import Effort
+from benchbox.audit.probes.search import Target
 from benchbox.contract import registry
 from benchbox.contract.ascent import margin
 from benchbox.domain import ImageSpec, Spec, ThreatModel
@@ -28,7 +31,7 @@ from benchbox.training.layout import Layout
 PLUGIN = '''
 import os, sys
 import torch
-from benchbox import Card, Defense, Purifier, Recipe, StepwisePurifier, stand_in
+from benchbox import Card, DecidingPurifier, Defense, Purifier, Recipe, StepwisePurifier, stand_in
 
 class Noisy(Purifier):
     """Adds noise as its draws say, and rounds it."""
@@ -84,6 +87,35 @@ class Stepping(StepwisePurifier):
 
     def losses(self, batch):
         return {}
+
+class Deciding(DecidingPurifier):
+    """Blackens what is bright, and classifies by a small network."""
+    card = Card("deciding", "a threshold")
+    base = None
+
+    def __init__(self, recipe, images, classifier=None):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 24), torch.nn.Tanh(),
+                                      torch.nn.Linear(24, 10))
+        super().__init__(recipe, images, net)
+
+    def purify(self, x, draws):
+        return x * (x < 0.8)
+
+    def margins(self, x, draws):
+        return (x - 0.8).flatten(1)
+
+    def losses(self, batch):
+        return {}
+
+MET = []
+
+class Remembering(Spy):
+    """Says how often anybody was asked in its process, and in which."""
+    def forward(self, x, draws=None):
+        MET.append(x)
+        return x.flatten(1)[:, :10] + torch.tensor([float(os.getpid()), float(len(MET))] + [0.0] * 8)
 
 class Noting(Spy):
     """Writes a file whenever it is asked."""
@@ -183,6 +215,33 @@ def test_the_steps_of_a_purifier_go_through_with_their_gradient(workspace: Path)
     for there, here in zip(*found, strict=True):
         torch.testing.assert_close(there, here)
     assert float(found[0][0].abs().sum()) > 0
+
+
+def test_margins_and_features_go_through_with_their_gradient(workspace: Path) -> None:
+    x, y = sample_draws(6).uniform(1, 4, 4), torch.tensor([1, 2, 3, 4, 5, 6])
+    margins, planted = [], []
+    for isolate in (True, False):
+        judge = judged(workspace, "Deciding", isolate=isolate)
+        view = judge.view(y, sample_draws(6))
+        margins.append(view.along(x, lambda trail: margin(trail.logits, y) + trail.margins.square().sum(1)))
+        effort = Effort(steps=10, restarts=1, binarisation=6)
+        target = Target(judge, x, y, sample_draws(6), ThreatModel("linf", 0.1), effort)
+        planted.append([binarisation.test(target, through) for through in ("deployed", "identity")])
+    for there, here in zip(*margins, strict=True):
+        torch.testing.assert_close(there, here)
+    assert planted[0] == planted[1]
+    assert planted[0][0].samples > 0
+
+
+def test_a_fork_of_its_process_remembers_what_was_and_shares_nothing_that_comes(workspace: Path) -> None:
+    defense, x = judged(workspace, "Remembering").defense, torch.zeros(1, 1, 4, 4)
+    defense(x, sample_draws(1))
+    branch = defense.branched()
+    said = [one(x, sample_draws(1))[0, :2].tolist() for one in (branch, branch, defense)]
+    assert [count for _, count in said] == [2, 3, 2]
+    assert said[0][0] == said[1][0] != said[2][0] == defense.process.pid
+    defense.set_threads(1)
+    assert defense.set_threads(1) == 1
 
 
 def test_what_it_asks_its_process_for_is_heard(workspace: Path) -> None:

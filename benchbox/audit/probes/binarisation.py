@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchbox import nets
 from benchbox.audit.probes.climb import climb
 from benchbox.audit.probes.measurements import Binarisation, Flags
 from benchbox.audit.probes.search import REACH, Target
 from benchbox.contract.ascent import ascend
+from benchbox.contract.features import penultimate
 from benchbox.contract.view import Forward, View
 from benchbox.draws import Draws
+from benchbox.engine.isolation.stranger import Stranger
 from benchbox.errors import DefenseError
 
 #: Points inside the ball around each image, the image included; fewer where the features are fewer.
@@ -97,22 +98,11 @@ class _Readouts:
 
 def _features(target: Target, through: str) -> Forward:
     """(x, draws) -> penultimate features (n, D) of the defended network, with the gradient of a model."""
-    defense = target.defense
-    head = nets.head(defense.classifier)
-    forward: Forward = defense if through == "deployed" else defense.surrogates()[through]
-
-    def features(x: Tensor, draws: Draws) -> Tensor:
-        seen: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        try:
-            forward(x, draws)
-        finally:
-            handle.remove()
-        # A saliency branch runs the classifier first; the last pass is the one that answers.
-        if not seen or seen[-1].shape[0] != len(x) or seen[-1].dim() != 2:
-            raise DefenseError(f"the head of {target.defense.card.name} does not see one row of features an image")
-        return seen[-1]
-
+    defense, stand_in = target.defense, None if through == "deployed" else through
+    if isinstance(defense, Stranger):
+        features = defense.features(stand_in)
+    else:
+        features = penultimate(defense, defense.surrogates()[stand_in] if stand_in else defense)
     return lambda x, draws: target.judge.asked(features, x, draws)
 
 

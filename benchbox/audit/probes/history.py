@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch import Tensor
 from benchbox.audit.probes.forks import forked, possible
 from benchbox.audit.probes.search import Target
 from benchbox.contract.ascent import cross_entropy
+from benchbox.contract.defense import Defense
 from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
+from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout
 
 #: What is done with a defence that is left as if nobody had asked it.
@@ -66,7 +69,7 @@ def here(target: Target, apart: History | None) -> NDArray[np.float64] | None:
     """
     if apart is None:
         return None
-    with Layout(threads=1).on_threads():  # as in a fork: other threads round otherwise
+    with _on_one_thread(target.defense):
         said = _in_turn(target, target.judge, apart.asked)
     gaps: NDArray[np.float64] = torch.maximum(
         *(change(apart.said[name], said[name]) for name in ("x", "far"))
@@ -81,15 +84,36 @@ def change(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _apart(target: Target) -> Apart | None:
-    """In forks of this process or, where that cannot be, on copies of the defence; None if there are none."""
-    judge = target.judge
-    if not isinstance(target.defense, Stranger) and possible(target.x.device):
+    """In forks of its process or, where that cannot be, on copies of the defence; None if there are none."""
+    judge, defense = target.judge, target.defense
+    if isinstance(defense, Stranger) and defense.facts["forks"]:
+        return lambda ask: _branched(defense, judge, ask)
+    if not isinstance(defense, Stranger) and possible(target.x.device):
         return lambda ask: forked(lambda: ask(judge))
     try:
         copy.deepcopy(target.defense)
     except Exception:  # whatever an object of others raises when it is to be copied
         return None
     return lambda ask: ask(Judge(copy.deepcopy(target.defense), judge.layout, judge.secret))
+
+
+def _branched(defense: Stranger, judge: Judge, ask: Asking) -> Mapping[str, Tensor] | None:
+    """What it says in a fork of its own process; None if that one failed."""
+    try:
+        branch = defense.branched()
+        return None if branch is None else ask(Judge(branch, judge.layout, judge.secret))
+    except (DefenseError, RuntimeError):
+        return None
+
+
+@contextlib.contextmanager
+def _on_one_thread(defense: Defense) -> Iterator[None]:
+    """As in a fork: other threads round otherwise."""
+    before = defense.set_threads(1) if isinstance(defense, Stranger) else 1
+    with Layout(threads=1).on_threads():
+        yield
+    if isinstance(defense, Stranger):
+        defense.set_threads(before)
 
 
 def _slope(target: Target, judge: Judge) -> Tensor:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ class Process:
         """Its number."""
         return self._child.pid
 
+    def fork(self) -> Process:
+        """A copy of the process as it is now, which ends with the last who asks it.
+
+        Raises:
+            DefenseError: It does not fork, or is gone.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            wire.send(self._pipe, {"do": "fork", "copy": 0})
+            reduction.send_handle(self._pipe, theirs.fileno(), self.pid)
+            self._heard()
+        except OSError as error:
+            raise self._gone() from error
+        finally:
+            theirs.close()
+        copy = object.__new__(Process)
+        copy.name, copy.facts, copy._child, copy._forgotten = self.name, self.facts, self._child, []
+        copy._pipe = Connection(ours.detach())
+        copy._end = weakref.finalize(copy, copy._pipe.close)
+        return copy
+
     def ask(self, words: Mapping[str, Any], tensors: Mapping[str, Tensor] | None) -> wire.Message:
         """Say something and hear the answer.
 
@@ -86,6 +108,12 @@ class Process:
             raise DefenseError(self._lost)
         try:
             wire.send(self._pipe, words, tensors)
+        except OSError as error:
+            raise self._gone() from error
+        return self._heard()
+
+    def _heard(self) -> wire.Message:
+        try:
             found = wire.receive(self._pipe)
         except (EOFError, OSError) as error:
             raise self._gone() from error

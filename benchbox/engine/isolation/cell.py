@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Set
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from benchbox.contract import border, overheard, registry
 from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Defense
+from benchbox.contract.features import penultimate
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
 from benchbox.data.dataset import Dataset, Images
@@ -36,9 +39,10 @@ Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
 class Cell:
     """Holds a defence, copies of it, and the graphs of what it said."""
 
-    def __init__(self, order: Order, heard: Set[str]) -> None:
+    def __init__(self, order: Order, heard: Set[str], pipe: Connection) -> None:
         torch.set_num_threads(order.threads)
         self.heard = heard
+        self.pipe = pipe
         self.device = device.choose(order.device)
         empty = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
         dataset = Dataset(
@@ -59,6 +63,7 @@ class Cell:
             "deployable": bool(defense.deployable),
             "cost": list(defense.cost()),
             "advice": type(defense).how_to_randomize(),
+            "forks": hasattr(os, "fork") and self.device.type == "cpu" and not torch.cuda.is_initialized(),
         }
 
     def answer(self, asked: Message) -> Answer:
@@ -72,13 +77,14 @@ class Cell:
         return {**words, "training": any(part.training for part in defense.modules())}, tensors
 
     def _logits(self, defense: Defense, asked: Message) -> Answer:
-        """Logits of the defence, of a stand-in or of its target classifier; the graph is kept."""
+        """Logits or features of the defence, of a stand-in or of its target classifier; the graph is kept."""
         words = asked.words
         leaf = asked.tensors["x"].to(self.device).requires_grad_(words["leaf"])
         precision: Precision = "bfloat16" if words["reduced"] else "float32"
         with torch.set_grad_enabled(words["grad"]), reduced(self.device, precision):
             images = hand_over(leaf, words["channels_last"])
-            logits = self._forward(defense, words["of"])(images, wire.draws_of(asked, self.device))
+            forward = self._forward(defense, words["of"], features=words["features"])
+            logits = forward(images, wire.draws_of(asked, self.device))
         return {"graph": self._kept(leaf, (logits,))}, {"logits": logits}
 
     def _trail(self, defense: Defense, asked: Message) -> Answer:
@@ -99,11 +105,12 @@ class Cell:
         self.graphs[self._said] = leaf, answers
         return self._said
 
-    def _forward(self, defense: Defense, of: str | None) -> Callable[[Tensor, Draws], Tensor]:
+    def _forward(self, defense: Defense, of: str | None, *, features: bool) -> Callable[[Tensor, Draws], Tensor]:
         named = f"defence {defense.card.name}"
         if of == "classifier":
             return border.guarded(lambda x, draws: defense.classifier(x), type(defense), named)
-        return border.guarded(defense.surrogates()[of] if of else defense, type(defense), named)
+        forward = defense.surrogates()[of] if of else defense
+        return border.guarded(penultimate(defense, forward) if features else forward, type(defense), named)
 
     def _gradient(self, defense: Defense, asked: Message) -> Answer:
         leaf, answers = self.graphs[asked.words["graph"]]
@@ -122,6 +129,25 @@ class Cell:
     def _twin(self, defense: Defense, asked: Message) -> Answer:
         self.copies.append(copy.deepcopy(defense))
         return {"twin": len(self.copies) - 1}, {}
+
+    def _fork(self, defense: Defense, asked: Message) -> Answer:
+        """Go on as two: the other one is asked through a pipe of its own, and remembers what this one does."""
+        there = reduction.recv_handle(self.pipe)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
+        if os.fork() == 0:
+            self.pipe = Connection(there)
+            torch.set_num_threads(1)  # no other thread is in a fork
+            try:
+                _serve(self)
+            finally:
+                os._exit(0)
+        os.close(there)
+        return {}, {}
+
+    def _threads(self, defense: Defense, asked: Message) -> Answer:
+        before = torch.get_num_threads()
+        torch.set_num_threads(asked.words["threads"])
+        return {"threads": before}, {}
 
     def _state(self, defense: Defense, asked: Message) -> Answer:
         return {}, defense.state_dict()
@@ -145,20 +171,20 @@ def _as_it_is(trail: Trail, what: str) -> Trail:
 def serve(pipe: Connection) -> None:
     """Answer until the other side is gone."""
     with overheard.listening() as heard:
-        cell = Cell(Order.from_dict(wire.receive(pipe).words), heard)
+        cell = Cell(Order.from_dict(wire.receive(pipe).words), heard, pipe)
         wire.send(pipe, cell.facts())
-        _serve(pipe, cell)
+        _serve(cell)
 
 
-def _serve(pipe: Connection, cell: Cell) -> None:
+def _serve(cell: Cell) -> None:
     while True:
-        asked = wire.receive(pipe)
+        asked = wire.receive(cell.pipe)
         try:
             words, tensors = cell.answer(asked)
         except Exception as error:
-            wire.send(pipe, _told(error))
+            wire.send(cell.pipe, _told(error))
             continue
-        wire.send(pipe, words, tensors)
+        wire.send(cell.pipe, words, tensors)
 
 
 def _told(error: Exception) -> dict[str, Any]:

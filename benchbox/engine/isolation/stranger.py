@@ -41,6 +41,10 @@ class Stranger(Defense):
         """One (x, draws) -> logits for each name in `stand_ins`."""
         return {name: partial(self._ask, name) for name in type(self).stand_ins}
 
+    def features(self, stand_in: str | None) -> Callable[[Tensor, Draws], Tensor]:
+        """(x, draws) -> penultimate features (n, D), with the gradient of the defence or of a stand-in."""
+        return partial(self._ask, stand_in, features=True)
+
     def cost(self) -> tuple[int, int]:
         """As the defence says."""
         forwards, backwards = self.facts["cost"]
@@ -76,15 +80,26 @@ class Stranger(Defense):
         """None: it is trained already."""
         return {}
 
+    def branched(self) -> Stranger | None:
+        """The same in a fork of its process, which shares nothing but files with it; None where that cannot be."""
+        if not self.facts["forks"]:
+            return None
+        return _standing_for(type(self), self.process.fork(), self.number, self.images, self.facts)
+
+    def set_threads(self, threads: int) -> int:
+        """Let its process compute on so many threads; how many it were before."""
+        return int(self._do("threads", {"threads": threads}).words["threads"])
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Stranger:
         """A copy in the same process, as `copy.deepcopy` there makes it."""
         twin = self._do("twin").words["twin"]
         return _standing_for(type(self), self.process, int(twin), self.images, self.facts)
 
-    def _ask(self, of: str | None, x: Tensor, draws: Draws | None = None) -> Tensor:
+    def _ask(self, of: str | None, x: Tensor, draws: Draws | None = None, *, features: bool = False) -> Tensor:
         words, tensors = wire.of_draws(sample_draws(len(x), device=x.device) if draws is None else draws)
         grad, leaf = torch.is_grad_enabled(), x.requires_grad
         how = {"of": of, "grad": grad, "leaf": leaf, "channels_last": self.channels_last}
+        how["features"] = features
         how["reduced"] = torch.is_autocast_enabled(x.device.type)
         found = self._do("logits", {**words, **how}, {**tensors, "x": x})
         return self._heard_back(found, x, ("logits",))[0]
