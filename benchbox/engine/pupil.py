@@ -24,6 +24,7 @@ from benchbox.errors import DefenseError
 from benchbox.training.artifacts import Training
 from benchbox.training.layout import Layout
 from benchbox.training.lesson import Lesson
+from benchbox.training.loop import Progress
 from benchbox.training.workshop import Workshop
 
 BATCH = 64
@@ -57,6 +58,7 @@ def learn(workshop: Workshop, wanted: Training, student: Defense) -> list[dict[s
     while True:
         loss = _fit(student, optimizer, x, answers, lesson, wanted.seed)
         history.append({"queries": float(len(x)), "loss": loss})
+        workshop.report(wanted, Progress("queries", len(x), lesson.queries, len(history), {"loss": loss}))
         more = min(len(x), lesson.queries - len(x))
         if more <= 0:
             return history

@@ -43,6 +43,8 @@ class Process:
         folder: A temporary one of its own, removed with it; `here` in it is its working folder.
     """
 
+    _end: weakref.finalize[..., Process]
+
     def __init__(self, name: str, order: Mapping[str, Any], folder: Path) -> None:
         self.name = name
         here = folder / "here"
