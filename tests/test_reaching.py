@@ -150,3 +150,7 @@ def test_code_is_read_for_names_in_functions_and_in_those_inside_them() -> None:
 def test_a_count_of_nodes_is_found_out() -> None:
     # It sees the loss of an attack one question too late, so that the first scoring is a decoy as well.
     assert withstanding(Nodes(), THREAT, 40, 8) < withstanding(NoCheat(), THREAT, 40, 8) + 0.1
+
+
+def test_what_another_defence_of_the_file_names_is_its_own_affair() -> None:
+    assert overheard.written(ForkWise) == set()

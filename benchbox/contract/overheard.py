@@ -115,6 +115,8 @@ def vetoing() -> Iterator[Callable[[], bool]]:
 
 def written(cls: type) -> set[str]:
     """What the code of a defence names, where it is nobody's library, that no audit hook would tell of."""
+    from benchbox.contract.defense import Defense
+
     modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
     files = {str(getattr(module, "__file__", None) or "<>") for module in modules}
     own = {file for file in files if not is_library(file) and not file.startswith(_OURS)}
@@ -122,6 +124,8 @@ def written(cls: type) -> set[str]:
     for module in filter(None, modules):
         if getattr(module, "__file__", None) in own:
             for value in vars(module).values():
+                if isinstance(value, type) and issubclass(value, Defense) and value not in cls.__mro__:
+                    continue  # another defence of the same file
                 for function in vars(value).values() if isinstance(value, type) else (value,):
                     names |= _names(getattr(function, "__code__", None))
     return {said for name, said in NAMED.items() if name in names}
