@@ -12,12 +12,14 @@ from broken_defenses import SPEC, THREAT
 from digits import classifier, held_out, images
 from torch import nn
 
+import benchbox
 from benchbox import Card, Defense, ascend, cross_entropy
 from benchbox.data.dataset import Dataset, Images
 from benchbox.domain import Spec
 from benchbox.engine import pupil
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.reproduce import training_of
+from benchbox.store import Store
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import Layout
 from benchbox.training.lesson import LESSONS, Lesson
@@ -116,3 +118,19 @@ def test_a_teacher_and_its_lesson_are_part_of_what_a_training_is() -> None:
     assert training_of(taught_.as_dict()) == taught_
     assert "teacher" not in plain.as_dict()
     assert "lesson" not in plain.as_dict()
+
+
+def test_a_run_trains_it_after_its_target_and_counts_the_queries(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(LESSONS, "query-labels", Lesson("labels", queries=60, first=30, epochs=1))
+    store = tmp_path / "found.sqlite"
+    benchbox.evaluate(
+        "none", dataset="digits", attacks="fgsm", access="transfer", source="query-labels", samples=8,
+        set={"none": {"epochs": 0}}, store=str(store),
+    )  # fmt: skip
+    with Store.open(str(store)) as opened:
+        (evidence,) = opened.evidence()
+        assert evidence.status == "done"
+        assert opened.attached(evidence.cell.key, "transfer")["queries"] == 60
+        card = opened.artifacts()[evidence.cell.view.artifact]
+    assert card["training"]["teacher"]["defense"]["name"] == "none"
+    assert card["training"]["lesson"]["queries"] == 60
