@@ -43,7 +43,7 @@ _LIBRARIES = tuple(
 
 
 @contextlib.contextmanager
-def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
+def crossing(plugin: type[Any], fault: type[BenchboxError], *, alone: bool = False) -> Iterator[None]:
     """Call a plug-in: errors are named, globals are restored, its own modules are at hand.
 
     Once a unit of work: it costs some milliseconds. Of a built-in purifier, too, for its base may be anybody's.
@@ -52,6 +52,7 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
     Args:
         plugin: Its class.
         fault: `DefenseError` or `AttackError`.
+        alone: Whether it has the process to itself: then what it does to it is its own affair.
 
     Raises:
         BenchboxError: A `fault`, in place of whatever the plug-in raised; Ctrl-C passes.
@@ -64,7 +65,7 @@ def crossing(plugin: type[Any], fault: type[BenchboxError]) -> Iterator[None]:
     with restored(), home.entered() if home else contextlib.nullcontext():
         sys.stdout = sys.stderr
         try:
-            with contextlib.nullcontext() if ours else sealed(_named(plugin, fault), fault):
+            with contextlib.nullcontext() if ours or alone else sealed(_named(plugin, fault), fault):
                 yield
         except BaseException as error:
             reraise(error, plugin, fault)

@@ -72,7 +72,7 @@ class Cell:
             self.graphs.pop(number, None)
         defense = self.copies[asked.words["copy"]]
         do: Callable[[Defense, Message], Answer] = getattr(self, f"_{asked.words['do']}")
-        with border.crossing(type(defense), DefenseError):
+        with border.crossing(type(defense), DefenseError, alone=True):
             words, tensors = do(defense, asked)
         return {**words, "training": any(part.training for part in defense.modules())}, tensors
 
