@@ -21,7 +21,7 @@ from faults import Fault, planted
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = (".git", "__pycache__", ".*_cache", "*.egg-info", ".venv", "site", "build", "dist", ".cache", "shared")
 #: Tests by the clock, and tests that take long and are about something else.
-LEFT_OUT = "not about_a_second and not autoattack and not trains_in_bfloat16"
+LEFT_OUT = "not about_a_second and not autoattack and not every_defense_trains_in_bfloat16"
 QUIET = (
     "-q", "-x", "-k", LEFT_OUT, "--basetemp=.temporary", "-p", "no:cacheprovider",
     "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin",

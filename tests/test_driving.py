@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,15 @@ def blocks(access: Access) -> list[tuple[Any, ...]]:
 def test_one_worker_makes_measures_and_scores_what_is_needed_for_one_cell_after_the_other(session, store) -> None:
     plan, hands = planned(session, "none"), Hands()
     hands.told.append(Told(plan.trainings[plan.cells[0].artifact], Progress("train", 1, 2)))
+    begun = time.perf_counter()
     report, heard = run(session, store, plan, hands)
+    assert 0 < report.total <= time.perf_counter() - begun
     assert told(hands) == [
         ("make", 0), ("prepare", 0, None, 10), *blocks(WHITE),
         ("make", 1000), ("prepare", 1000, None, 10), *blocks(TRANSFER), ("liken", 10),
     ]  # fmt: skip
     assert (report.done, report.batches, report.reused, report.kept, report.failed) == (2, 6, 0, 0, {})
     assert (report.crafting, report.scoring, report.training) == (18.0, 6.0, 8.0)
-    assert report.total > 0
     counts = [(0, 10), (4, 10), (8, 10), (10, 10)]
     assert heard.cells == [(access, *count) for access in (WHITE, TRANSFER) for count in counts]
     assert heard.trained == [(0, Progress("train", 1, 2))]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchbox.contract import registry
-from benchbox.data.dataset import load
+from benchbox.data.dataset import load, sample_list
 from benchbox.domain import Access, ImageSpec, ThreatModel
 from benchbox.engine import plan as planning
 from benchbox.engine.plan import Plan, ball, customary, kind, substitute_of, training_ball
@@ -264,6 +264,35 @@ def test_all_attacks_are_those_that_are_usual_and_search_such_a_ball(session: Se
         for cell in plan.cells:
             standard = session.attacks.get(cell.attack.name).cls.standard
             assert cell.access in standard or cell.access is WHITE
+
+
+def test_what_searches_no_such_ball_is_refused_when_it_is_asked_for_by_name(session: Session) -> None:
+    name = next(n for n in session.attacks.names() if "l1" not in session.attacks.get(n).cls.balls)
+    with pytest.raises(RequestError, match=f"attack {name} searches .* balls, not l1"):
+        planned(session, "none", f"pgd,{name}", norm="l1", epsilon=8.0)
+
+
+class Named:
+    """A registry whose names set fields."""
+
+    def __init__(self, inner: Any, **preset: dict[str, Any]) -> None:
+        self.inner, self.preset = inner, preset
+
+    def names(self) -> list[str]:
+        return list(self.inner.names())
+
+    def get(self, name: str) -> Any:
+        return replace(self.inner.get(name), preset=self.preset.get(name, {}))
+
+
+def test_what_belongs_to_a_name_is_set_and_the_user_has_the_last_word(session: Session) -> None:
+    defenses: Any = Named(session.defenses, none={"epochs": 7})
+    attacks: Any = Named(session.attacks, pgd={"steps": 9, "restarts": 2})
+    planner = planning.Planner(defenses, attacks, session.planner().shelf)
+    asked = wanted(accesses=(WHITE,), overrides={"pgd": {"restarts": 4}})
+    (cell,) = planner.plan(asked, DIGITS, sample_list(DIGITS, 5)).cells
+    assert cell.defense.arguments["epochs"] == 7
+    assert (cell.attack.arguments["steps"], cell.attack.arguments["restarts"]) == (9, 4)
 
 
 def test_settings_may_be_of_what_a_source_or_a_base_needs(session: Session) -> None:

@@ -76,13 +76,13 @@ def test_float32_trains_as_if_there_were_no_mixed_precision(images: Images, data
     cls = DEFENSES.get("none").cls
     recipe = cls.configure("mnist", "digits", epochs=1)
 
-    def trained(precision: Precision) -> torch.Tensor:
+    def trained(**precision: Precision) -> torch.Tensor:
         torch.manual_seed(0)
         defense = cls(recipe, dataset.spec)
-        fit(defense, recipe, images, threat=BALL, seed=0, device=CPU, precision=precision)
+        fit(defense, recipe, images, threat=BALL, seed=0, device=CPU, **precision)
         return torch.cat([p.detach().flatten() for p in defense.parameters()])
 
-    full, again, mixed = trained("float32"), trained("float32"), trained("bfloat16")
+    full, again, mixed = trained(precision="float32"), trained(), trained(precision="bfloat16")
     assert torch.equal(full, again)
     assert not torch.equal(full, mixed)
     assert (full - mixed).abs().max() < 0.02

@@ -110,6 +110,14 @@ def test_the_attacked_and_the_deployed_are_asked_each_for_its_own() -> None:
     assert done.outcome.clean.shape == done.outcome.adversarial.shape == (4, 3)
 
 
+def test_a_coarse_search_of_what_multiplies_nothing_finds_the_same() -> None:
+    fine, coarse = work(unit([1, 3]), models()), work(unit([1, 3], search_precision="bfloat16"), models())
+    assert fine.images is not None
+    assert coarse.images is not None
+    np.testing.assert_array_equal(coarse.images.x, fine.images.x)
+    np.testing.assert_array_equal(coarse.outcome.adversarial, fine.outcome.adversarial)
+
+
 def test_gradients_that_are_not_finite_are_counted_image_by_image() -> None:
     class Rooted(Threshold):
         def forward(self, x, draws=None):

@@ -52,6 +52,23 @@ def test_every_row_is_compared_with_the_one_that_is_named() -> None:
     assert "McNemar" in robust.test
 
 
+def test_intervals_of_randomised_rows_are_those_of_their_seed() -> None:
+    rolled = [np.random.default_rng(seed).random((N, 7)) < 0.2 + seed / 10 for seed in range(3)]
+    cells = [evidence(name, right=right, clean=100) for name, right in zip("abc", rolled, strict=True)]
+    found = only(cells, against="a")
+    base = row(found, "a").shares
+    for name in ("b", "c"):
+        shares, versus = row(found, name).shares, row(found, name).versus
+        assert shares is not None
+        assert base is not None
+        assert versus is not None
+        interval = pairs.bootstrap(shares, base, BOOTSTRAP_SEED)
+        assert (versus.low, versus.high) == pytest.approx((100 * interval.low, 100 * interval.high), rel=1e-12)
+        assert "sign-flip" in versus.test
+    raw = [pairs.significance(row(found, n).shares, base, BOOTSTRAP_SEED).p for n in ("b", "c")]  # type: ignore[arg-type]
+    assert [row(found, n).versus.p for n in ("b", "c")] == pytest.approx(pairs.holm(raw), rel=1e-12)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("rows", [three(), [*three(), failed(evidence("jpeg"), "NaN")]])
 def test_who_has_no_finished_row_is_nobody_to_compare_with(rows: list[Evidence]) -> None:
     for name in ("nobody", "jpeg"):
