@@ -58,6 +58,13 @@ def test_what_is_claimed_inside_of_the_ball_is_asked_again_until_it_is_confirmed
     assert exact.seen == []
 
 
+def test_nobody_is_asked_about_no_image() -> None:
+    exact = Asked(0.56)
+    told = Confirmation(exact, X[:1], ThreatModel("linf", 0.1), 1)
+    told.settle(X[:1], Asked(0.52), Y[:1], ROWS.rows(slice(0, 1)))
+    assert exact.seen == [[0.5]]
+
+
 def test_what_some_of_the_samples_learn_all_know() -> None:
     exact = Asked(0.56)
     told = Confirmation(exact, X, ThreatModel("linf", 0.1), 9)

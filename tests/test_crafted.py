@@ -118,6 +118,22 @@ def test_an_attack_is_given_a_stream_of_its_own_and_no_samples_at_all_are_fine()
     assert Idle()(empty, X[:0], Y[:0], threat, ROWS.rows(slice(0, 0))).x.shape == (0, 1, 4, 4)
 
 
+def test_an_attack_is_given_the_view_the_images_their_classes_and_the_ball() -> None:
+    given: list[Any] = []
+
+    class Curious(Shift):
+        def search(self, model, x, y, threat, draws):
+            given.extend((model, x, y, threat, draws.seed, draws.indices.tolist()))
+            return x.clone()
+
+    asked, classes, threat = view(), torch.tensor([1, 0, 1]), ThreatModel("l2", 0.4)
+    Curious()(asked, X, classes, threat, ROWS)
+    assert given[0] is asked
+    assert torch.equal(given[1], X)
+    assert torch.equal(given[2], classes)
+    assert given[3:] == [threat, ROWS.at("attack").seed, ROWS.indices.tolist()]
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [

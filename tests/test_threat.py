@@ -134,3 +134,9 @@ def test_a_radius_is_printed_as_it_was_meant(steps: int) -> None:
     said = format_epsilon(steps / 255)
     assert said == (f"{steps / 255:g}" if steps % 51 == 0 else f"{steps}/255")
     assert format_epsilon(steps / 255 + 2e-6) == f"{steps / 255 + 2e-6:g}"
+
+
+def test_a_tenth_is_a_tenth_and_no_number_of_grey_values() -> None:
+    assert [format_epsilon(k / 10) for k in range(11)] == [f"{k / 10:g}" for k in range(11)]
+    assert format_epsilon(0.5 / 255) == f"{0.5 / 255:g}"
+    assert format_epsilon(1 / 255) == "1/255"

@@ -274,3 +274,18 @@ def test_of_no_samples_nothing_is_counted() -> None:
     assert asked.spent().shape == asked.broken().shape == (2, 0)
     assert asked.passes() == (0.0, 0.0)
     assert asked.first_success.tolist() == []
+
+
+def test_a_gradient_is_of_one_draw_unless_more_are_asked_for() -> None:
+    calls: list[int] = []
+
+    def forward(x: Tensor, draws: Draws) -> Tensor:
+        calls.append(len(x))
+        return x.flatten(1)
+
+    y = torch.zeros(2, dtype=torch.int64)
+    view = View(forward, y, Draws(torch.arange(2)), randomized=True)
+    view.gradient(torch.zeros(2, 1, 2, 2), lambda logits: logits[:, 0])
+    assert (view.eot, view.batch, view.walk, view.confirmation, view.deformation) == (1, None, None, None, None)
+    assert calls == [2]
+    assert View(forward, y, Draws(torch.arange(2)), eot=3).randomized is False

@@ -315,7 +315,7 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
         raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
     pixels = dataset.test.x[0].numel()
     sides = float(max(dataset.spec.shape[1:]))
-    longest = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels), "flow": sides, "recolor": 1.0}[request.norm]
+    longest = {"l2": pixels**0.5, "l1": float(pixels), "flow": sides}.get(request.norm, 1.0)
     if epsilon > longest:
         raise RequestError(
             f"epsilon {epsilon:g} is longer than any change of an image of {dataset.name} ({longest:.3g}); "
