@@ -117,6 +117,9 @@ def test_as_many_draws_go_together_as_a_batch_holds() -> None:
     Judge(defense, Layout(batch=11), SECRET).score(X, streams().clean, 5)
     assert [rows for rows, _ in defense.asked] == [10, 10, 5]
     defense.asked.clear()
+    Judge(defense, Layout(batch=4), SECRET).score(X[:1], Streams((4,), 3, CPU).clean, 4)
+    assert [rows for rows, _ in defense.asked] == [4]
+    defense.asked.clear()
     Judge(defense, Layout(batch=3), SECRET).score(X, streams().clean, 2)
     assert [rows for rows, _ in defense.asked] == [3, 3, 2, 2]
 

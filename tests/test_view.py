@@ -289,3 +289,19 @@ def test_a_gradient_is_of_one_draw_unless_more_are_asked_for() -> None:
     assert (view.eot, view.batch, view.walk, view.confirmation, view.deformation) == (1, None, None, None, None)
     assert calls == [2]
     assert View(forward, y, Draws(torch.arange(2)), eot=3).randomized is False
+
+
+def test_a_part_of_a_view_and_a_view_behind_a_deformation_ask_as_it_does() -> None:
+    y, draws = torch.tensor([0, 1, 1]), Draws(torch.tensor([5, 7, 9]), 3)
+    whole = View(lambda x, d: x, y, draws, randomized=True, eot=4, batch=6, walk=lambda x, d: Trail(x, x, x))
+    part = whole.rows(torch.tensor([2, 0]))
+    bent = whole.deformed(DEFORMATIONS["recolor"](torch.zeros(3, 1, 2, 2), 0.1))
+    for other in (part, bent):
+        kept = ("forward", "randomized", "eot", "batch", "walk")
+        assert [getattr(other, name) for name in kept] == [getattr(whole, name) for name in kept]
+        assert other.passes() == (0.0, 0.0)
+    assert (part.y.tolist(), part.draws.indices.tolist(), part.draws.seed) == ([1, 0], [9, 5], 3)
+    assert bent.y is y
+    assert bent.draws is draws
+    assert bent.deformation is not None
+    assert part.deformation is None
