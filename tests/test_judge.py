@@ -18,7 +18,6 @@ from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
 from benchbox.engine import booth, secret, transfer
 from benchbox.engine.judge import Judge, Streams, check_logits, slices
-from benchbox.errors import RequestError
 from benchbox.training.layout import Layout
 
 CPU = torch.device("cpu")
@@ -207,6 +206,16 @@ def test_only_an_oracle_is_shown_clean_images_and_their_true_names() -> None:
             assert draws.seed == streams().samples.seed
 
 
+def test_an_oracle_is_shown_the_clean_images_before_each_batch_is_scored() -> None:
+    oracle, nothing = Oracle(), torch.zeros(5).double()
+    judge = Judge(oracle, Layout(batch=5), SECRET)
+    for _ in range(2):
+        oracle.shown.clear()
+        judge.outcome(np.arange(5), X, Y, Crafted(1 - X, -torch.ones(5), nothing, nothing), streams(), 1)
+        assert oracle.shown
+        assert all(torch.equal(shown, X) for shown, _ in oracle.shown)
+
+
 def test_what_a_defence_sees_of_its_draws() -> None:
     draws = streams().clean
     assert booth.veiled(Dice(), draws, secret.OPEN) is draws
@@ -380,14 +389,3 @@ def test_an_oracle_is_shown_what_it_is_described_on() -> None:
 
     found = transfer.describe(Judge(Told(), Layout()), Judge(Threshold(), Layout()), X, 1 - X, Y)
     assert found == pytest.approx({"source_accuracy": 0.6, "source_success": 2 / 3, "agreement": 1.0})
-
-
-def test_a_secret_is_an_even_number_of_hexadecimal_digits() -> None:
-    assert len(secret.new()) == 32
-    assert secret.new() != secret.new()
-    for good in ("ab", "0" * 128):
-        assert secret.check(good) == good
-    for bad in ("", "abc", "AB", "0" * 130, "zz"):
-        with pytest.raises(RequestError, match="give 2 to 128 hexadecimal digits"):
-            secret.check(bad)
-    assert secret.OPEN == ""

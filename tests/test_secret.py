@@ -118,3 +118,14 @@ def test_who_comes_second_waits_for_the_secret_that_the_first_is_drawing(tmp_pat
             first.remember(secret.KIND, "ab")
         thread.join()
     assert found == ["ab"]
+
+
+def test_a_secret_is_an_even_number_of_hexadecimal_digits() -> None:
+    assert len(secret.new()) == 32
+    assert secret.new() != secret.new()
+    for good in ("ab", "0" * 128):
+        assert secret.check(good) == good
+    for bad in ("", "abc", "AB", "0" * 130, "zz"):
+        with pytest.raises(RequestError, match="give 2 to 128 hexadecimal digits"):
+            secret.check(bad)
+    assert secret.OPEN == ""
