@@ -347,6 +347,7 @@ PROBABILITIES = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
         (torch.tensor([[0.5, 0.5, 0.0], [1.5, -0.5, 0.0]]), ""),
         (torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.2, 0.2]]), ""),
         (torch.full((2, 3), 0.9), ""),
+        (torch.tensor([[0.9, 0.9, -0.8], [0.2, 0.3, 0.5]]), ""),
         (torch.tensor([[1.0, 2.0, torch.inf], [0.0, 0.0, 9.0]]), "NaN or infinity"),
         (torch.tensor([[1.0, 2.0, torch.nan], [0.0, 0.0, 9.0]]), "NaN or infinity"),
         (torch.zeros(2, 4), "shape"),
