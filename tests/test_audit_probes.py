@@ -189,6 +189,25 @@ def test_gradients_are_masked_only_if_more_starts_do_not_help(pursued, fell, ver
     assert check("B1")(case).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("recover", "of", "verdict"),
+    [(0, 94, "PASS"), (2, 94, "WARN"), (5, 75, "FAIL"), (5, 100, "WARN"), (2, 20, "WARN"), (3, 20, "FAIL")],
+)
+def test_samples_that_recover_beyond_the_radius_fail_only_beyond_chance(recover, of, verdict) -> None:
+    """A network that interval arithmetic proves robust on 83 % had 2 of 94 recover at four times epsilon."""
+    from test_audit import probed
+
+    known = probed(Wrapped)
+    nothing, everything = np.zeros(of, bool), np.ones(of, bool)
+    ladder = {1.0: nothing, 2.0: everything, 4.0: np.arange(of) >= recover}
+    panel = replace(known.panel, indices=np.arange(of), correct=everything)
+    case = Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), replace(known, panel=panel, ladder=ladder))
+    judged = check("B5")(case)
+    # Digits are searched in fewer steps than a PASS asks for.
+    assert judged.verdict == ("INCOMPLETE" if verdict == "PASS" else verdict)
+    assert f"{recover} samples recover" in judged.sentence
+
+
 def test_pursuit_reaches_what_one_start_does_not() -> None:
     assert pursue(target(Wrapped())).mean() > 0.9
     # A random start may fall by itself; gradients of zero add nothing to it.

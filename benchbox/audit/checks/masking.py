@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchbox.analysis.intervals import clopper_pearson
 from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import BLACK_BOX, WHITE_BOX, Case, Kind, Panel, supposed, union
@@ -93,9 +94,12 @@ def _one_step(panel: Panel) -> Judgement | None:
 def monotone(case: Case) -> Judgement:
     """Flat means that nothing more breaks from a quarter of epsilon to four times as much.
 
+    A FAIL needs more than chance: where everything falls beyond epsilon, a search that misses two of a hundred
+    there says nothing of epsilon.
+
     Needs: the same attack at ε/4, ε/2, ε, 2ε, 4ε
     Formula: samples broken at one radius and robust at a larger one; change along the ladder
-    Threshold: > 0.5 %: WARN; > 2 % and at least 2, or flat above 0: FAIL
+    Threshold: > 0.5 %: WARN; lower end of their 95 % interval > 2 %, or flat above 0: FAIL
     Finding: robust accuracy does not fall as the radius grows
     Source: Athalye et al. 2018; Carlini et al. 2019
     """
@@ -113,7 +117,7 @@ def monotone(case: Case) -> Judgement:
     numbers = {f"robust at {r:g} ε": c for r, c in zip(radii, curve, strict=True)}
     flat = curve[-1] > 0 and curve[0] - curve[-1] <= 0
     share, ids = reverted.sum() / n, list(probes.panel.indices[reverted])
-    if flat or (share > limit.MONOTONE_FAIL and reverted.sum() >= limit.FEW):
+    if flat or clopper_pearson(int(reverted.sum()), n)[0] > limit.MONOTONE_FAIL:
         return fail(said + ("; the curve is flat" if flat else ""), ids, **numbers)
     if share > limit.MONOTONE_WARN:
         return warn(said, ids, **numbers)
