@@ -127,7 +127,7 @@ def test_no_words_are_a_cry_for_help(said: Said) -> None:
         ("benchbox run --defense psr", set()),
         ("benchbox run --defense trad", {"trades"}),
         ("benchbox run --defense none,trad", {"none,trades"}),
-        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd", "fgsm,pgd-t", "fgsm,pgd-200"}),
+        ("benchbox run --attacks fgsm,pg", {"fgsm,pgd", "fgsm,pgd-t", "fgsm,pgd-200", "fgsm,pgd-keep"}),
         ("benchbox run --dataset cifar1", {"cifar10", "cifar100"}),
         ("benchbox report --access gray", {"gray-box"}),
     ],
