@@ -55,8 +55,8 @@ def test_training_proves_what_plain_training_does_not() -> None:
     for kappa in (1.0, 0.0):
         defense = IBP(IBPRecipe(kappa=kappa, warm_up=0.1, ramp=0.7), SPEC)
         optimizer = torch.optim.Adam(defense.parameters(), 1e-3)
-        for step in range(100):
-            batch = Batch(x, y, sample_draws(120), step / 100, small)
+        for step in range(70):
+            batch = Batch(x, y, sample_draws(120), step / 70, small)
             optimizer.zero_grad()
             sum(defense.losses(batch)["classifier"].values()).backward()
             optimizer.step()
