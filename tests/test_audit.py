@@ -310,6 +310,14 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
         found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
         assert found["A2"]["verdict"] == verdict
 
+    # What another defence had crafted on this classifier is another making than what the file tells of.
+    elsewhere = [other if word == store else word for word in common]
+    assert main(["run", "--defense", "jpeg", "--attacks", "fgsm", "--access", "gray-box", *elsewhere]) == 0
+    capsys.readouterr()
+    assert main([other if word == store else word for word in words] + ["--beside", store]) == 0
+    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert found["A3"]["sentence"] == "no stored adversarial image was classified again"
+
     # Images of a list that shares none with the stored one have nothing to be scored again.
     assert main([*words, "--sample-seed", "0"]) == 0
     record = json.loads(capsys.readouterr().out)

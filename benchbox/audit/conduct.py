@@ -124,7 +124,10 @@ def conduct(
         probes = probe(ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report)
     report("stored images")
     stored = _stored(ready, known or store)
-    stored = replace(stored, rescored=_rescore_all(ready, store, stored.finished), pursued=_pursue(ready, stored))
+    # What was scored elsewhere has its images elsewhere. Those of the same key here, made for another defence on
+    # the same classifier, are another making, and one at the border of two classes may fall otherwise.
+    own = _stored(ready, store).finished if known else stored.finished
+    stored = replace(stored, rescored=_rescore_all(ready, store, own), pursued=_pursue(ready, stored))
     findings = audit(stored, probes)
     record = _record(ready, findings, probes)
     record |= toll.with_earlier(toll.of(probes.panel), store.attached(ready.training.digest, KIND), record)
