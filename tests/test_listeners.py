@@ -60,11 +60,12 @@ def test_hooks_and_finalisers_see_no_frame_of_who_asks() -> None:
 
 
 @cache
-def findings(cls):
+def findings(cls, samples=EFFORT.samples):
     x, y = (t[:40] for t in images())
     with restored():
-        probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(EFFORT.samples), THREAT, EFFORT, held=(x, y))
-    return {f.check: f for f in audit(Stored(Subject(cls.card.name, "a"), THREAT, (1, 8, 8)), probes)}
+        probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(samples), THREAT, EFFORT, held=(x, y))
+    subject = Subject(cls.card.name, "a", cls.randomized)
+    return {f.check: f for f in audit(Stored(subject, THREAT, (1, 8, 8)), probes)}
 
 
 def test_who_answers_by_addresses_is_found_out() -> None:

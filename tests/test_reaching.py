@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 
 import greenlet
 import pytest
 import torch
 from broken_defenses import THREAT
-from digits import held_out, images, withstanding
+from digits import held_out, withstanding
 from reaching_defenses import (
     NAMED,
     NOTICING,
@@ -20,17 +20,17 @@ from reaching_defenses import (
     Twins,
     TwoFaced,
 )
-from test_audit_cheats import EFFORT, NoCheat
+from test_audit_cheats import NoCheat
+from test_listeners import findings as listening
 
 from benchbox import DefenseError, Draws, RequestError, ThreatModel
-from benchbox.audit import Stored, Subject, audit
-from benchbox.audit.probes.probe import probe
 from benchbox.contract import border, overheard
 from benchbox.contract.home import Home
-from benchbox.contract.process import restored
 from benchbox.engine.judge import Judge
 from benchbox.training.layout import Layout
 
+#: What the audit says of one, on fewer images.
+findings = partial(listening, samples=20)
 #: The check that has to fail, and what its sentence has to name.
 EXPECTED = {
     ForkWise: ("A13", "in a fork of the process"),
@@ -103,15 +103,6 @@ def test_callbacks_of_what_is_handed_over_see_no_frame_of_who_asks() -> None:
     withstanding(defense, THREAT, 20, 8)
     assert len(defense.heard) > 8
     assert not any(defense.heard)
-
-
-@cache
-def findings(cls):
-    x, y = (t[:40] for t in images())
-    with restored():
-        probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(20), THREAT, EFFORT, held=(x, y))
-    subject = Subject(cls.card.name, "a", cls.randomized)
-    return {f.check: f for f in audit(Stored(subject, THREAT, (1, 8, 8)), probes)}
 
 
 @pytest.mark.parametrize("cls", NAMED, ids=lambda cls: cls.card.name)

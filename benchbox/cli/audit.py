@@ -76,7 +76,7 @@ def audit(
     ready = _affordable(ready, yes, LONG - min(time.perf_counter() - begun, LONG / 3))
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
-        _, record = conduct(ready, opened, report, known)
+        _, record = conduct(ready, opened, report, known if beside else None)
     from benchbox.audit import CHECKS
     from benchbox.report import findings
 
