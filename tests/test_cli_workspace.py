@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -52,14 +53,16 @@ def test_new_defense_wants_a_name(said: Said, name: str) -> None:
 
 @pytest.mark.parametrize("what", [("defense", "mine"), ("attack", "mine")], ids=lambda what: what[0])
 def test_the_written_test_passes(said: Said, workspace: Path, what: tuple[str, str]) -> None:
-    """As the user would run it, on digits and with its own settings."""
+    """As the user would run it, on digits and with its own settings, not the suite's."""
     assert said("new", *what)[0] == 0
+    theirs = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_mine.py"],
         capture_output=True,
         text=True,
         check=False,
         cwd=workspace,
+        env=theirs,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
