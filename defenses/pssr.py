@@ -273,11 +273,11 @@ class PSSR(PixelSurgery[P]):
         # The decoder's dropout is in what every loss sees; the output's in what this one sees.
         seen = logits if dropped is None else self.classifier(dropped)
         real_score = self.discriminator(trivial, batch.x)
-        fake_score = self.discriminator(condition, fake.detach())
-        fooled = self.discriminator(condition, fake)
+        # Asked once for both sides: each one's loss moves its own parameters alone, whatever it flows through.
+        fake_score = self.discriminator(condition, fake)
         return {
             "extrapolator": {
-                "adversarial": F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)),
+                "adversarial": F.binary_cross_entropy_with_logits(fake_score, torch.ones_like(fake_score)),
                 "query": recipe.lambda_query * F.cross_entropy(logits, batch.y.repeat(repeats)),
                 "pixel": recipe.lambda_pixel * pixel,
                 "ard": recipe.lambda_ard * adversarial_r_drop(seen, batch.prepared["clean logits"], k),
