@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from test_plan import DIGITS, WHITE, planned, told
 from torch import nn
 
 from benchbox.contract import registry
+from benchbox.contract.pretrained import Shelf
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.engine import answers
@@ -26,7 +28,7 @@ from benchbox.store import Store
 
 def test_answers_that_moved_are_told_from_rounding() -> None:
     before = torch.zeros(4, 3)
-    before[0, 0] = 10.0  # the scale: a thousandth of it is rounding
+    before[0, 0] = -10.0  # the scale: a thousandth of it is rounding
     now = before.clone()
     now[1] += 0.009
     assert _moved(before, now) == 0
@@ -35,11 +37,24 @@ def test_answers_that_moved_are_told_from_rounding() -> None:
     assert _moved(before, now) == 2
     assert _moved(before, torch.zeros(4, 2)) == IMAGES == 8
     assert _moved(torch.zeros(2, 2), torch.tensor([[0.0, 0.0], [0.0, 2e-9]])) == 1
+    edge = torch.tensor([[1000.0, 0.0]]).double()
+    assert [_moved(edge, edge + torch.tensor([[0.0, by]])) for by in (1.0, 1.01)] == [0, 1]
     said = _said(lambda x, draws: x.flatten(1)[:, :2], ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
     assert (said.shape, said.dtype) == ((8, 2), torch.float64)
     assert len(said.unique()) == 16
     rolled = _said(lambda x, draws: draws.at("a").normal(2), ImageSpec(1, 4, 2), torch.device("cpu"))  # type: ignore[arg-type]
     assert torch.equal(rolled, sample_draws(8).at("a").normal(2).double())
+
+
+def test_a_network_is_asked_on_its_device() -> None:
+    seen: list[bool] = []
+
+    def network(x: torch.Tensor, draws: Any) -> torch.Tensor:
+        seen.append(x.is_meta and draws.indices.is_meta)
+        return torch.zeros(8, 2)
+
+    _said(network, ImageSpec(1, 4, 2), torch.device("meta"))  # type: ignore[arg-type]
+    assert seen == [True]
 
 
 def test_a_network_that_cannot_say_is_named_with_the_line_of_its_code() -> None:
@@ -74,7 +89,7 @@ def from_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session,
     torch.save({"body.1.weight": torch.zeros(10, 784), "body.1.bias": torch.zeros(10)}, "net.pt")
     settings = Settings(str(tmp_path / "r.sqlite"), tmp_path / "artifacts", device="cpu")
     own = Session(registry.defenses(tmp_path), registry.attacks(tmp_path), settings)
-    return own, planned(own, "none,model.py:Net", overrides={"model.py:Net": {"weights": "net.pt"}})
+    return own, planned(own, "none,model.py:Net", "pgd,noise", overrides={"model.py:Net": {"weights": "net.pt"}})
 
 
 def test_a_network_from_a_file_is_trained_by_nobody(from_file: tuple[Session, Plan]) -> None:
@@ -82,6 +97,7 @@ def test_a_network_from_a_file_is_trained_by_nobody(from_file: tuple[Session, Pl
     plan = planned(own, "model.py:Net", overrides={"model.py:Net": {"weights": "net.pt"}}, seeds=(0, 3))
     (training,) = plan.trainings.values()
     assert training.threat == ThreatModel("linf", 0.3)
+    assert training.defense.code == own.defenses.get("model.py:Net").code
     assert (training.seed, training.images, training.dataset) == (0, "", "digits")
     assert training.source is not None
     assert training.source.name == "net.pt"
@@ -91,6 +107,8 @@ def test_a_network_from_a_file_is_trained_by_nobody(from_file: tuple[Session, Pl
 
 def test_a_network_that_answers_otherwise_than_its_results_is_refused(from_file: tuple[Session, Plan]) -> None:
     own, plan = from_file
+    ordered = sorted(plan.trainings.items(), key=lambda item: item[1].source is not None)  # none comes first
+    plan = replace(plan, trainings=dict(ordered))
     (mine,) = [key for key, training in plan.trainings.items() if training.source is not None]
     asked: list[str] = []
 
@@ -127,6 +145,39 @@ def test_a_network_that_answers_otherwise_than_its_results_is_refused(from_file:
     assert set(asked) == {mine}
 
 
+def test_one_that_cannot_be_had_hides_no_other(from_file: tuple[Session, Plan]) -> None:
+    own, _ = from_file
+    torch.save({"body.1.weight": torch.ones(10, 784), "body.1.bias": torch.zeros(10)}, "other.pt")
+    plan = planned(own, "model.py:Net", axes={"model.py:Net.weights": ("net.pt", "other.pt")})
+    gone, there = plan.trainings.values()
+    slopes = {there.digest: 1.0}
+
+    def obtain(training: Any) -> Any:
+        if training.digest == gone.digest:
+            raise DefenseError("no such file")
+        return lambda x, draws: slopes[training.digest] * x.flatten(1)[:, :10]
+
+    shop: Any = SimpleNamespace(defenses=own.defenses, obtain=obtain, dataset=DIGITS, device=torch.device("cpu"))
+    with Store.open(":memory:") as store:
+        answers.check(shop, store, plan)
+        (cell,) = [cell for cell in plan.cells if cell.artifact == there.digest]
+        store.add_cell(cell, store.begin_run({}, {}))
+        store.commit_batch(cell, outcome(cell, [0]), seconds=1.0)
+        slopes[there.digest] = 2.0
+        with pytest.raises(RequestError, match="answers otherwise"):
+            answers.check(shop, store, plan)
+
+
+def test_whether_a_network_draws_is_a_setting(from_file: tuple[Session, Plan]) -> None:
+    own, _ = from_file
+    for draws in (True, False):
+        given = {"weights": "net.pt", **({"randomized": True} if draws else {})}
+        plan = planned(own, "model.py:Net", overrides={"model.py:Net": given}, scoring_draws=3)
+        (training,) = plan.trainings.values()
+        assert kind(own.defenses.get("model.py:Net").cls, training)["randomized"] is draws
+        assert {cell.scoring_draws for cell in plan.cells} == {3 if draws else 1}
+
+
 def test_a_file_is_looked_for_once_however_many_rows_it_has(
     from_file: tuple[Session, Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +187,7 @@ def test_a_file_is_looked_for_once_however_many_rows_it_has(
     real = plugin.cls.file.__func__  # type: ignore[attr-defined]
 
     def file(cls: Any, recipe: Any, shelf: Any) -> Path:
+        assert isinstance(shelf, Shelf)
         looked.append(recipe.weights)
         return real(cls, recipe, shelf)  # type: ignore[no-any-return]
 
@@ -153,3 +205,10 @@ def test_a_network_that_is_handed_over_is_trained_by_nobody(tmp_path: Path) -> N
     assert (training.source, training.seed, training.dataset) == (IN_MEMORY, 0, "digits")
     assert training.threat == ThreatModel("linf", 0.3)
     assert told(plan) == [("pgd", WHITE, "mine", 0, None)]
+
+    def obtain(training: Any) -> Any:
+        raise AssertionError  # it is here, and stands for itself
+
+    shop: Any = SimpleNamespace(defenses=own.defenses, obtain=obtain, dataset=DIGITS, device=torch.device("cpu"))
+    with Store.open(":memory:") as store:
+        answers.check(shop, store, plan)

@@ -182,3 +182,14 @@ def test_the_steepest_direction_of_each_norm() -> None:
     faint = direction(gradient * 1e-12, ThreatModel("l2", 1.0))  # and still a gradient
     torch.testing.assert_close(faint, length)
     assert (sparse_sign(gradient[:1] + 1, torch.tensor([1.5])) != 0).all()  # a share of more than all is all
+
+
+@pytest.mark.parametrize("norm", BALLS)
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_search_stays_on_its_device(norm: str, keep: str) -> None:
+    x, y = torch.zeros(2, 1, 3, 3, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    view = View(lambda x, _: x.flatten(1)[:, :3], y, sample_draws(2, device="meta"))
+    found = ascend(
+        view, x, y, ThreatModel(norm, 0.3), start=x, steps=2, step_size=0.1, momentum=0.5, keep=keep,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert found.is_meta

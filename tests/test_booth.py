@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 
 import pytest
 import torch
@@ -129,6 +130,32 @@ def test_what_is_written_into_an_image_stays_with_the_defence() -> None:
         judge.view(y, Draws(indices))(x)
     judge.view(y, Draws(indices)).gradient(x, lambda z: margin(z, y))
     assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("differentiated", [True, False])
+def test_who_is_dropped_with_an_answer_sees_nobody_either(differentiated: bool) -> None:
+    """A defence may hang a finaliser on what it answers: it runs when the answer goes, wherever that is."""
+    seen: list[str] = []
+
+    def note() -> None:
+        frame = sys._getframe(1)
+        while frame is not None:
+            seen.append(frame.f_code.co_name)
+            frame = frame.f_back
+
+    class Lingering(Watching):
+        def forward(self, x, draws=None):
+            logits = self.classifier(x)
+            weakref.finalize(logits, note)
+            return logits
+
+    x, _, indices = held_out(4)
+    asked = Judge(Lingering(), Layout(), SECRET).ask(x.requires_grad_(differentiated), Draws(indices))
+    if differentiated:
+        asked.sum().backward()
+    del asked
+    assert seen
+    assert not {"ask", "ask_all", "forward", "test_who_is_dropped_with_an_answer_sees_nobody_either"} & set(seen)
 
 
 def test_an_error_inside_names_the_line_of_the_defence() -> None:

@@ -63,6 +63,8 @@ def test_nobody_is_asked_about_no_image() -> None:
     told = Confirmation(exact, X[:1], ThreatModel("linf", 0.1), 1)
     told.settle(X[:1], Asked(0.52), Y[:1], ROWS.rows(slice(0, 1)))
     assert exact.seen == [[0.5]]
+    none = Confirmation(exact, X[:0], ThreatModel("linf", 0.1), 1)
+    assert none.settle(X[:0], Asked(0.52), Y[:0], ROWS.rows(slice(0, 0))).shape == (0, 1, 1, 1)
 
 
 def test_what_some_of_the_samples_learn_all_know() -> None:

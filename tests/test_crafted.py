@@ -79,15 +79,15 @@ def test_in_l1_as_many_roundings_are_allowed_as_there_are_pixels() -> None:
     class Summed(Shift):
         balls = ("l1",)
 
-    threat, x = ThreatModel("l1", 0.5), torch.zeros(1, 1, 8, 8)
-    few = View(lambda x, _: x.flatten(1)[:, :2], Y[:1], ROWS.rows(slice(0, 1)))
+    threat, x, rows = ThreatModel("l1", 0.5), torch.zeros(2, 2, 8, 4), ROWS.rows(slice(0, 2))
+    few = View(lambda x, _: x.flatten(1)[:, :2], Y[:2], rows)
     for excess, fine in ((64 * 2**-24 * 0.7, True), (64 * 2**-24 * 1.6, False)):
         attack = Summed(by=(0.5 + excess) / 64)
         if fine:
-            attack(few, x, Y[:1], threat, ROWS.rows(slice(0, 1)))
+            attack(few, x, Y[:2], threat, rows)
         else:
             with pytest.raises(AttackError, match="left the ball"):
-                attack(few, x, Y[:1], threat, ROWS.rows(slice(0, 1)))
+                attack(few, x, Y[:2], threat, rows)
 
 
 def test_what_is_charged_and_found_is_the_view_s_own_count() -> None:
@@ -183,6 +183,7 @@ def test_blind_is_who_asked_and_got_nothing_finite() -> None:
     assert crafted(4, 4).blind
     assert crafted(1 / 3, 1 / 3 - 1e-12).blind  # shared out, and rounded
     assert not crafted(4, 3.9999).blind
+    assert not crafted(4, 4 - 2e-8).blind
     assert not crafted(0, 0).blind
     assert not crafted(4, 4, broken=False).blind
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchbox.draws import Draws, sample_draws, stack
@@ -39,6 +39,7 @@ def unsigned(bits: torch.Tensor) -> list[list[int]]:
     return [[word % WORD for word in row] for row in bits.flatten(1).tolist()]
 
 
+@example([0, 7], 1 << 63)
 @given(ROWS, SEEDS)
 def test_the_bits_are_those_of_splitmix64(rows: list[int], seed: int) -> None:
     found = Draws(torch.tensor(rows), seed).bits(2, 3)
@@ -61,6 +62,8 @@ def test_numbers_are_made_of_the_upper_bits(rows: list[int], seed: int) -> None:
     assert draws.uniform(6).tolist() == unit
     torch.testing.assert_close(draws.uniform(6, low=-0.5, high=1.5), torch.tensor(unit) * 2 - 0.5)
     torch.testing.assert_close(draws.uniform(6, high=3.0), torch.tensor(unit) * 3)
+    torch.testing.assert_close(draws.uniform(6, high=2.0), torch.tensor(unit) * 2)
+    assert set(draws.uniform(6, low=1.0, high=1.0).flatten().tolist()) == {1.0}
     torch.testing.assert_close(draws.uniform(6, low=0.25), torch.tensor(unit) * 0.75 + 0.25)
     assert draws.integers(7, 6).tolist() == [[int(u * 7) for u in row] for row in unit]
     radius, angle = draws.at("radius").uniform(6), draws.at("angle").uniform(6)
@@ -118,6 +121,14 @@ def test_one_source_alone_stays_what_it_is_and_none_is_shared() -> None:
     assert (sample_draws(3).seed, sample_draws(3, 4).seed, len(one)) == (0, 4, 2)
     with pytest.raises(AttributeError):
         one.seed = 6  # type: ignore[misc]
+
+
+def test_numbers_are_drawn_where_the_names_lie() -> None:
+    there = sample_draws(3, 5, "meta")
+    for draws in (there, there.rows(slice(2)), there.hidden(b"key"), stack([there, there.at("x")])):
+        made = (draws.bits(2), draws.uniform(2, high=2.0), draws.normal(2), draws.integers(3, 2), draws.permutation(2))
+        assert all(numbers.is_meta for numbers in made)
+    assert stack([there, there]).rows(slice(2)).hidden(b"key").bits(1).is_meta
 
 
 def test_a_sample_keeps_its_numbers_in_any_batch_and_order():

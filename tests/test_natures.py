@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from benchbox.audit import Stored, Subject, audit
 from benchbox.audit.conduct import _declared
 from benchbox.contract import registry
 from benchbox.domain import NULL_ATTACK, Access, Cell, Evidence, Nature, SampleList, Spec, ThreatModel, ViewSpec
-from benchbox.errors import RequestError
 
 NOWHERE = Path("/nonexistent")
 DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
@@ -63,22 +61,6 @@ def test_every_attack_of_the_library_is_told() -> None:
     assert attack("torchattacks:APGD", arguments={"loss": "dlr", "steps": 7}).declare() == Nature(
         "iterative", climbs=("dlr",), steps=7
     )
-
-
-@pytest.mark.parametrize(
-    ("said", "complaint"),
-    [
-        ({"kind": "single"}, "unknown kind of attack 'single'"),
-        ({"climbs": "margin"}, "Nature.climbs is 'margin'; write a tuple of words"),
-        ({"families": ("targeted", 3)}, "Nature.families"),
-        ({"steps": -1}, "Nature.steps is -1; write a whole number"),
-        ({"queries": 2.5}, "Nature.queries is 2.5"),
-        ({"step": 0.0}, "Nature.step is 0.0; write a share of epsilon above 0"),
-    ],
-)
-def test_what_no_check_could_read_is_refused(said: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(RequestError, match=re.escape(complaint)):
-        Nature(**{"kind": "iterative", **said})
 
 
 def test_settings_of_an_attack_are_its_effort() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ from benchbox.domain import (
     SampleList,
     ThreatModel,
     ViewSpec,
+    known_precision,
 )
+from benchbox.errors import RequestError
 
 OUTCOME = Outcome(
     position=np.array([2, 0, 1]),
@@ -115,6 +119,29 @@ def test_a_nature_comes_back_from_json() -> None:
     }  # fmt: skip
     told = replace(CELL, nature=nature)
     assert Cell.from_dict(json.loads(json.dumps(told.as_dict()))) == told
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"kind": "single"}, "unknown kind of attack 'single'"),
+        ({"climbs": "margin"}, "Nature.climbs is 'margin'; write a tuple of words"),
+        ({"climbs": ["margin"]}, "Nature.climbs is ['margin']; write a tuple of words"),
+        ({"families": ("targeted", 3)}, "Nature.families"),
+        *(({name: -1}, f"Nature.{name} is -1; write a whole") for name in ("steps", "restarts", "targets")),
+        ({"queries": 2.5}, "Nature.queries is 2.5"),
+        *(({"step": step}, f"Nature.step is {step!r}; write a share") for step in (0.0, -0.5, "long")),
+    ],
+)
+def test_what_no_check_could_read_is_refused(said: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(complaint)):
+        Nature(**{"kind": "iterative", **said})
+
+
+def test_a_precision_has_a_name() -> None:
+    assert [known_precision(name) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    with pytest.raises(RequestError, match="unknown precision 'float16'"):
+        known_precision("float16")
 
 
 def test_a_cell_at_hand_lends_its_list() -> None:

@@ -74,15 +74,15 @@ def test_a_purifier_is_attacked_through_its_classifier_itself_and_each_stand_in(
 
 
 def test_a_randomised_defence_is_averaged_over_scored_often_and_controlled_last(session: Session) -> None:
-    plan = planned(session, "randomized-resize-pad", "pgd,noise", eot=7, scoring_draws=4, attack_seed=5)
+    plan = planned(session, "randomized-resize-pad", "pgd,noise", eot=2, scoring_draws=4, attack_seed=5)
     assert [(c.attack.name, c.access, c.eot, bool(c.averaging)) for c in plan.cells] == [
-        ("noise", WHITE, 7, True),
+        ("noise", WHITE, 2, True),
         ("pgd", GRAY, 1, False),
         ("pgd", TRANSFER, 1, False),
-        ("pgd", WHITE, 7, True),
-        ("pgd", BPDA, 7, True),
-        ("pgd", BPDA, 7, True),
-        ("null", WHITE, 7, False),
+        ("pgd", WHITE, 2, True),
+        ("pgd", BPDA, 2, True),
+        ("pgd", BPDA, 2, True),
+        ("null", WHITE, 2, False),
     ]
     assert {(c.scoring_draws, c.attack_seed) for c in plan.cells} == {(4, 5)}
     stand_ins = [cell.view.stand_in for cell in plan.cells if cell.access is BPDA]

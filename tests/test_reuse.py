@@ -135,6 +135,15 @@ def test_what_is_known_of_the_gradients_comes_along(store, digits):
     assert store.attached(second.craft_key, gradients.KIND) == record
 
 
+def test_nobody_is_asked_where_nothing_is_missing(store, digits, monkeypatch):
+    filled(store, on(digits, 30))
+    known = on(digits, 20)
+    store.add_cell(known, store.begin_run({}, {}))
+    assert take_over(store, known, digits) == 20
+    monkeypatch.setattr(store, "siblings", lambda cell: pytest.fail("it was asked"))
+    assert take_over(store, known, digits) == 0
+
+
 def test_several_lists_give_what_they_have_and_no_image_twice(store, digits):
     lists = [on(digits, 20), on(digits, 30), on(digits, 40, 1)]
     for cell in lists:

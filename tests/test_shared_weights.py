@@ -13,6 +13,7 @@ from test_runner import Heard
 
 from benchbox import DefenseError, Purifier, Recipe
 from benchbox.contract import registry
+from benchbox.domain import ThreatModel
 from benchbox.engine.plan import Plan, Request, substitute_of
 from benchbox.engine.reproduce import part, training_of
 from benchbox.engine.session import Session, Settings
@@ -98,6 +99,8 @@ def test_what_the_training_reads_parts_them(session: Session) -> None:
     plain = planned(session, "one")
     assert weights(plain, "one") == weights(planned(session, "other"), "other")
     assert weights(plain, "one") == weights(planned(session, "one", one={"base": "pgd-at"}), "one")
+    for ball in ({"training_epsilon": 0.1}, {"training_norm": "l2", "training_epsilon": 2.0}):
+        assert weights(plain, "one") == weights(planned(session, "one", one=ball), "one")
     for field, value in (("width", 2), ("epochs", 2), ("learning_rate", 0.1)):
         assert weights(plain, "one") != weights(planned(session, "one", one={field: value}), "one")
     seeds = session.plan(
@@ -115,6 +118,21 @@ def test_a_defence_of_its_own_asks_its_base(session: Session) -> None:
     (whole,) = (t for t in plain.trainings.values() if t.defense.name == "plain")
     assert whole.trained_as is not None
     assert whole.trained_as.base == whole.base
+    for ball in ({"training_epsilon": 0.1}, {"training_norm": "l2", "training_epsilon": 2.0}):
+        assert weights(plain, "plain") != weights(planned(session, "plain", plain=ball), "plain")
+
+
+def test_what_is_learnt_is_named_with_the_data_set_s_own_ball(session: Session) -> None:
+    """Stored weights are found under it, whatever the ball of a defence is."""
+    plan = planned(session, "one", one={"training_norm": "l2", "training_epsilon": 2.0})
+    (whole,) = (t for t in plan.trainings.values() if t.defense.name == "one")
+    assert whole.threat == ThreatModel("l2", 2.0)
+    assert whole.trained_as is not None
+    assert (whole.trained_as.threat, whole.trained_as.base) == (ThreatModel("linf", 0.3), None)
+    assert whole.trained_as.defense.name == "mean image"
+    assert whole.trained_as.defense.code == whole.defense.code
+    left = set(whole.defense.arguments) - set(whole.trained_as.defense.arguments)
+    assert left == {"strength", "base", "training_norm", "training_epsilon"} & set(whole.defense.arguments)
 
 
 @pytest.mark.parametrize(("field", "why"), [("strenght", "no such field"), ("epochs", "every training reads it")])

@@ -40,6 +40,16 @@ def test_gradients_that_are_no_numbers_are_counted_and_mended(passes: int) -> No
     assert view.broken().tolist() == [[0, passes, passes, 0], [0, passes, 0, 0]]
 
 
+def test_however_steep_a_gradient_is_one() -> None:
+    steep = torch.tensor([1e30, -torch.inf, -1e38]).view(3, 1, 1, 1)
+    view = View(
+        lambda x, _: (x * steep).flatten(1)[:, :2], torch.zeros(3, dtype=torch.int64), Draws(torch.arange(3))
+    )
+    gradient = view.gradient(torch.zeros(3, 1, 2, 2), lambda logits: logits.sum(1))[0]
+    assert gradient[:, 0, 0].tolist() == [[s, s] for s in steep.flatten().nan_to_num(0, 0, 0).tolist()]
+    assert view.broken().tolist() == [[0, 1, 0], [0, 1, 0]]
+
+
 def test_no_samples_are_no_trouble() -> None:
     view = View(lambda x, _: x.flatten(1), torch.zeros(0, dtype=torch.int64), Draws(torch.arange(0)))
     gradient, _, _ = view.gradient(torch.zeros(0, 1, 2, 2), lambda logits: logits.sum(1))

@@ -140,3 +140,6 @@ def test_a_tenth_is_a_tenth_and_no_number_of_grey_values() -> None:
     assert [format_epsilon(k / 10) for k in range(11)] == [f"{k / 10:g}" for k in range(11)]
     assert format_epsilon(0.5 / 255) == f"{0.5 / 255:g}"
     assert format_epsilon(1 / 255) == "1/255"
+    assert format_epsilon(2e-9) == "2e-09"  # next to nothing, and not 0/255
+    assert format_epsilon(8 / 255 + 2e-8) == "0.0313726"
+    assert format_epsilon(0.2 + 5e-10) == "51/255"  # this is no 0.2 any more

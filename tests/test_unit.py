@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,16 @@ import pytest
 import torch
 from benchbox.plugins.attacks.fgsm import FGSM
 from evidence import CELL
-from test_judge import CPU, Dice, Threshold
+from test_judge import CPU, Dice, Oracle, Threshold
 from torch import Tensor
 
 from benchbox import Attack, AttackError, Card, DefenseError, Draws, ImageSpec, ThreatModel, View
+from benchbox.contract.attack import Crafted
 from benchbox.data.dataset import Dataset, Images
 from benchbox.domain import SampleList, ViewSpec
+from benchbox.engine import unit as working
 from benchbox.engine.judge import Judge, Streams
-from benchbox.engine.unit import Models, Unit, attempt, work
+from benchbox.engine.unit import Models, Unit, adversarials, attempt, work
 from benchbox.training.layout import Layout
 
 PIXELS = torch.arange(10, dtype=torch.uint8).mul(25).view(10, 1, 1, 1)
@@ -51,7 +55,9 @@ def unit(positions: list[int], **cell: Any) -> Unit:
 
 
 def test_images_and_streams_are_those_of_the_places_in_the_list() -> None:
+    begun = time.perf_counter()
     done = work(unit([1, 3]), models())
+    took = time.perf_counter() - begun
     outcome, streams = done.outcome, Streams((9, 4), 4, CPU)
     x = torch.tensor([225.0, 100.0]).div(255).view(2, 1, 1, 1)
     expected = BALL.random_start(x, streams.crafting("jump").at("attack"))
@@ -70,6 +76,7 @@ def test_images_and_streams_are_those_of_the_places_in_the_list() -> None:
     assert (done.broken.tolist(), done.blind) == ([0, 0], False)
     assert done.crafting > 0
     assert done.scoring > 0
+    assert done.crafting + done.scoring <= took
 
 
 def test_what_is_stored_is_scored_and_not_made_again() -> None:
@@ -108,6 +115,52 @@ def test_the_attacked_and_the_deployed_are_asked_each_for_its_own() -> None:
     done = work(unit([0, 1, 2, 3], scoring_draws=3), models(Noted(), Substitute(), batch=12))
     assert order == ["scored", "attacked", "scored"]
     assert done.outcome.clean.shape == done.outcome.adversarial.shape == (4, 3)
+
+
+def test_an_oracle_is_shown_the_images_that_an_attack_is_made_on() -> None:
+    oracle = Oracle()
+    work(unit([1, 3]), models(attacked=oracle))
+    shown, draws = oracle.shown[0]
+    assert torch.equal(shown.flatten(), torch.tensor([225.0, 100.0]) / 255)
+    assert (draws.indices.tolist(), draws.seed) == ([9, 4], 4)
+
+
+def test_a_randomised_model_draws_what_is_the_attack_s_own() -> None:
+    dice = Dice()
+    work(unit([1, 3]), models(attacked=dice))
+    names = dice.asked[0][1]
+    by_hand = Judge(Dice(), Layout(batch=8), "5ec2e7")
+    view = by_hand.view(torch.zeros(2, dtype=torch.int64), Streams((9, 4), 4, CPU).attacked("jump"))
+    view(torch.zeros(2, 1, 1, 1))
+    expected = by_hand.defense.asked[0][1]  # type: ignore[attr-defined, index]
+    assert torch.equal(names.indices, expected.indices)
+    assert names.seed == expected.seed
+
+
+def test_lengths_are_kept_with_the_images() -> None:
+    made = work(unit([1, 3]), models()).outcome
+    crafted = Crafted(
+        torch.zeros(2, 1, 1, 1), torch.tensor([3, -1]), torch.ones(2).double(), torch.zeros(2).double(),
+        distance=torch.tensor([0.25, 0.5]).double(),
+    )  # fmt: skip
+    kept = adversarials(unit([1, 3]).cell, made.position, crafted)
+    assert kept.distance is not None
+    assert kept.distance.tolist() == [0.25, 0.5]
+    assert kept.first_success.tolist() == [3, -1]
+    assert adversarials(unit([1, 3]).cell, made.position, replace(crafted, distance=None)).distance is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_card_is_emptied_when_it_was_full(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(working, "work", full)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    here: Any = SimpleNamespace(device=torch.device(device))
+    assert attempt(unit([1]), here) is None
+    assert emptied == [True] * (device == "cuda")
 
 
 def test_a_coarse_search_of_what_multiplies_nothing_finds_the_same() -> None:

@@ -156,6 +156,31 @@ def test_draws_taken_together_are_counted_once_each() -> None:
     assert torch.equal(model.seen[0][1].bits(1), both.bits(1))
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "sizes"), [(5, 2, [2, 2, 1] * 3), (5, 10, [10, 5]), (1, 3, [3]), (1, 2, [2, 1]), (0, 4, [0])]
+)
+def test_as_many_draws_are_taken_together_as_fit(rows: int, batch: int, sizes: list[int]) -> None:
+    model = Model(noise=1.0)
+    asked = View(model, Y[:rows], ROWS.rows(slice(rows)), randomized=True, eot=3, batch=batch)
+    gradient, losses, _ = asked.gradient(torch.full((rows, 1, 1, 1), 0.1), square)
+    assert [len(x) for x, _ in model.seen] == sizes
+    assert (len(gradient), len(losses)) == (rows, rows)
+
+
+def test_who_wants_no_gradient_may_bring_images_that_ask_for_one() -> None:
+    asked = view(Model())
+    with torch.no_grad():
+        logits = asked(images(*[0.1] * N).requires_grad_())
+    assert not logits.requires_grad
+    assert asked.passes() == (1, 0)
+
+
+def test_of_one_sample_all_rows_are_its_own() -> None:
+    asked = View(Model(), Y[:1], ROWS.rows(slice(1)))
+    asked(images(1, 1, 1))
+    assert asked.spent().tolist() == [[3.0], [0.0]]
+
+
 def test_what_is_not_finite_becomes_zero_and_is_counted() -> None:
     def model(x: Tensor, draws: Draws) -> Tensor:
         return (x.flatten(1) * torch.tensor([1.0, 2.0])).sqrt()
@@ -201,9 +226,12 @@ def test_trails_are_joined_and_split_row_by_row() -> None:
     whole = walk(x, ROWS)
     parts = whole.split(2)
     assert [len(part.logits) for part in parts] == [2, 1]
-    again = joined(parts)
-    for name in ("logits", "states", "faithful"):
-        assert torch.equal(getattr(again, name), getattr(whole, name))
+    settled = Trail(*whole.parts[:3], torch.arange(6.0).view(3, 2))
+    for one in (whole, settled):
+        for again in (joined(one.split(2)), joined([one])):
+            for name in ("logits", "states", "faithful", "margins"):
+                assert torch.equal(getattr(again, name), getattr(one, name))
+    assert whole.margins.shape == (3, 0)
     assert torch.equal(joined([x, x + 1]), torch.cat([x, x + 1]))
     assert MEAN_GRADIENT == "mean of the gradients of the per-draw losses"
 

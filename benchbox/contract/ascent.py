@@ -81,11 +81,11 @@ def ascend(
             mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-30)
             velocity = gradient = momentum * velocity + gradient / mean.view(-1, 1, 1, 1)
         x_adv = step(x_adv, gradient)
-    if keep == "best":
-        with torch.no_grad():
-            logits = model(x_adv)
-        return best.update(x_adv, logits.argmax(1) != y, loss(logits, y)).x
-    return x_adv
+    if keep == "last":
+        return x_adv
+    with torch.no_grad():
+        logits = model(x_adv)
+    return best.update(x_adv, logits.argmax(1) != y, loss(logits, y)).x
 
 
 def _stepper(x: Tensor, threat: ThreatModel, size: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -178,12 +179,14 @@ class Attack(ABC):
             )
         if not bool(found.isfinite().all()):
             raise AttackError(f"attack {name} returned NaN or infinity; guard its divisions")
-        excess = float((threat.norms(found - x) - threat.epsilon).max()) if len(x) else 0.0
-        if excess > threat.tolerance(found[0].numel() if len(x) else 0):
+        if not len(x):
+            return
+        excess = float((threat.norms(found - x) - threat.epsilon).max())
+        if excess > threat.tolerance(math.prod(x.shape[1:])):
             raise AttackError(
                 f"attack {name} left the ball {threat} by {excess:.2g}; finish with threat.project(x_adv, x)"
             )
-        low, high = (float(found.min()), float(found.max())) if len(x) else (0.0, 1.0)
+        low, high = float(found.min()), float(found.max())
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             raise AttackError(
                 f"attack {name} returned pixels in [{low:.4g}, {high:.4g}]; finish with threat.project(x_adv, x)"

@@ -153,6 +153,6 @@ def _onto_l1(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
 def format_epsilon(epsilon: float) -> str:
     """`0.3` as "0.3" and `0.03137` as "8/255", the way papers print them."""
     steps = epsilon * 255
-    if steps >= 0.5 and abs(steps - round(steps)) < 1e-6 and abs(epsilon * 10 - round(epsilon * 10)) > 1e-9:
+    if round(steps) and abs(steps - round(steps)) < 1e-6 and abs(epsilon * 10 - round(epsilon * 10)) > 1e-9:
         return f"{round(steps)}/255"
     return f"{epsilon:g}"

@@ -46,7 +46,7 @@ def check(workshop: Workshop, store: Store, plan: Plan) -> None:
         before = store.recall(f"answers {key}")
         if before is None or not any(len(store.positions(cell)) for cell in plan.cells if cell.artifact == key):
             store.remember(f"answers {key}", said.tolist())
-        elif moved := _moved(torch.tensor(before, dtype=torch.float64), said):
+        elif moved := _moved(torch.tensor(before), said):
             name = training.defense.name
             raise RequestError(
                 f"{name} answers otherwise than when its results were stored, on {moved} of {IMAGES} images, "

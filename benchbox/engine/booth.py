@@ -45,9 +45,7 @@ def veiled(defense: Defense, draws: Draws, secret: str) -> Draws:
     return draws if secret == OPEN else draws.hidden(bytes.fromhex(secret))
 
 
-def ask(
-    forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool = False, precision: Precision = "float32"
-) -> Tensor:
+def ask(forward: Forward, x: Tensor, draws: Draws, *, channels_last: bool, precision: Precision) -> Tensor:
     """Logits (n, K) float32, with a gradient for whoever differentiates them.
 
     Args:
@@ -57,7 +55,8 @@ def ask(
         channels_last: The layout of its copy.
         precision: Of its convolutions and matrix products.
     """
-    return ask_all(forward, x, draws, channels_last=channels_last, precision=precision)[0]
+    (logits,) = ask_all(forward, x, draws, channels_last=channels_last, precision=precision)
+    return logits
 
 
 def ask_all(
@@ -65,8 +64,8 @@ def ask_all(
     x: Tensor,
     draws: Draws,
     *,
-    channels_last: bool = False,
-    precision: Precision = "float32",
+    channels_last: bool,
+    precision: Precision,
 ) -> tuple[Tensor, ...]:
     """As `ask`, of what answers with several tensors."""
     wanted = torch.is_grad_enabled() and x.requires_grad
@@ -107,7 +106,8 @@ class _Inside:
         outputs, given = zip(*pairs, strict=True)
         # Whoever differentiates may come back, for the gradient of another logit.
         ask = partial(torch.autograd.grad, outputs, self.leaf, given, retain_graph=True)
-        found: Tensor = greenlet(ask).switch()[0]
+        found: Tensor
+        (found,) = greenlet(ask).switch()
         return found.contiguous()
 
     def __del__(self) -> None:

@@ -111,8 +111,8 @@ class Judge:
         trail = border.guarded(defense.trail, type(defense), self._named, _parts)
 
         def walk(x: Tensor, draws: Draws) -> Trail:
-            channels_last = self.layout.channels_last
-            return Trail(*booth.ask_all(trail, x, self._veiled(draws), channels_last=channels_last))
+            last = self.layout.channels_last
+            return Trail(*booth.ask_all(trail, x, self._veiled(draws), channels_last=last, precision="float32"))
 
         return walk
 
@@ -164,7 +164,7 @@ class Judge:
             return torch.cat([self._score(x[part], draws.rows(part), repeats) for part in parts])
 
     def _score(self, x: Tensor, draws: Draws, repeats: int) -> Tensor:
-        together = max(1, self.layout.batch // max(len(x), 1))
+        together = self.layout.batch // len(x)
         columns: list[Tensor] = []
         for part in slices(repeats, together):
             sources = [draws.at(r) for r in range(repeats)[part]]

@@ -6,6 +6,7 @@ Planning touches no device and no image. The plan is data; running it is `benchb
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ class Planner:
             for name, seed in itertools.product(request.defenses, request.seeds):
                 training = self.training(name, dataset, seed, overrides, request.norm)
                 sources = list(self._sources(request, name, training, dataset, overrides))
-                for step in (training, training.root, *sources):
+                for step in (training, *sources):
                     trainings |= _chain(step)
                 plugin = self.defenses.get(name)
                 randomized = plugin.cls.is_randomized(training.defense.arguments)
@@ -313,7 +314,7 @@ def ball(request: Request, dataset: Dataset) -> ThreatModel:
     epsilon = customary(request.norm, dataset) if request.radius is None else request.radius
     if epsilon is None:
         raise RequestError(f"{dataset.name} has no customary radius in {request.norm}; name one with --epsilon")
-    pixels = dataset.test.x[0].numel()
+    pixels = math.prod(dataset.spec.shape)
     sides = float(max(dataset.spec.shape[1:]))
     longest = {"l2": pixels**0.5, "l1": float(pixels), "flow": sides}.get(request.norm, 1.0)
     if epsilon > longest:

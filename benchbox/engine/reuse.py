@@ -36,7 +36,7 @@ def take_over(store: Store, cell: Cell, dataset: Dataset, secret: str | None = N
             break
         shared = [(i, place[index]) for i, index in enumerate(other.samples.indices) if index in place]
         if shared and _is_of(dataset, other.samples) and secrets.join(store, cell, other, secret):
-            source, target = np.array(shared, np.int64).T
+            source, target = np.array(shared).T
             taken += store.take_over(cell, other, source, target)
             gradients.inherit(store, cell, other)
     return taken
@@ -45,6 +45,6 @@ def take_over(store: Store, cell: Cell, dataset: Dataset, secret: str | None = N
 def _is_of(dataset: Dataset, samples: SampleList) -> bool:
     """Whether the images of a list are what the data set has at its indices."""
     images = dataset.split(samples.split)
-    if max(samples.indices, default=-1) >= len(images):
+    if max(samples.indices) >= len(images):
         return False
     return images.rows(list(samples.indices)).digest == samples.digest

@@ -86,9 +86,10 @@ class Runner:
     batch_size: int | None = None
     secret: str | None = None
     clock: Callable[[], float] = time.monotonic
-    report: Report = field(default_factory=Report, init=False)
+    report: Report = field(init=False)
 
     def __post_init__(self) -> None:
+        self.report = Report()
         self._agenda = Agenda(self.executor.workers)
         self._open: set[Job] = set()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # by the digest of what they wait for
@@ -154,7 +155,6 @@ class Runner:
         self._images = images
         items: list[Trained | Known] = [Trained(t) for t in chain(training) if not self._ready.is_made(t)]
         for item in (*items, Known(training)):
-            self._asked.add((item.what, item.training.digest))
             self._agenda.add(item, 0)
             self._drain(lambda: bool(self._flights.held) or self._agenda.left or len(self._agenda) > 0)
             if (failure := self._ready.spoiled.get(item.training.digest)) is not None:
@@ -221,7 +221,7 @@ class Runner:
             self._close(job)
 
     def _todo(self, cell: Cell) -> NDArray[np.int64]:
-        return np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell), assume_unique=True)
+        return np.setdiff1d(np.arange(len(cell.samples)), self.store.positions(cell))
 
     def _described(self, cell: Cell) -> bool:
         return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
@@ -258,7 +258,7 @@ class Runner:
                 return Prepare(training, self._ready.layout(training), self._images)
             case Block(job):
                 progress = known[job.cell.key]
-                todo = np.setdiff1d(item.positions, progress.stored, assume_unique=True)
+                todo = np.setdiff1d(item.positions, progress.stored)
                 return self._work(job, todo, progress, Work, first=item.first)
             case Likeness(job):
                 return self._work(job, np.arange(len(job.cell.samples)), known[job.cell.key], Liken)
@@ -287,7 +287,7 @@ class Runner:
     ) -> Work | None:
         if len(positions) == 0:
             return None
-        is_crafted = len(known.crafted) > 0 and bool(np.isin(positions, known.crafted).all())
+        is_crafted = bool(np.isin(positions, known.crafted).all())
         stored = self.store.crafted(job.cell.craft_key, positions) if is_crafted else None
         layouts = {t.digest: self._ready.layouts[t.digest] for t in (job.deployed, job.attacked)}
         secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN

@@ -149,7 +149,7 @@ def work(unit: Unit, models: Models) -> Done:
 
 def _has_gradient(view: View, x: Tensor) -> bool:
     with torch.enable_grad():
-        return view(x.clone().requires_grad_()).requires_grad
+        return view(x.detach().requires_grad_()).requires_grad
 
 
 def without_gradient(attacked: Judge, cell: Cell) -> DefenseError:

@@ -103,7 +103,7 @@ def fit(
     file = Checkpoint(checkpoint, defense, optimizers)
     state = file.read()
     history, best, midway = state.history, state.best, state.midway
-    for epoch in range(len(history), recipe.epochs if players else 0):
+    for epoch in range(len(history), recipe.epochs) if players else ():
         # Called whenever a kill would cost too much.
         keep = partial(_keep, file, history, best, device)
         terms = _epoch(defense, course, prepared, players, optimizers, epoch, report, midway, keep)
@@ -130,7 +130,7 @@ class _Course:
     seed: int
     device: torch.device
     precision: Precision
-    validation: float = 0.0
+    validation: float
 
     @property
     def steps(self) -> int:
