@@ -57,7 +57,8 @@ GROUPS = {
     "ascent": Group(["contract/ascent"], ["ascent", "l1"]),
     "attack": Group(["contract/attack"], ["crafted", "natures"]),
     "judge": Group(
-        ["engine/judge", "engine/booth", "engine/secret", "engine/transfer"], ["judge", "asking", "booth", "secret"]
+        ["engine/judge", "engine/booth", "engine/secret", "engine/transfer"],
+        ["judge", "asking", "booth", "secret"],
     ),
     "statistics": Group(
         ["analysis/intervals", "analysis/pairs", "analysis/all_pairs", "analysis/welch", "analysis/anytime"],
@@ -72,7 +73,8 @@ GROUPS = {
         ["leaderboard", "score", "versus", "formulas", "compare", "report", "worth", "badge", "probed"],
     ),
     "plan": Group(
-        ["engine/plan", "engine/answers", "engine/reuse"], ["plan", "configuring", "answers", "reuse", "shared_weights"]
+        ["engine/plan", "engine/answers", "engine/reuse"],
+        ["plan", "configuring", "answers", "reuse", "shared_weights"],
     ),
     "runner": Group(["engine/unit", "engine/runner"], ["unit", "driving", "bookkeeping", "runner"]),
     "training": Group(["training/loop", "training/precision"], ["loop", "loop_borders", "precision", "training"]),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from evidence import images, outcome
 from hands import Hands, Heard, told
-from test_driving import DIGITS, TRANSFER, WHITE, driven, path, planned, run, session, store  # noqa: F401
+from test_driving import DIGITS, TRANSFER, WHITE, driven, planned, run
 
+from benchbox.contract import registry
 from benchbox.domain import Access
 from benchbox.engine import runner as running
 from benchbox.engine import secret
@@ -19,12 +21,31 @@ from benchbox.engine.agenda import Trained
 from benchbox.engine.executors import Ended, Failure, Liken, Make, Task, Told, Work
 from benchbox.engine.plan import Plan
 from benchbox.engine.runner import PAUSE, Runner
+from benchbox.engine.session import Session, Settings
 from benchbox.engine.unit import Done
 from benchbox.store import Batch, Store
 from benchbox.training.layout import Layout
 
 GRAY = Access.GRAY_BOX
 STEPS = {"pgd": {"steps": 10}}  # 22 passes an image, 20 of them to craft it
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("bookkeeping")
+    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
+    return Session(registry.defenses(folder), registry.attacks(folder), settings)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.open(path) as opened:
+        yield opened
 
 
 def places(hands: Hands) -> list[list[int]]:
@@ -209,8 +230,8 @@ def test_what_a_worker_has_packed_is_not_packed_again(session, store, monkeypatc
     assert [batch.encoded for batch in kept] == [b"packed"] * 3
 
 
-def test_what_others_are_at_work_on_is_asked_for_once_in_every_pause(session, store, path, monkeypatch) -> None:
-    plan = planned(session, "none", accesses=(WHITE,))
+def test_what_others_are_at_work_on_is_asked_for_when_nothing_else_is_left(session, store, path, monkeypatch):
+    plan = planned(session, "none", accesses=(WHITE,), samples=24)
     name, asked, waits = f"craft/{plan.cells[0].craft_key}/4/4", [], []
     real = store.take_up
 
@@ -231,7 +252,7 @@ def test_what_others_are_at_work_on_is_asked_for_once_in_every_pause(session, st
         report, _ = run(session, store, plan, Hands())
     assert report.done == 1
     assert waits == [PAUSE] * 3
-    assert len(asked) == 1 + 3
+    assert len(asked) == 1 + 1 + 3  # in its turn, beside the last block, and after each pause
     assert PAUSE <= 0.25  # or a user would see it
 
 

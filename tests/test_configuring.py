@@ -104,8 +104,8 @@ def test_an_attack_by_name_has_the_accesses_that_are_asked_for_else_those_that_a
         "cubic-rounding",
     }
     # Of one that is run by name alone nothing is usual: it is run through all of them.
-    assert session.attacks.get("mim").cls.standard == ()
-    assert {row[1] for row in told(planned(session, "jpeg", "mim"))} == {GRAY, TRANSFER, WHITE, BPDA}
+    assert session.attacks.get("pgd-keep").cls.standard == ()
+    assert {row[1] for row in told(planned(session, "jpeg", "pgd-keep"))} == {GRAY, TRANSFER, WHITE, BPDA}
 
 
 def test_all_attacks_have_those_of_their_usual_accesses_that_are_asked_for(session: Session) -> None:

@@ -132,6 +132,12 @@ def test_an_attack_is_given_the_view_the_images_their_classes_and_the_ball() -> 
     assert torch.equal(given[1], X)
     assert torch.equal(given[2], classes)
     assert given[3:] == [threat, ROWS.at("attack").seed, ROWS.indices.tolist()]
+    given.clear()
+    x = X.repeat(1, 3, 2, 2)
+    Curious()(asked, x, classes, ThreatModel("recolor", 0.1), ROWS)
+    assert torch.equal(given[1], DEFORMATIONS["recolor"](x, 0.1).still())
+    assert torch.equal(given[2], classes)
+    assert given[3:] == [ThreatModel("linf", 0.5), ROWS.at("attack").seed, ROWS.indices.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +175,17 @@ def test_a_search_that_fails_is_the_attack_s_own_error() -> None:
         def moved(self, x, threat, draws):
             raise ValueError("no such thing")
 
-    with pytest.raises(AttackError, match=r"test_crafted.py.*no such thing"):
+    with pytest.raises(AttackError, match=r"attack shift, .*test_crafted.py, line \d+: .*no such thing"):
         made(Failing(), ThreatModel("linf", 0.1))
+
+
+def test_one_image_that_leaves_the_ball_is_enough() -> None:
+    class One(Shift):
+        def moved(self, x, threat, draws):
+            return x + torch.tensor([0.0, 0.3, 0.1]).view(N, 1, 1, 1)
+
+    with pytest.raises(AttackError, match=r"left the ball L∞ ε = 0\.2 by 0\.1;"):
+        made(One(), ThreatModel("linf", 0.2))
 
 
 def crafted(backwards: float, nothing: float, broken: bool = True) -> Crafted:
@@ -205,6 +220,15 @@ def test_it_declares_the_effort_it_is_set_to() -> None:
         nature = None
 
     assert Silent().declare() is None
+
+    @dataclass(frozen=True, kw_only=True)
+    class Whole(Shift):
+        step: float = 0.5
+        targets: Count = 4
+        queries: Count = 70
+
+    found = Whole(steps=2, restarts=5, step=0.25).declare()
+    assert found == Nature("iterative", ("margin",), steps=2, step=0.25, restarts=5, targets=4, queries=70)
 
 
 @pytest.mark.parametrize(

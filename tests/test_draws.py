@@ -126,8 +126,8 @@ def test_one_source_alone_stays_what_it_is_and_none_is_shared() -> None:
 def test_numbers_are_drawn_where_the_names_lie() -> None:
     there = sample_draws(3, 5, "meta")
     for draws in (there, there.rows(slice(2)), there.hidden(b"key"), stack([there, there.at("x")])):
-        made = (draws.bits(2), draws.uniform(2, high=2.0), draws.normal(2), draws.integers(3, 2), draws.permutation(2))
-        assert all(numbers.is_meta for numbers in made)
+        uniform, normal, chosen = draws.uniform(2, high=2.0), draws.normal(2), draws.integers(3, 2)
+        assert all(made.is_meta for made in (draws.bits(2), uniform, normal, chosen, draws.permutation(2)))
     assert stack([there, there]).rows(slice(2)).hidden(b"key").bits(1).is_meta
 
 

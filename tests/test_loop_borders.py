@@ -23,9 +23,9 @@ def test_a_defence_is_trained_on_its_device() -> None:
     moved: list[object] = []
 
     class Moving(Watching):
-        def to(self, *where: Any) -> Any:
+        def to(self, *where: Any, **how: Any) -> Any:
             moved.extend(where)
-            return super().to(*where)
+            return super().to(*where, **how)
 
     train(Moving(RECIPE))
     assert moved == [CPU]
