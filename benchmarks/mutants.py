@@ -76,7 +76,7 @@ GROUPS = {
         ["engine/plan", "engine/answers", "engine/reuse"],
         ["plan", "configuring", "answers", "reuse", "shared_weights"],
     ),
-    "runner": Group(["engine/unit", "engine/runner"], ["unit", "driving", "bookkeeping", "runner"]),
+    "runner": Group(["engine/unit", "engine/runner"], ["unit", "driving", "bookkeeping"]),
     "training": Group(["training/loop", "training/precision"], ["loop", "loop_borders", "precision", "training"]),
 }
 

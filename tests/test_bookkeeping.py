@@ -15,8 +15,8 @@ from test_driving import DIGITS, TRANSFER, WHITE, driven, planned, run
 
 from benchbox.contract import registry
 from benchbox.domain import Access
+from benchbox.engine import gradients, secret
 from benchbox.engine import runner as running
-from benchbox.engine import secret
 from benchbox.engine.agenda import Trained
 from benchbox.engine.executors import Ended, Failure, Liken, Make, Task, Told, Work
 from benchbox.engine.plan import Plan
@@ -274,3 +274,27 @@ def test_a_defence_that_is_required_is_waited_for(session, store) -> None:
     assert runner._ready.is_made(training)
     assert runner._ready.layout(training) == hands.layout
     assert [type(task).__name__ for task in hands.asked] == ["Make", "Prepare"]
+
+
+def test_gradients_that_were_no_numbers_are_kept_with_the_images_they_were_asked_for(session, store) -> None:
+    def answer(task: Task) -> Any:
+        if not isinstance(task, Work):
+            return None
+        cell, where = task.unit.cell, task.unit.positions
+        return [Done(outcome(cell, where), images(cell.craft_key, where), 3.0, 1.0, 2.0 * (where < 6), False)]
+
+    plan = planned(session, "none", accesses=(WHITE,))
+    run(session, store, plan, Hands(answer=answer))
+    record = store.attached(plan.cells[0].craft_key, gradients.KIND)
+    assert (record["samples"], record["gradients"]) == (6, 12.0)
+
+
+def test_a_cell_that_was_begun_under_another_secret_fails_and_no_other(session, store) -> None:
+    plan = planned(session, "randomized-resize-pad", accesses=(WHITE,), scoring_draws=2)
+    begun = plan.cells[0]
+    store.add_cell(begun, store.begin_run({}, {}))
+    secret.note(store, begun, "cd")
+    report, heard = run(session, store, plan, Hands())
+    said = f"cell {begun.key[:12]} was begun under another secret; give --secret cd to go on with it"
+    assert heard.errors == [(begun.key, said)]
+    assert (report.failed, report.done) == ({begun.key: said}, len(plan.cells) - 1)
