@@ -14,9 +14,9 @@ square over pixels and steps, all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -37,7 +37,6 @@ class DiffAttack(PGD):
                 kind="gradient")  # fmt: skip
     nature = Nature("iterative", climbs=("cross-entropy", "deviated reconstruction"))
     standard: ClassVar[tuple[Access, ...]] = ()
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = PGD.settings
 
     weight: NonNegative = 1.0
 

@@ -12,9 +12,9 @@ left of it but PGD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,7 +37,6 @@ class PGDKeep(PGD):
                 year=2020, kind="gradient")  # fmt: skip
     nature = Nature("iterative", climbs=("cross-entropy", "kept decisions"))
     standard: ClassVar[tuple[Access, ...]] = ()
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = PGD.settings
 
     weight: NonNegative = 1.0
     slack: NonNegative = 0.1

@@ -7,9 +7,9 @@ arXiv 1910.09338 (2019), MultiTargeted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,6 @@ class PGDT(PGD):
     card = Card("pgd-t", "PGD, targeted", paper="Kurakin et al., ICLR 2017", year=2017, kind="gradient")
     nature = Nature("iterative", climbs=("cross-entropy",), families=("targeted",))
     standard: ClassVar[tuple[Access, ...]] = ()
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = PGD.settings
 
     targets: Count = 9
 

@@ -195,6 +195,12 @@ class Result(_Shown):
 
         return conventions.document(self.evidence)
 
+    def attacks(self) -> Document:
+        """Each defence beside the others under every way it was attacked, and what that cost, for every format."""
+        from benchbox.report import attacks
+
+        return attacks.document(self.tables)
+
     def cost(self) -> Document:
         """Passes and minutes of every cell, for every format."""
         from benchbox.report import cost

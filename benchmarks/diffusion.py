@@ -3,7 +3,8 @@
     python benchmarks/diffusion.py docs/evidence/diffusion-cost.json docs/evidence/diffusion-memory.svg
 
 Memory is the peak of what torch allocates on the processor, by its profiler, above what is there before;
-weights are random, for they change neither memory nor time.
+weights are random, for they change neither memory nor time. The last rows go through the whole chain, a step for
+each of its 1,000 times, which takes minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,17 @@ from benchbox.domain import ImageSpec
 
 STEPS = (5, 10, 20, 50)
 IMAGES, DRAWS = 4, 20
+#: Steps from t* = 1: the last is the whole chain.
+WHOLE = (10, 100, 1000)
 
 
-def purifier(steps: int) -> Any:
+def purifier(steps: int, **fields: Any) -> Any:
     """DiffPure as it is set on MNIST, with so many reverse steps, on an untrained classifier."""
     none, diffpure = (registry.defenses().get(name).cls for name in ("none", "diffpure"))
     spec = ImageSpec(KNOWN["mnist"].channels, KNOWN["mnist"].size, 10, (0.13,), (0.31,))
     torch.manual_seed(0)
     classifier = none(none.configure("mnist", "mnist"), spec).classifier
-    defense = diffpure(diffpure.configure("mnist", "mnist", steps=steps), spec, classifier)
+    defense = diffpure(diffpure.configure("mnist", "mnist", steps=steps, **fields), spec, classifier)
     return defense.eval().requires_grad_(False)
 
 
@@ -44,11 +48,19 @@ def gradient(defense: Any, images: int) -> Tensor:
     return torch.autograd.grad(defense(x, draws)[:, 0].sum(), x)[0]
 
 
-def peak(defense: Any, images: int) -> float:
+def deviated(defense: Any, images: int) -> Tensor:
+    """DiffAttack's gradient, of a loss in every step, at random images."""
+    draws, y = sample_draws(images), torch.zeros(images, dtype=torch.int64)
+    view = View(defense, y, draws, randomized=True, walk=defense.trail)
+    loss = registry.attacks().get("diffattack").cls().along(view, draws.uniform(1, 28, 28))
+    return view.along(draws.uniform(1, 28, 28), lambda trail: loss(trail, y))[0]
+
+
+def peak(found: Callable[[Any, int], Tensor], defense: Any, images: int) -> float:
     """Mebibytes that torch allocates at most for one gradient."""
-    gradient(defense, images)
+    found(purifier(5), images)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        gradient(defense, images)
+        found(defense, images)
     now = most = 0
     for event in sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
@@ -64,8 +76,19 @@ def memory() -> list[dict[str, Any]]:
         defense = purifier(steps)
         found = {}
         for defense.checkpointed in (True, False):
-            found[defense.checkpointed] = peak(defense, 16)
+            found[defense.checkpointed] = peak(gradient, defense, 16)
         rows.append({"reverse steps": steps, "computed anew, MiB": found[True], "kept, MiB": found[False]})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def whole() -> list[dict[str, Any]]:
+    """Peaks up to a step for each time of the chain, computed anew: of the gradient, and of DiffAttack's."""
+    rows = []
+    for steps in WHOLE:
+        defense = purifier(steps, t_star=1)
+        found = {said: peak(one, defense, IMAGES) for said, one in (("gradient", gradient), ("DiffAttack", deviated))}
+        rows.append({"reverse steps": steps, **{f"{said}, MiB": value for said, value in found.items()}})
         print(rows[-1], flush=True)
     return rows
 
@@ -118,6 +141,12 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     peaks = memory()
-    found = {"memory": peaks, "growth": growth(peaks), "together": together(), "torch": torch.__version__}
+    found = {
+        "memory": peaks,
+        "growth": growth(peaks),
+        "together": together(),
+        "whole": whole(),
+        "torch": torch.__version__,
+    }
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     draw(peaks, Path(sys.argv[2]))

@@ -48,7 +48,8 @@ class Trial:
         self.draws = Draws(rows.to(self.where))
         self.classifier = self.trained("none", None, {}).classifier
         own = {"epochs": asked.epochs} if asked.epochs else {}
-        self.score = self.trained("diffpure", self.classifier, own).state_dict()
+        score = self.trained("diffpure", self.classifier, own)
+        self.score, self.epochs = score.state_dict(), score.recipe.epochs
         pgd = registry.attacks().get("pgd").cls
         self.pgd = pgd.configure(dataset.family, dataset.name, steps=PGD_STEPS, step=STEP)
         self.rows: list[Row] = []
@@ -140,6 +141,7 @@ def main() -> None:
         "epsilon": trial.threat.epsilon,
         "n": len(trial.y),
         "trained on": len(trial.train),
+        "epochs": trial.epochs,
         "eot": asked.eot,
     }
     asked.file.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
-LAYOUTS = ("ranking", "paper", "numbers", "conventions", "cost")
+LAYOUTS = ("ranking", "paper", "numbers", "attacks", "conventions", "cost")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
 
@@ -64,7 +64,8 @@ def report(
         typer.Option(
             metavar="|".join(LAYOUTS),
             help="paper: any rows and columns, in its shape; numbers: what came of each number of the PSSR paper; "
-            "conventions: randomised defences by what is counted; cost: passes and minutes.",
+            "attacks: every way each defence was attacked, and its cost; conventions: randomised defences by what "
+            "is counted; cost: passes and minutes.",
         ),
     ] = "ranking",
     rows: Annotated[
@@ -129,14 +130,16 @@ def report(
         accesses = words.request(None, {"accesses": access}).accesses
         asked = Layout(table, _rows(rows), words.names(columns, "--columns"), chosen.datasets, accesses)
         document = found.paper_table(asked, paper=paper, intervals=intervals)
-    elif layout == "numbers":
-        document = found.paper_numbers()
-    elif layout == "conventions":
-        document = found.conventions()
-    elif layout == "cost":
-        document = found.cost()
-    else:
+    elif layout == "ranking":
         document = found.document(against)
+    else:
+        documents = {
+            "numbers": found.paper_numbers,
+            "attacks": found.attacks,
+            "conventions": found.conventions,
+            "cost": found.cost,
+        }
+        document = documents[layout]()
     more: dict[str, object] = {"standalone": True} if standalone else {}
     if by_access:
         more["groups"] = True

@@ -1,0 +1,141 @@
+"""Every way in which some defences were attacked, each with its own number.
+
+A ranking is about one list of images, and takes together what an attack was run with. Here each stand-in and each
+number of draws stands by itself, and an attack that is too dear for all images stands beside those that saw them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from benchbox.analysis.conventions import scores
+from benchbox.analysis.labels import attack_place, departures, identity, labelled
+from benchbox.domain import Access, SampleList, ThreatModel
+
+if TYPE_CHECKING:
+    from benchbox.analysis.score import Entry, Measurement, Score
+    from benchbox.analysis.table import Row, Table
+
+#: From the attacker who knows least to the one who knows most; of imported images nobody knows it.
+ACCESSES = (Access.GRAY_BOX, Access.TRANSFER, Access.BPDA, Access.WHITE_BOX, Access.IMPORTED)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a defence was attacked.
+
+    Attributes:
+        access: What the attacker knows.
+        attack: With what sets its settings apart.
+        stand_in: What was differentiated in the defence's place; "" for the defence itself.
+        eot: Draws a gradient.
+    """
+
+    access: Access
+    attack: str
+    stand_in: str
+    eot: int
+
+    @property
+    def place(self) -> tuple[int, tuple[int, str], str, int]:
+        """Sort key: stand-ins one by one, more draws below fewer."""
+        return ACCESSES.index(self.access), attack_place(self.attack), self.stand_in, self.eot
+
+    def __str__(self) -> str:
+        through = f" through {self.stand_in}" if self.stand_in else ""
+        return labelled(self.attack, f"EOT {self.eot}" if self.eot > 1 else "") + through
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that is known of attacks on one data set in one ball.
+
+    Attributes:
+        samples: The longest list of images among them.
+        threat: The ball.
+        clean: By label of a defence, its accuracy on the images as they are, and which they are.
+        found: By way and label, the number of that attack on the most images.
+    """
+
+    samples: SampleList
+    threat: ThreatModel
+    clean: Mapping[str, tuple[Entry, SampleList]]
+    found: Mapping[tuple[Way, str], Measurement]
+
+    @property
+    def ways(self) -> list[Way]:
+        """In the order they are printed."""
+        return sorted({way for way, _ in self.found}, key=lambda way: way.place)
+
+    def of(self, way: Way) -> list[Measurement]:
+        """What was found in one way, of every defence."""
+        return [found for (one, _), found in self.found.items() if one == way]
+
+    def vote(self, label: str) -> tuple[Score, Measurement] | None:
+        """The lowest majority vote that an attack leaves of a defence; None where there are no draws to vote."""
+        several = [m for (_, one), m in self.found.items() if one == label and m.extra]
+        if not several:
+            return None
+        lowest = min(several, key=lambda m: m.extra["majority_vote"])
+        outcome = lowest.evidence.outcome
+        return scores(outcome.adversarial, outcome.label)["majority_vote"], lowest
+
+
+def boards(tables: Iterable[Table]) -> list[Board]:
+    """One for each data set and ball.
+
+    Args:
+        tables: Such that those of a data set and ball follow one another, as `leaderboard.build` makes them.
+    """
+    return [
+        _board(list(group))
+        for _, group in groupby(tables, key=lambda table: (table.samples.dataset, table.threat))
+    ]
+
+
+def _board(tables: Sequence[Table]) -> Board:
+    # The longest list first: what it has goes before what shorter ones have.
+    tables = sorted(tables, key=lambda table: -len(table.samples))
+    names = _labels([row for table in tables for row in table.rows])
+    clean: dict[str, tuple[Entry, SampleList]] = {}
+    found: dict[tuple[Way, str], Measurement] = {}
+    for table in tables:
+        for row in table.rows:
+            label = names[row.artifact]
+            clean.setdefault(label, (row.clean, table.samples))
+            for way, measurement in _measured(row):
+                found.setdefault((way, label), measurement)
+    return Board(tables[0].samples, tables[0].threat, clean, found)
+
+
+def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
+    """The finished attacks on a row; what two accesses share counts for the one that asks for it by itself."""
+    white = {
+        m.evidence.cell.craft_key
+        for column, entry in row.entries.items()
+        if column.access is Access.WHITE_BOX
+        for m in entry.measurements
+    }
+    for column, entry in row.entries.items():
+        for m in entry.measurements if entry.status != "same" else ():
+            cell = m.evidence.cell
+            if m.status in ("done", "withheld") and (
+                column.access is Access.WHITE_BOX or cell.craft_key not in white
+            ):
+                yield Way(column.access, column.attack, cell.view.stand_in or "", cell.eot), m
+
+
+def _labels(rows: Sequence[Row]) -> Mapping[str, str]:
+    """What to call each training, by the digest of its weights."""
+    said = departures([row.defense for row in rows])
+    names = {row.artifact: labelled(row.defense.name, said[identity(row.defense)]) for row in rows}
+    uses = Counter(names.values())
+    return {
+        artifact: labelled(name, f"weights {artifact[:8]}") if uses[name] > 1 else name
+        for artifact, name in names.items()
+    }
+

@@ -1,0 +1,189 @@
+"""Every way in which some defences were attacked as a document: attacks down, defences across, and what each cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from benchbox.analysis.by_attack import Board, Way, boards
+from benchbox.analysis.score import WITHHELD, Measurement, Score
+from benchbox.analysis.table import Table
+from benchbox.domain import SampleList
+from benchbox.report.document import Column, Document, Grid, Number, Section, Text, grid
+
+#: Columns of the long form.
+FIELDS = (
+    *("dataset", "samples_digest", "norm", "epsilon", "n", "defense", "attack", "access", "stand_in", "eot"),
+    *("percent", "low", "high", "majority_vote", "forwards", "backwards", "seconds", "device"),
+)
+NOT_RUN = Text("n/r", tone="faint")
+
+
+class Notes:
+    """What numbers refer to, each said once.
+
+    Attributes:
+        said: The notes so far; the first is number 1.
+    """
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def number(self, *said: str) -> tuple[int, ...]:
+        """The numbers of some notes; of empty ones there are none."""
+        for note in said:
+            if note and note not in self.said:
+                self.said.append(note)
+        return tuple(self.said.index(note) + 1 for note in said if note)
+
+
+def document(tables: Iterable[Table]) -> Document:
+    """A section for each data set and ball.
+
+    Args:
+        tables: As `Result.tables` has them.
+    """
+    found = boards(tables)
+    return Document(
+        "benchbox attacks",
+        [_section(board) for board in found if board.found] or [_nothing()],
+        lambda: {"attacks": [line for board in found for line in _lines(board)]},
+        FIELDS,
+        lambda: (line for board in found for line in _lines(board)),
+    )
+
+
+def _nothing() -> Section:
+    return Section("No attack", sentences=["No attack has finished."])
+
+
+def _section(board: Board) -> Section:
+    notes = Notes()
+    remarks = [
+        "Percent right, expected over fresh draws where a defence has any; in brackets, 95 % intervals.",
+        "forward, backward: passes of the model under attack, an image. A pass counts once however many steps a "
+        "purifier works in; a gradient of N draws is N of each.",
+        "n/r: not run, or not to the end.",
+    ]
+    return Section(
+        f"{board.samples.dataset}, {board.threat}, {board.samples.said}",
+        [_accuracies(board, notes), _minutes(board, notes)],
+        notes.said,
+        remarks=remarks,
+    )
+
+
+def _accuracies(board: Board, notes: Notes) -> Grid:
+    """The images as they are, every attack on them, and the lowest majority vote."""
+    ways = board.ways
+    columns: list[Column[Way]] = [
+        Column("attack", "attack", lambda way: Text(str(way)), "left", heads=True),
+        *(Column(label, label, _accuracy(board, label, notes)) for label in board.clean),
+        Column("forwards", "forward", lambda way: _passes(board.of(way), 0)),
+        Column("backwards", "backward", lambda way: _passes(board.of(way), 1)),
+    ]
+    found = grid(columns, ways)
+    none = [Text("")] * 2
+    clean = [_number(entry.score, notes, board, samples) for entry, samples in board.clean.values()]
+    rows = [[Text("no attack"), *clean, *none], *found.rows]
+    blocks = {at + 1: heading for at, heading in _blocks(ways).items()}
+    votes = {label: board.vote(label) for label in board.clean}
+    if draws := {vote[1].evidence.cell.scoring_draws for vote in votes.values() if vote}:
+        blocks[len(rows)] = "another defence: the majority vote"
+        said = f"of {'–'.join(map(str, sorted(draws)))}, under the attack that leaves least"
+        rows.append([Text(said), *(_vote(vote, notes, board) for vote in votes.values()), *none])
+    return Grid(columns, rows, blocks=blocks)
+
+
+def _accuracy(board: Board, label: str, notes: Notes) -> Callable[[Way], Text]:
+    def value(way: Way) -> Text:
+        measurement = board.found.get((way, label))
+        if measurement is None:
+            return NOT_RUN
+        if measurement.score is None:
+            return Text(WITHHELD, tone="bad")
+        return _number(measurement.score, notes, board, measurement.evidence.cell.samples)
+
+    return value
+
+
+def _vote(vote: tuple[Score, Measurement] | None, notes: Notes, board: Board) -> Text:
+    return NOT_RUN if vote is None else _number(vote[0], notes, board, vote[1].evidence.cell.samples)
+
+
+def _number(score: Score | None, notes: Notes, board: Board, samples: SampleList) -> Text:
+    if score is None:
+        return NOT_RUN
+    return Number(
+        str(score),
+        interval=score.interval,
+        ends=(score.low, score.high),
+        exact=score.percent,
+        notes=notes.number(_fewer(board, samples)),
+    )
+
+
+def _fewer(board: Board, samples: SampleList) -> str:
+    """Which images a number is about, where they are not those of the heading."""
+    return "" if samples == board.samples else f"on {samples.said}"
+
+
+def _passes(found: Sequence[Measurement], direction: int) -> Text:
+    """Of an image, from the least of the defences to the most."""
+    passes = [round(m.passes[direction]) for m in found if m.passes]
+    return Text("–".join(map(str, sorted({min(passes), max(passes)})))) if passes else Text("–")
+
+
+def _minutes(board: Board, notes: Notes) -> Grid:
+    def spent(label: str) -> Callable[[Way], Text]:
+        def value(way: Way) -> Text:
+            m = board.found.get((way, label))
+            if m is None:
+                return NOT_RUN
+            said = _device(m), _fewer(board, m.evidence.cell.samples)
+            return Number(f"{m.evidence.seconds / 60:.2f}", exact=m.evidence.seconds / 60, notes=notes.number(*said))
+
+        return value
+
+    columns: list[Column[Way]] = [
+        Column("attack", "minutes", lambda way: Text(str(way)), "left", heads=True),
+        *(Column(label, label, spent(label)) for label in board.clean),
+    ]
+    return grid(columns, board.ways, blocks=_blocks(board.ways))
+
+
+def _device(measurement: Measurement) -> str:
+    device = measurement.evidence.provenance.get("device")
+    return f"on {device}" if device else ""
+
+
+def _blocks(ways: Sequence[Way]) -> dict[int, str]:
+    """The access above the first of its rows."""
+    numbered = groupby(enumerate(ways), key=lambda one: one[1].access)
+    return {next(group)[0]: str(access) for access, group in numbered}
+
+
+def _lines(board: Board) -> Iterator[dict[str, Any]]:
+    for (way, label), m in board.found.items():
+        cell, score, passes = m.evidence.cell, m.score, m.passes or ("", "")
+        yield {
+            "dataset": cell.samples.dataset,
+            "samples_digest": cell.samples.digest,
+            "norm": cell.threat.norm,
+            "epsilon": cell.threat.epsilon,
+            "n": len(cell.samples),
+            "defense": label,
+            "attack": way.attack,
+            "access": str(way.access),
+            "stand_in": way.stand_in,
+            "eot": way.eot,
+            "percent": score.percent if score else "",
+            "low": score.low if score else "",
+            "high": score.high if score else "",
+            "majority_vote": m.extra.get("majority_vote", ""),
+            "forwards": passes[0],
+            "backwards": passes[1],
+            "seconds": m.evidence.seconds,
+            "device": m.evidence.provenance.get("device", ""),
+        }

@@ -1,0 +1,116 @@
+"""Every way of attacking some defences side by side: each stand-in, each number of draws, on the most images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rows
+
+from benchbox import report
+from benchbox.analysis import leaderboard
+from benchbox.domain import Evidence, SampleList
+from benchbox.report.attacks import document
+
+FEW = SampleList("mnist", "test", (5, 3, 8, 1), "e" * 64, seed=0)
+DRAWS = 4
+
+
+def noisy(right: int, n: int = rows.N, name: str = "noisy", **more: object) -> Evidence:
+    """The first images are right in every draw but the first, the others in that one alone."""
+    answers = np.repeat(rows.first(right, n), DRAWS, 1)
+    answers[:, 0] ^= True
+    return rows.evidence(name, right=answers, clean=np.ones((n, DRAWS), bool), **more)
+
+
+def few(right: int, **more: object) -> Evidence:
+    return noisy(right, len(FEW), samples=FEW, **more)
+
+
+def device(item: Evidence, name: str) -> Evidence:
+    return replace(item, provenance={"device": name}, seconds=90.0)
+
+
+def shown(*evidence: Evidence):
+    return document(leaderboard.build(evidence))
+
+
+def cells(grid) -> dict[str, list[str]]:
+    return {row[0].text: [value.text for value in row[1:]] for row in grid.rows}
+
+
+def test_each_stand_in_and_each_number_of_draws_has_a_row() -> None:
+    (section,) = shown(
+        noisy(60, eot=20),
+        noisy(80, eot=1),
+        noisy(70, eot=5),
+        noisy(90, access=rows.BPDA, stand_in="identity"),
+        noisy(80, access=rows.BPDA),  # the images of white-box PGD
+        noisy(40, access=rows.BPDA, attack="bim"),
+        noisy(95, access=rows.GRAY, name="other"),
+    ).sections
+    (accuracies, _) = section.grids
+    assert cells(accuracies) == {
+        "no attack": ["100.0", "100.0", "", ""],
+        "pgd": ["65.0", "n/r", "41", "40"],
+        "bim": ["35.0", "n/r", "41", "40"],
+        "pgd through identity": ["72.5", "n/r", "41", "40"],
+        "pgd (EOT 5)": ["57.5", "n/r", "41", "40"],
+        "pgd (EOT 20)": ["50.0", "n/r", "41", "40"],
+        "of 4, under the attack that leaves least": ["40.0", "95.0", "", ""],
+    } or cells(accuracies)["pgd"] == ["n/r", "72.5", "41", "40"]
+    assert list(accuracies.blocks.values()) == ["gray-box", "bpda", "white-box", "another defence: the majority vote"]
+
+
+def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> None:
+    (section,) = shown(noisy(80), few(1, eot=20), few(1)).sections
+    assert section.title.endswith("the first 100 test images")
+    (accuracies, minutes) = section.grids
+    found = {row[0].text: row[1] for row in accuracies.rows}
+    assert (found["pgd"].text, found["pgd"].notes) == ("65.0", ())
+    assert found["pgd (EOT 20)"].text == "43.8"
+    assert [section.notes[note - 1] for note in found["pgd (EOT 20)"].notes] == ["on 4 random test images (seed 0)"]
+    assert minutes.rows[1][1].notes
+
+
+def test_minutes_name_the_device() -> None:
+    (section,) = shown(device(noisy(80), "a card"), device(noisy(70, eot=5), "a processor")).sections
+    said = [[section.notes[note - 1] for note in row[1].notes] for row in section.grids[1].rows]
+    assert said == [["on a card"], ["on a processor"]]
+    assert [row[1].text for row in section.grids[1].rows] == ["1.50", "1.50"]
+
+
+def test_what_the_control_refutes_has_no_number() -> None:
+    wrong = rows.evidence("noisy", attack="null", right=noisy(10).outcome.adversarial == 0)
+    (section,) = shown(noisy(80), wrong).sections
+    assert cells(section.grids[0])["pgd"][0] == "withheld"
+
+
+def test_what_has_not_finished_is_not_run() -> None:
+    (section,) = shown(noisy(80), rows.unfinished(noisy(0, eot=20), 10)).sections
+    assert "pgd (EOT 20)" not in cells(section.grids[0])
+
+
+def test_trainings_that_differ_in_their_weights_alone_stand_apart() -> None:
+    (section,) = shown(noisy(80), noisy(20, artifact="other weights")).sections
+    names = [column.title for column in section.grids[0].columns]
+    assert names[1:3] == ["noisy (weights weights )", "noisy (weights other we)"]
+
+
+@pytest.mark.parametrize("format", report.FORMATS)
+def test_every_format_has_it(format: str) -> None:
+    assert "noisy" in report.render(shown(noisy(80), few(1, eot=20)), format)
+
+
+def test_a_line_for_each_number() -> None:
+    found = shown(noisy(80), few(1, eot=20), noisy(90, access=rows.BPDA, stand_in="identity"))
+    assert [(line["stand_in"], line["eot"], line["n"]) for line in found.lines()] == [
+        ("", 1, 100), ("identity", 1, 100), ("", 20, 4)
+    ]  # fmt: skip
+    assert {line["majority_vote"] for line in found.lines()} == {80.0, 90.0, 25.0}
+
+
+def test_of_nothing_it_says_so() -> None:
+    (section,) = document([]).sections
+    assert section.sentences == ["No attack has finished."]
