@@ -87,8 +87,11 @@ def whole() -> list[dict[str, Any]]:
     rows = []
     for steps in WHOLE:
         defense = purifier(steps, t_star=1)
-        found = {said: peak(one, defense, IMAGES) for said, one in (("gradient", gradient), ("DiffAttack", deviated))}
-        rows.append({"reverse steps": steps, **{f"{said}, MiB": value for said, value in found.items()}})
+        found = {
+            "gradient, MiB": peak(gradient, defense, IMAGES),
+            "DiffAttack's, MiB": peak(deviated, defense, IMAGES),
+        }
+        rows.append({"reverse steps": steps, **found})
         print(rows[-1], flush=True)
     return rows
 

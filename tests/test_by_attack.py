@@ -51,16 +51,19 @@ def test_each_stand_in_and_each_number_of_draws_has_a_row() -> None:
         noisy(95, access=rows.GRAY, name="other"),
     ).sections
     (accuracies, _) = section.grids
-    assert cells(accuracies) == {
-        "no attack": ["100.0", "100.0", "", ""],
-        "pgd": ["65.0", "n/r", "41", "40"],
-        "bim": ["35.0", "n/r", "41", "40"],
-        "pgd through identity": ["72.5", "n/r", "41", "40"],
-        "pgd (EOT 5)": ["57.5", "n/r", "41", "40"],
-        "pgd (EOT 20)": ["50.0", "n/r", "41", "40"],
-        "of 4, under the attack that leaves least": ["40.0", "95.0", "", ""],
-    } or cells(accuracies)["pgd"] == ["n/r", "72.5", "41", "40"]
-    assert list(accuracies.blocks.values()) == ["gray-box", "bpda", "white-box", "another defence: the majority vote"]
+    assert [[value.text for value in row] for row in accuracies.rows] == [
+        ["no attack", "100.0", "100.0", "", ""],
+        ["pgd", "72.5", "n/r", "41", "40"],
+        ["bim", "n/r", "45.0", "41", "40"],
+        ["pgd through identity", "n/r", "70.0", "41", "40"],
+        ["pgd", "n/r", "65.0", "41", "40"],
+        ["pgd (EOT 5)", "n/r", "60.0", "41", "40"],
+        ["pgd (EOT 20)", "n/r", "55.0", "41", "40"],
+        ["of 4, under the attack that leaves least", "95.0", "40.0", "", ""],
+    ]
+    assert accuracies.blocks == {
+        1: "gray-box", 2: "bpda", 4: "white-box", 7: "another defence: the majority vote"
+    }  # fmt: skip
 
 
 def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> None:
@@ -69,8 +72,9 @@ def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> No
     (accuracies, minutes) = section.grids
     found = {row[0].text: row[1] for row in accuracies.rows}
     assert (found["pgd"].text, found["pgd"].notes) == ("65.0", ())
-    assert found["pgd (EOT 20)"].text == "43.8"
-    assert [section.notes[note - 1] for note in found["pgd (EOT 20)"].notes] == ["on 4 random test images (seed 0)"]
+    assert found["pgd (EOT 20)"].text == "37.5"
+    (note,) = found["pgd (EOT 20)"].notes
+    assert section.notes[note - 1] == "on 4 random test images (seed 0)"
     assert minutes.rows[1][1].notes
 
 
@@ -100,7 +104,7 @@ def test_trainings_that_differ_in_their_weights_alone_stand_apart() -> None:
 
 @pytest.mark.parametrize("format", report.FORMATS)
 def test_every_format_has_it(format: str) -> None:
-    assert "noisy" in report.render(shown(noisy(80), few(1, eot=20)), format)
+    assert "noisy" in report.render(shown(noisy(80), few(1, eot=20)), format).lower()
 
 
 def test_a_line_for_each_number() -> None:

@@ -138,4 +138,3 @@ def _labels(rows: Sequence[Row]) -> Mapping[str, str]:
         artifact: labelled(name, f"weights {artifact[:8]}") if uses[name] > 1 else name
         for artifact, name in names.items()
     }
-

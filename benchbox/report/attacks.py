@@ -1,4 +1,4 @@
-"""Every way in which some defences were attacked as a document: attacks down, defences across, and what each cost."""
+"""Every way in which some defences were attacked as a document: attacks down, defences across, and the cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Notes:
         for note in said:
             if note and note not in self.said:
                 self.said.append(note)
-        return tuple(self.said.index(note) + 1 for note in said if note)
+        return tuple(sorted(self.said.index(note) + 1 for note in said if note))
 
 
 def document(tables: Iterable[Table]) -> Document:
@@ -60,15 +60,17 @@ def _nothing() -> Section:
 
 def _section(board: Board) -> Section:
     notes = Notes()
+    devices = sorted({device for m in board.found.values() if (device := _device(m))})
     remarks = [
         "Percent right, expected over fresh draws where a defence has any; in brackets, 95 % intervals.",
         "forward, backward: passes of the model under attack, an image. A pass counts once however many steps a "
         "purifier works in; a gradient of N draws is N of each.",
+        f"minutes: of all images, crafting and scoring{f', on {devices[0]}' if len(devices) == 1 else ''}.",
         "n/r: not run, or not to the end.",
     ]
     return Section(
         f"{board.samples.dataset}, {board.threat}, {board.samples.said}",
-        [_accuracies(board, notes), _minutes(board, notes)],
+        [_accuracies(board, notes), _minutes(board, notes, len(devices) > 1)],
         notes.said,
         remarks=remarks,
     )
@@ -135,14 +137,17 @@ def _passes(found: Sequence[Measurement], direction: int) -> Text:
     return Text("–".join(map(str, sorted({min(passes), max(passes)})))) if passes else Text("–")
 
 
-def _minutes(board: Board, notes: Notes) -> Grid:
+def _minutes(board: Board, notes: Notes, several: bool) -> Grid:
+    """What each attack took; with the device, where there are several."""
+
     def spent(label: str) -> Callable[[Way], Text]:
         def value(way: Way) -> Text:
             m = board.found.get((way, label))
             if m is None:
                 return NOT_RUN
-            said = _device(m), _fewer(board, m.evidence.cell.samples)
-            return Number(f"{m.evidence.seconds / 60:.2f}", exact=m.evidence.seconds / 60, notes=notes.number(*said))
+            said = f"on {_device(m)}" if several else "", _fewer(board, m.evidence.cell.samples)
+            minutes = m.evidence.seconds / 60
+            return Number(f"{minutes:.2f}", exact=minutes, notes=notes.number(*said))
 
         return value
 
@@ -154,8 +159,7 @@ def _minutes(board: Board, notes: Notes) -> Grid:
 
 
 def _device(measurement: Measurement) -> str:
-    device = measurement.evidence.provenance.get("device")
-    return f"on {device}" if device else ""
+    return str(measurement.evidence.provenance.get("device", ""))
 
 
 def _blocks(ways: Sequence[Way]) -> dict[int, str]:
@@ -185,5 +189,5 @@ def _lines(board: Board) -> Iterator[dict[str, Any]]:
             "forwards": passes[0],
             "backwards": passes[1],
             "seconds": m.evidence.seconds,
-            "device": m.evidence.provenance.get("device", ""),
+            "device": _device(m),
         }
