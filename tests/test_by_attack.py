@@ -55,10 +55,10 @@ def test_each_stand_in_and_each_number_of_draws_has_a_row() -> None:
         ["no attack", "100.0", "100.0", "", ""],
         ["pgd", "72.5", "n/r", "41", "40"],
         ["bim", "n/r", "45.0", "41", "40"],
-        ["pgd through identity", "n/r", "70.0", "41", "40"],
+        ["pgd, through identity", "n/r", "70.0", "41", "40"],
         ["pgd", "n/r", "65.0", "41", "40"],
-        ["pgd (EOT 5)", "n/r", "60.0", "41", "40"],
-        ["pgd (EOT 20)", "n/r", "55.0", "41", "40"],
+        ["pgd, EOT 5", "n/r", "60.0", "41", "40"],
+        ["pgd, EOT 20", "n/r", "55.0", "41", "40"],
         ["of 4, under the attack that leaves least", "95.0", "40.0", "", ""],
     ]
     assert accuracies.blocks == {
@@ -72,8 +72,8 @@ def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> No
     (accuracies, minutes) = section.grids
     found = {row[0].text: row[1] for row in accuracies.rows}
     assert (found["pgd"].text, found["pgd"].notes) == ("65.0", ())
-    assert found["pgd (EOT 20)"].text == "37.5"
-    (note,) = found["pgd (EOT 20)"].notes
+    assert found["pgd, EOT 20"].text == "37.5"
+    (note,) = found["pgd, EOT 20"].notes
     assert section.notes[note - 1] == "on 4 random test images (seed 0)"
     assert minutes.rows[1][1].notes
 
@@ -93,7 +93,7 @@ def test_what_the_control_refutes_has_no_number() -> None:
 
 def test_what_has_not_finished_is_not_run() -> None:
     (section,) = shown(noisy(80), rows.unfinished(noisy(0, eot=20), 10)).sections
-    assert "pgd (EOT 20)" not in cells(section.grids[0])
+    assert "pgd, EOT 20" not in cells(section.grids[0])
 
 
 def test_trainings_that_differ_in_their_weights_alone_stand_apart() -> None:

@@ -46,8 +46,9 @@ class Way:
         return ACCESSES.index(self.access), attack_place(self.attack), self.stand_in, self.eot
 
     def __str__(self) -> str:
-        through = f" through {self.stand_in}" if self.stand_in else ""
-        return labelled(self.attack, f"EOT {self.eot}" if self.eot > 1 else "") + through
+        draws = f"EOT {self.eot}" if self.eot > 1 else ""
+        through = f"through {self.stand_in}" if self.stand_in else ""
+        return ", ".join(part for part in (self.attack, draws, through) if part)
 
 
 @dataclass(frozen=True)
