@@ -214,6 +214,15 @@ def test_pretraining_restores_clean_images_and_fine_tuning_adds_the_classificati
     assert {"l1 of stage 1", "l1 of stage 2", "adversarial"} < set(terms)
 
 
+def test_squared_errors_are_for_pretraining_alone():
+    x = digits.held_out(16)[0]
+    grey = (2 * x - 1).square().mean()
+    defense = built(restoring="l2", purifier="mae")
+    defense.generator = Recorder([(x, x)] * 3)  # its next image is 0 everywhere
+    assert spied(defense, 0.1)[2]["l2 of stage 1"].item() == pytest.approx(grey.item(), rel=1e-5)
+    assert "l1 of stage 1" in spied(defense, 0.9)[2]
+
+
 def test_lambda_scales_the_classification_loss():
     once, twice = (spied(built(lambda_classification=v), 0.9)[2]["classification"] for v in (0.05, 0.1))
     assert twice.item() == pytest.approx(2 * once.item(), rel=1e-5)
