@@ -14,6 +14,7 @@ a search of the usual balls, and no measurement of theirs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -125,7 +126,7 @@ def _nearly_one(x: Tensor, side: int) -> Tensor:
     n, _, height, width = x.shape
     away = torch.arange(side // 2 + 1, device=x.device, dtype=x.dtype)
     distance = away[:, None].square() + away.square()
-    logarithm = (-distance.flatten() / (2 * 0.2**2)).clamp_min(torch.tensor(1e-5).log().item())
+    logarithm = (-distance.flatten() / (2 * 0.2**2)).clamp_min(math.log(1e-5))
     return logarithm.view(1, -1, 1, 1).expand(n, -1, height, width).clone()
 
 
