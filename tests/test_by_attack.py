@@ -24,8 +24,8 @@ def noisy(right: int, n: int = rows.N, name: str = "noisy", **more: object) -> E
     return rows.evidence(name, right=answers, clean=np.ones((n, DRAWS), bool), **more)
 
 
-def few(right: int, **more: object) -> Evidence:
-    return noisy(right, len(FEW), samples=FEW, **more)
+def few(right: int, *, samples: SampleList = FEW, **more: object) -> Evidence:
+    return noisy(right, len(samples), samples=samples, **more)
 
 
 def device(item: Evidence, name: str) -> Evidence:
@@ -67,7 +67,7 @@ def test_each_stand_in_and_each_number_of_draws_has_a_row() -> None:
 
 
 def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> None:
-    (section,) = shown(noisy(80), few(1, eot=20), few(1)).sections
+    section, _ = shown(noisy(80), few(1, eot=20), few(1)).sections
     assert section.title.endswith("the first 100 test images")
     (accuracies, minutes) = section.grids
     found = {row[0].text: row[1] for row in accuracies.rows}
@@ -76,6 +76,21 @@ def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> No
     (note,) = found["pgd, EOT 20"].notes
     assert section.notes[note - 1] == "on 4 random test images (seed 0)"
     assert minutes.rows[1][1].notes
+
+
+def test_attacks_that_saw_fewer_images_are_set_beside_the_others_on_these() -> None:
+    _, shared = shown(
+        noisy(4), few(1, eot=20)
+    ).sections  # the images 5, 3, 8 and 1, of which the first 4 are right
+    assert shared.title.endswith("4 random test images (seed 0)")
+    assert cells(shared.grids[0]) == {
+        "no attack": ["100.0", "", ""],
+        "pgd": ["50.0", "41", "40"],
+        "pgd, EOT 20": ["37.5", "41", "40"],
+        "of 4, under the attack that leaves least": ["25.0", "", ""],
+    }
+    apart = replace(FEW, indices=(5, 3, 8, 1000))
+    assert len(shown(noisy(4), few(1, eot=20, samples=apart)).sections) == 1
 
 
 def test_minutes_name_the_device() -> None:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from benchbox.analysis.conventions import scores
 from benchbox.analysis.labels import attack_place, departures, identity, labelled
+from benchbox.analysis.score import measure, union
+from benchbox.analysis.shared_images import on
+from benchbox.analysis.worst_case import clean_correct
 from benchbox.domain import Access, SampleList, ThreatModel
 
 if TYPE_CHECKING:
-    from benchbox.analysis.score import Entry, Measurement, Score
+    from benchbox.analysis.score import Measurement, Score
     from benchbox.analysis.table import Row, Table
 
 #: From the attacker who knows least to the one who knows most; of imported images nobody knows it.
@@ -58,13 +61,13 @@ class Board:
     Attributes:
         samples: The longest list of images among them.
         threat: The ball.
-        clean: By label of a defence, its accuracy on the images as they are, and which they are.
+        clean: By label of a defence, its accuracy on the images as they are, if it is known, and which they are.
         found: By way and label, the number of that attack on the most images.
     """
 
     samples: SampleList
     threat: ThreatModel
-    clean: Mapping[str, tuple[Entry, SampleList]]
+    clean: Mapping[str, tuple[Score | None, SampleList]]
     found: Mapping[tuple[Way, str], Measurement]
 
     @property
@@ -75,6 +78,17 @@ class Board:
     def of(self, way: Way) -> list[Measurement]:
         """What was found in one way, of every defence."""
         return [found for (one, _), found in self.found.items() if one == way]
+
+    def on_shared_images(self) -> Board | None:
+        """The same on the shortest list, where all others contain it; None if they do not, or there is one."""
+        lists = {m.evidence.cell.samples for m in self.found.values()}
+        least = min(lists, key=len, default=self.samples)
+        if least == self.samples or not all({*least.indices} <= {*one.indices} for one in lists):
+            return None
+        found = {key: measure(on(least, m.evidence)) if m.score else m for key, m in self.found.items()}
+        seen = {label: m.evidence for (_, label), m in found.items()}
+        clean = {label: (union([clean_correct(seen[label])]), least) for label in self.clean if label in seen}
+        return Board(least, self.threat, clean, found)
 
     def vote(self, label: str) -> tuple[Score, Measurement] | None:
         """The lowest majority vote that an attack leaves of a defence; None where there are no draws to vote."""
@@ -102,12 +116,12 @@ def _board(tables: Sequence[Table]) -> Board:
     # The longest list first: what it has goes before what shorter ones have.
     tables = sorted(tables, key=lambda table: -len(table.samples))
     names = _labels([row for table in tables for row in table.rows])
-    clean: dict[str, tuple[Entry, SampleList]] = {}
+    clean: dict[str, tuple[Score | None, SampleList]] = {}
     found: dict[tuple[Way, str], Measurement] = {}
     for table in tables:
         for row in table.rows:
             label = names[row.artifact]
-            clean.setdefault(label, (row.clean, table.samples))
+            clean.setdefault(label, (row.clean.score, table.samples))
             for way, measurement in _measured(row):
                 found.setdefault((way, label), measurement)
     return Board(tables[0].samples, tables[0].threat, clean, found)

@@ -70,7 +70,7 @@ def _cut(a: Ground, own: Sequence[Evidence], b: Ground, other: Sequence[Evidence
     # The digest of the images is not known here; the two lists and what is taken of them stand for it.
     name = digest([a.samples.digest, b.samples.digest, indices])
     samples = SampleList(a.samples.dataset, a.samples.split, indices, name)
-    sides = [[_on(samples, item) for item in items] for items in (own, other)]
+    sides = [[on(samples, item) for item in items] for items in (own, other)]
     return Shared(Ground(samples, a.threat), sides[0], sides[1], (a.samples, b.samples))
 
 
@@ -84,7 +84,7 @@ def _agree(items: Sequence[Evidence]) -> bool:
     return True
 
 
-def _on(samples: SampleList, item: Evidence) -> Evidence:
+def on(samples: SampleList, item: Evidence) -> Evidence:
     """What a cell says of some of its images."""
     place = {index: position for position, index in enumerate(samples.indices)}
     found = [place.get(item.cell.samples.indices[position], -1) for position in item.outcome.position.tolist()]

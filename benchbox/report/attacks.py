@@ -47,7 +47,7 @@ def document(tables: Iterable[Table]) -> Document:
     found = boards(tables)
     return Document(
         "benchbox attacks",
-        [_section(board) for board in found if board.found] or [_nothing()],
+        [section for board in found if board.found for section in _sections(board)] or [_nothing()],
         lambda: {"attacks": [line for board in found for line in _lines(board)]},
         FIELDS,
         lambda: (line for board in found for line in _lines(board)),
@@ -56,6 +56,18 @@ def document(tables: Iterable[Table]) -> Document:
 
 def _nothing() -> Section:
     return Section("No attack", sentences=["No attack has finished."])
+
+
+def _sections(board: Board) -> Iterator[Section]:
+    """All that is known, and where some attacks saw fewer images, what each did to these."""
+    yield _section(board)
+    if shared := board.on_shared_images():
+        said = "The same attacks on the images that all of them saw, so that numbers can be set side by side."
+        yield Section(_title(shared), [_accuracies(shared, Notes())], caption=said)
+
+
+def _title(board: Board) -> str:
+    return f"{board.samples.dataset}, {board.threat}, {board.samples.said}"
 
 
 def _section(board: Board) -> Section:
@@ -69,7 +81,7 @@ def _section(board: Board) -> Section:
         "n/r: not run, or not to the end.",
     ]
     return Section(
-        f"{board.samples.dataset}, {board.threat}, {board.samples.said}",
+        _title(board),
         [_accuracies(board, notes), _minutes(board, notes, len(devices) > 1)],
         notes.said,
         remarks=remarks,
@@ -87,7 +99,7 @@ def _accuracies(board: Board, notes: Notes) -> Grid:
     ]
     found = grid(columns, ways)
     none = [Text("")] * 2
-    clean = [_number(entry.score, notes, board, samples) for entry, samples in board.clean.values()]
+    clean = [_number(score, notes, board, samples) for score, samples in board.clean.values()]
     rows = [[Text("no attack"), *clean, *none], *found.rows]
     blocks = {at + 1: heading for at, heading in _blocks(ways).items()}
     votes = {label: board.vote(label) for label in board.clean}
