@@ -79,9 +79,8 @@ def test_a_number_on_fewer_images_says_so_and_one_on_more_goes_before_it() -> No
 
 
 def test_attacks_that_saw_fewer_images_are_set_beside_the_others_on_these() -> None:
-    _, shared = shown(
-        noisy(4), few(1, eot=20)
-    ).sections  # the images 5, 3, 8 and 1, of which the first 4 are right
+    # The images 5, 3, 8 and 1, of which those before the fourth are right.
+    _, shared = shown(noisy(4), few(1, eot=20)).sections
     assert shared.title.endswith("4 random test images (seed 0)")
     assert cells(shared.grids[0]) == {
         "no attack": ["100.0", "", ""],
