@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Column
 
+from benchbox.engine.budget import duration
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -53,14 +55,6 @@ def describe_training(wanted: Training) -> str:
     """`pssr for digits, seed 0`; of a substitute also whose answers teach it."""
     taught = f", taught by {wanted.teacher.defense.name}" if wanted.teacher else ""
     return f"{wanted.defense.name} for {wanted.dataset}, seed {wanted.seed}{taught}"
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _cut(ratio: int | None = None) -> Column:

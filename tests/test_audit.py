@@ -40,8 +40,8 @@ from benchbox.training.layout import Layout
 
 DOCS = Path(__file__).parent.parent / "docs"
 EFFORT = Effort(
-    samples=80, steps=20, restarts=2, random_points=100, queries=150, doubled=20, binarisation=24, directions=4,
-    eot=2, scoring_draws=5,
+    samples=80, steps=20, restarts=2, random_points=100, queries=150, doubled=20, elsewhere=20, binarisation=24,
+    directions=4, eot=2, scoring_draws=5,
 )  # fmt: skip
 
 #: What has to be found, and at least how bad.
@@ -280,26 +280,26 @@ def test_an_audit_inside_another_ball_says_nothing_of_a_table():
     assert badge(0.1) == (1, "not audited")
 
 
-def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
+def test_the_command_audits_stores_and_prints(tmp_path, capsys):
     import json
 
     from benchbox.cli import main
     from benchbox.store import Store
 
     store = str(tmp_path / "results.sqlite")
-    common = ["--dataset", "digits", "--set", "none.epochs=2", "--samples", "12", "--store", store, "--quiet"]
+    common = ["--dataset", "digits", "--set", "none.epochs=2", "--samples", "20", "--store", store, "--quiet"]
     assert main(["run", "--defense", "none", "--attacks", "fgsm,noise", "--access", "white-box", *common]) == 0
     capsys.readouterr()
-    words = ["audit", "none", "--steps", "5", "--random-points", "3", "--yes", "--format", "json", *common]
+    words = ["audit", "none", "--steps", "5", "--random-points", "3", "--whole", "--format", "json", *common]
     assert main(words) == 0
     out = capsys.readouterr()
     record = json.loads(out.out)
     found = {finding["check"]: finding for finding in record["findings"]}
-    assert "12 images, " in out.err
+    assert "20 images, " in out.err
     assert "if nothing else runs here" in out.err
     for check in ("A1", "A2", "A3", "A4", "A9"):
         assert found[check]["verdict"] == "PASS", found[check]["sentence"]
-    assert "24 images" in found["A3"]["sentence"]
+    assert "40 images" in found["A3"]["sentence"]
     with Store.open(store) as opened:
         assert opened.attached(record["artifact"], "audit") == record
 
@@ -321,15 +321,22 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys, monkeypatch):
     # Images of a list that shares none with the stored one have nothing to be scored again.
     assert main([*words, "--sample-seed", "0"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert not {*range(12)} & {*record["samples"]["indices"]}
+    assert not {*range(20)} & {*record["samples"]["indices"]}
     found = {finding["check"]: finding for finding in record["findings"]}
     assert found["A3"]["verdict"] == "INCOMPLETE"
 
     # What takes too long is cut down, and said: nothing is refused.
-    monkeypatch.setattr("benchbox.cli.audit.LONG", 0)
-    assert main([*(word for word in words if word != "--yes"), "--sample-seed", "0"]) == 0
+    fewer = [word for word in words if word != "--whole"] + ["--sample-seed", "0", "--budget"]
+    assert main([*fewer, "0.001s"]) == 0
     out = capsys.readouterr()
-    assert "it is cut down: 5 of 12 images, 100 of 1000 queries" in out.err
+    assert "it is cut down: " in out.err
+    assert "none of 7 other radii" in out.err
     less = json.loads(out.out)
-    assert less["effort"]["samples"] == 5
-    assert less["samples"]["indices"] == record["samples"]["indices"][:5]
+    n = less["effort"]["samples"]
+    assert 1 <= n <= 5
+    assert less["samples"]["indices"] == record["samples"]["indices"][:n]
+    found = {finding["check"]: finding for finding in less["findings"]}
+    assert found["B5"]["sentence"].startswith("left out: it would take ")
+    assert {found[check]["verdict"] for check in ("A5", "A6", "A13", "B7", "B11")} == {"INCOMPLETE"}
+    assert main([*fewer, "20images"]) == 2
+    assert "--budget '20images' is no time; write 60s, 15min or 2h" in capsys.readouterr().err

@@ -32,8 +32,8 @@ from benchbox.engine.judge import Judge
 from benchbox.training.layout import Layout
 
 EFFORT = Effort(
-    samples=40, steps=10, restarts=1, random_points=20, queries=30, doubled=24, binarisation=0, directions=3,
-    eot=2, scoring_draws=4,
+    samples=40, steps=10, restarts=1, random_points=20, queries=30, doubled=24, elsewhere=24, binarisation=0,
+    directions=3, eot=2, scoring_draws=4,
 )  # fmt: skip
 
 #: The check that has to fail, and what its sentence has to name.

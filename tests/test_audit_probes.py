@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from broken_defenses import THREAT, Quantized, Robust, Wrapped
+from broken_defenses import SPEC, THREAT, Quantized, Robust, Wrapped
 from digits import held_out, images
 
 from benchbox import Draws, ThreatModel
-from benchbox.audit import Case, Effort, Stored, Subject, check, price
+from benchbox.audit import Case, Effort, Stored, Subject, audit, check, price
 from benchbox.audit.conduct import Ready
 from benchbox.audit.price import Pace
 from benchbox.audit.probes import random_search
@@ -166,6 +167,88 @@ def test_a_small_network_keeps_its_images_and_a_large_one_its_time() -> None:
     # Where somebody else has nearly all of the machine, a second is worth less.
     loaded = replace(fast, share=fast.cost(ready).seconds / 480)
     assert price.within(ready, 120, loaded)[1]
+
+
+#: A randomised purifier, as far as a plan looks.
+DEAR = SimpleNamespace(randomized=True, base="none", stand_ins={"identity": ""}, exact=None, images=SPEC)
+
+
+@pytest.mark.parametrize("budget", [60, 120, 600, 3600, 36000])
+@pytest.mark.parametrize(
+    "each", [0.002, 0.04, 0.3]
+)  # seconds of a gradient of one image; a forward pass is a third
+def test_a_dear_audit_ends_in_time_and_says_what_it_leaves_out(budget, each) -> None:
+    dataset = load("digits")
+    judge, hundred = SimpleNamespace(defense=DEAR), sample_list(dataset, 100)
+    ready = Ready(judge, None, dataset, hundred, THREAT, Effort(), torch.device("cpu"), None, {})
+    pace = Pace((each / 3, 50 * each / 3), (each, 50 * each), 50, share=0.5)
+    cut, less = price.within(ready, budget, pace)
+    # At the last resort one image is met by single gradients.
+    assert pace.cost(cut).seconds <= max(budget * price.RESERVE * 0.5, 400 * each)
+    assert less if budget < 3600 else True
+    zero = {name for name, (asked, done) in less.items() if not done}
+    assert set(cut.left_out) == zero & {*price.WHOLE}
+    for name, words in cut.left_out.items():
+        assert f"none of {getattr(Effort(), name)} {price.WORDS[name]}" in price.said(less)
+        assert words.endswith(" here; --whole has it, or a longer --budget")
+    if "radii" in cut.left_out:
+        gradients = 7 * 2 * 100 * 20 * 100 * each  # rungs, losses, steps, draws, images
+        words = cut.left_out["radii"].split()
+        hours, minutes = int(words[5]), int(words[7])
+        assert 1 <= (60 * hours + minutes) / (gradients / 0.5 / 60) < 1.1
+    # More time never means less effort in all.
+    more, _ = price.within(ready, 2 * budget, pace)
+    assert pace.cost(more).seconds >= pace.cost(cut).seconds
+    assert price.within(ready, float("inf"), pace) == (ready, {})
+
+
+def test_what_was_cut_passes_nothing_and_is_told() -> None:
+    few = Effort(
+        samples=4, steps=10, restarts=1, random_points=5, queries=20, doubled=0, radii=0, elsewhere=0, pursued=0,
+        binarisation=0, directions=2, noise=10,
+    )  # fmt: skip
+    stored = Stored(Subject("x", "a"), THREAT, (1, 8, 8))
+    for cls, failing in ((Wrapped, set()), (Quantized, {"B9"})):
+        probes = probe(Judge(cls(), Layout()), *held_out(4), THREAT, few, held=tuple(t[:20] for t in images()))
+        found = {one.check: one for one in audit(stored, replace(probes, left_out={"radii": "left out: dear"}))}
+        assert not [check for check, one in found.items() if one.verdict == "PASS"]
+        assert failing <= {check for check, one in found.items() if one.verdict == "FAIL"}
+        assert found["A5"].sentence == found["B5"].sentence == "left out: dear"
+        assert found["A14"].sentence == found["B7"].sentence == found["B14"].sentence == "left out"
+        assert found["A6"].sentence.endswith("but only 4 images were probed, not 20")
+
+
+def test_samples_that_were_not_pursued_are_no_masking_yet() -> None:
+    from test_audit import _panel, probed
+
+    panel = replace(_panel(pgd=[0], square=[5, 6, 7]), lacking={"pursuit": "more starts were left out"})
+    case = Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), replace(probed(Wrapped), panel=panel))
+    found = check("B1")(case)
+    assert found.verdict == "WARN"
+    assert "more starts were left out" in found.sentence
+
+
+def test_the_price_itself_is_cheap() -> None:
+    asked = []
+
+    class Slow(Wrapped):
+        """Ten milliseconds an image."""
+
+        def forward(self, x, draws=None):
+            asked.append(len(x))
+            end = time.process_time() + 0.01 * len(x)
+            while time.process_time() < end:
+                pass
+            return x.flatten(1)[:, :10]
+
+    dataset = load("digits")
+    judge = Judge(Slow(), Layout())
+    hundred = sample_list(dataset, 100)
+    ready = Ready(judge, None, dataset, hundred, THREAT, Effort(), torch.device("cpu"), None, {})
+    pace = price.pace(ready, 2.0)
+    assert sum(asked) < 50
+    assert pace.standing == 1.0
+    assert 0.009 < pace.both[1] / pace.images < 0.05
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_train_says_that_it_was_there(said: Said) -> None:
 
 
 def test_an_audit_takes_a_checkpoint(said: Said) -> None:
-    words = ("--steps", "2", "--random-points", "5", "--samples", "4", "--yes", "--format", "json", "--quiet")
+    words = ("--steps", "2", "--random-points", "5", "--samples", "4", "--whole", "--format", "json", "--quiet")
     status, out, err = said("audit", "model.py:net", *WEIGHTS, "--dataset", "tiny", *words)
     assert status == 0, err
     assert '"defense": "model.py:net"' in out

@@ -15,6 +15,7 @@ from benchbox.audit.checks import attack as checks_attack
 from benchbox.audit.checks import completeness as checks_completeness
 from benchbox.audit.checks import integrity as checks_integrity
 from benchbox.audit.checks import masking as checks_masking
+from benchbox.audit.checks import premises
 from benchbox.audit.checks import sameness as checks_sameness
 from benchbox.audit.checks import statistics as checks_statistics
 from benchbox.audit.evidence import Case, Probes, Stored, Subject
@@ -48,7 +49,8 @@ def audit(stored: Stored, probes: Probes | None = None) -> list[Finding]:
         One finding for each check that applies to this defence, in the order of `CHECKS`.
     """
     case = Case(stored, probes)
-    return [finding for check in CHECKS if (finding := check(case)) is not None]
+    found = [(check, finding) for check in CHECKS if (finding := check(case)) is not None]
+    return [premises.weighed(finding, check.on, case) for check, finding in found]
 
 
 def check(id: str) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from benchbox.analysis.probed import probed
 from benchbox.analysis.worst_case import finished
 from benchbox.analysis.worth import worth
 from benchbox.audit import audit, summary, toll
-from benchbox.audit.checks.thresholds import SUSPECTS
 from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
 from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.probes.probe import probe, pursue
@@ -41,7 +40,7 @@ KIND = "audit"
 
 @dataclass(frozen=True)
 class Ready:
-    """A trained defence and what it is audited with."""
+    """A trained defence and what it is audited with; of what is left out, by the field of the effort, why."""
 
     judge: Judge
     training: Training
@@ -52,6 +51,7 @@ class Ready:
     device: torch.device
     attacks: Registry[Attack]
     provenance: Mapping[str, object]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def defense(self) -> Defense:
@@ -128,6 +128,7 @@ def conduct(
     # the same classifier, are another making, and one at the border of two classes may fall otherwise.
     own = _stored(ready, store).finished if known else stored.finished
     stored = replace(stored, rescored=_rescore_all(ready, store, own), pursued=_pursue(ready, stored))
+    probes = replace(probes, left_out=ready.left_out)
     findings = audit(stored, probes)
     record = _record(ready, findings, probes)
     record |= toll.with_earlier(toll.of(probes.panel), store.attached(ready.training.digest, KIND), record)
@@ -142,7 +143,7 @@ def _held(ready: Ready) -> tuple[torch.Tensor, torch.Tensor] | None:
     known = ready.dataset.train
     if not len(known):
         return None
-    x, y = known.batch(slice(ready.effort.doubled))
+    x, y = known.batch(slice(ready.effort.elsewhere))
     return x.to(ready.device), y.to(ready.device)
 
 
@@ -186,7 +187,7 @@ def _pursue(ready: Ready, stored: Stored) -> dict[int, bool]:
         return {}
     panel = from_store(stored)
     # No more than the audit itself could have met; the others count as these come out.
-    suspects = panel.indices[panel.suspects][: min(int(SUSPECTS), max(len(ready.samples) // 2, 5))]
+    suspects = panel.indices[panel.suspects][: min(ready.effort.pursued, max(len(ready.samples) // 2, 5))]
     if not len(suspects) or not panel.of(*WHITE_BOX):
         return {}
     indices = torch.from_numpy(suspects)
@@ -220,8 +221,12 @@ def _rescore(
     x_adv = torch.from_numpy(images).to(ready.device)
     streams = Streams(indices.tolist(), cell.attack_seed, ready.device)
     ready.judge.reveal(clean, streams)
-    again = ready.judge.score(x_adv, streams.adversarial, cell.scoring_draws).cpu().numpy()
-    first = ready.judge.score(clean, streams.clean, cell.scoring_draws).cpu().numpy()
+    differ, clean_differ = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    if not ready.defense.randomized:  # others are in other draws now
+        again = ready.judge.score(x_adv, streams.adversarial, cell.scoring_draws).cpu().numpy()
+        first = ready.judge.score(clean, streams.clean, cell.scoring_draws).cpu().numpy()
+        differ = (again != outcome.adversarial[rows]).any(1)
+        clean_differ = (first != outcome.clean[rows]).any(1)
     excess = ready.threat.norms(x_adv - clean) - ready.threat.epsilon
     box = x_adv.flatten(1)
     inside = (
@@ -237,8 +242,8 @@ def _rescore(
         cell.key,
         cell.attack.name,
         len(positions),
-        where((again != outcome.adversarial[rows]).any(1)),
-        where((first != outcome.clean[rows]).any(1)),
+        where(differ),
+        where(clean_differ),
         # A comparison with NaN is false, so what is not finite counts as outside.
         where((~inside).cpu().numpy()),
         tuple(x_adv.shape[1:]),

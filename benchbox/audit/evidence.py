@@ -245,7 +245,12 @@ class Case:
     def panels(self) -> tuple[Panel, ...]:
         """The bodies of evidence that per-sample checks judge one by one."""
         own = (self.probes.panel,) if self.probes else ()
-        return (*own, *([from_store(self.stored)] if self.stored.finished else ()))
+        return (*own, *([self._from_store()] if self.stored.finished else ()))
+
+    def _from_store(self) -> Panel:
+        """What is stored; its suspects are pursued by whoever probes, or not."""
+        pursuit = self.probes.panel.lacking.get("pursuit") if self.probes else None
+        return replace(from_store(self.stored), lacking={"pursuit": pursuit} if pursuit else {})
 
 
 def from_store(stored: Stored) -> Panel:
@@ -340,6 +345,7 @@ class Probes:
         labels: (N,) true classes.
         unseen: By where they come from, images that no test set has.
         heard: What the defence asked its process for while it was asked about images, in words.
+        left_out: By the field of the effort, why a probe was left out, in words.
         seconds: What all of it took.
     """
 
@@ -360,3 +366,4 @@ class Probes:
     seconds: float
     unseen: Mapping[str, Elsewhere] = field(default_factory=dict)
     heard: frozenset[str] = frozenset()
+    left_out: Mapping[str, str] = field(default_factory=dict)

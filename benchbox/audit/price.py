@@ -1,23 +1,27 @@
 """What an audit costs, and what it leaves out where that is too much.
 
-Less effort is never a pass: the checks that ask for more say INCOMPLETE.
+Less effort is never a pass: the checks that ask for more say INCOMPLETE, and so do those that are left out as a
+whole, with what they would have taken.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchbox.analysis.intervals import clopper_pearson
-from benchbox.audit.probes.passes import Passes, passes
+from benchbox.audit.probes.passes import Calls, Passes, passes
 from benchbox.audit.probes.search import Target, gradient
 from benchbox.contract import border
 from benchbox.data.dataset import sample_list
 from benchbox.draws import sample_draws
+from benchbox.engine.budget import duration
 from benchbox.engine.isolation.stranger import Stranger
 from benchbox.errors import DefenseError
 from benchbox.training.layout import answer
@@ -25,19 +29,38 @@ from benchbox.training.layout import answer
 if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
 
-#: What is left out first, step by step: what checks need least for a verdict.
+#: What is left out first, step by step: what checks need least for a verdict. Of a handful of images no probe
+#: acquits any more, so then the dear ones go as a whole.
 STEPS: tuple[Mapping[str, int], ...] = (
     {"random_points": 1000},
     {"queries": 300, "random_points": 100},
     {"binarisation": 0},
     {"samples": 50},
-    {"restarts": 1, "doubled": 20},
+    {"restarts": 1, "doubled": 20, "elsewhere": 20},
     {"samples": 20},
     {"steps": 40},
-    {"samples": 10, "doubled": 10, "queries": 100, "random_points": 20},
+    {"eot": 10},
+    {"doubled": 10, "elsewhere": 10, "pursued": 10, "queries": 100, "random_points": 20},
+    {"samples": 10},
     {"steps": 20},
     {"samples": 5},
+    {"doubled": 0, "radii": 0},
+    {"eot": 5},
+    {"elsewhere": 0, "pursued": 0},
+    {"steps": 10},
+    {"eot": 1},
+    {"queries": 20, "random_points": 5, "directions": 2, "noise": 10},
+    {"samples": 2},
+    {"samples": 1},
 )
+#: The calls of a probe that can be left out as a whole, by the field of the effort that says so.
+WHOLE: Mapping[str, tuple[str, ...]] = {
+    "binarisation": ("planted examples",),
+    "doubled": ("twice the steps and starts", "draws"),
+    "radii": ("other radii",),
+    "elsewhere": ("images that nobody has seen",),
+    "pursued": ("more starts",),
+}
 #: What it plans for of the processors that it was seen to get: whoever else is there may want more of them.
 RESERVE = 0.8
 #: Seconds of a processor that a second here is worth at least, however loaded the machine was for a moment.
@@ -48,6 +71,8 @@ SAVES = 0.15
 PILOTS, PILOT_STEPS = 20, 10
 #: How often a pass is timed; the median counts.
 REPEATS = 5
+#: Share of the seconds that each of these may take: what is dear is timed once, and about a few images.
+TRIALS = 0.04
 #: In words, in the order they are told.
 WORDS = {
     "samples": "images",
@@ -55,8 +80,14 @@ WORDS = {
     "restarts": "starts",
     "random_points": "random points",
     "queries": "queries",
+    "eot": "draws a gradient",
     "doubled": "images with twice the steps",
+    "elsewhere": "images from elsewhere",
+    "radii": "other radii",
+    "pursued": "images with more starts",
     "binarisation": "images of the binarisation test",
+    "directions": "directions of finite differences",
+    "noise": "draws of noise",
 }
 
 
@@ -96,13 +127,16 @@ class Pace:
     def cost(self, ready: Ready) -> Cost:
         """Of an audit at this pace."""
         needed = passes(ready.defense, ready.effort)
-        most = sum(
-            calls.gradients * self._of(self.both, calls.images)
-            + calls.forwards * self._of(self.forward, calls.images)
-            for calls in needed.most
-        )
+        most = self.seconds(needed.most)
         least = min(needed.least * self._of(self.both, len(ready.samples)), most)
         return Cost(needed, least, least + self.standing * (most - least))
+
+    def seconds(self, calls: Sequence[Calls]) -> float:
+        """That some calls take."""
+        return sum(
+            one.gradients * self._of(self.both, one.images) + one.forwards * self._of(self.forward, one.images)
+            for one in calls
+        )
 
     def _of(self, seconds: tuple[float, float], images: int) -> float:
         """A call about so many images, in batches: what it takes by itself, and what each image adds."""
@@ -112,17 +146,24 @@ class Pace:
         return batches * max(one - each, 0.0) + images * max(each, whole / self.images / 10)
 
 
-def pace(ready: Ready) -> Pace:
+def pace(ready: Ready, seconds: float = math.inf) -> Pace:
     """Time both passes, on random images: the test images are met in the audit only.
 
     On a CPU the seconds are those of a processor that all threads of this process took: who else computes there
     changes not the pace, but what a second is worth.
+
+    Args:
+        ready: The audit.
+        seconds: That it may take; a few hundredths of them go into this, but for a pass about an image or two.
     """
-    n = min(len(ready.samples), ready.effort.batch)
     here, spent = time.perf_counter(), _clock(ready)()
     with border.crossing(type(ready.defense), DefenseError):
-        forward, both = zip(*(_timed(ready, images) for images in (1, n)), strict=True)
-        standing = _standing(ready)
+        alone = _timed(ready, 1, seconds * TRIALS)
+        affordable = max(int(min(seconds * TRIALS / max(sum(alone), 1e-9), ready.effort.batch)), 2)
+        n = min(len(ready.samples), ready.effort.batch, affordable)
+        forward, both = zip(alone, _timed(ready, n, seconds * TRIALS), strict=True)
+        pilots = PILOTS * PILOT_STEPS * both[1] / n
+        standing = _standing(ready) if pilots <= 2 * seconds * TRIALS else 1.0
     share = (_clock(ready)() - spent) / max(time.perf_counter() - here, 1e-9)
     return Pace(forward, both, n, max(share, LEAST), standing)
 
@@ -147,17 +188,26 @@ def _standing(ready: Ready) -> float:
     return clopper_pearson(int((~broken).sum()), len(broken)).high
 
 
-def _timed(ready: Ready, images: int) -> tuple[float, float]:
-    """Seconds of a forward pass about so many images, and of a forward and a backward one."""
+def _timed(ready: Ready, images: int, seconds: float) -> tuple[float, float]:
+    """Seconds of a forward pass about so many images, and of a forward and a backward one.
+
+    Args:
+        ready: The audit.
+        images: In each call.
+        seconds: After which no call is repeated.
+    """
     x = sample_draws(images, 1, ready.device).uniform(*ready.dataset.spec.shape)
     draws = sample_draws(images, 2, ready.device)
     if not ready.defense.deployable:
         ready.defense.reveal(x, draws)
-    forward, both = [], []
-    for _ in range(REPEATS):  # the first one warms up
+    begun = time.perf_counter()
+    forward: list[float] = []
+    both: list[float] = []
+    # The first one warms up.
+    while not both or (len(both) < REPEATS and time.perf_counter() - begun < seconds):
         forward.append(_seconds(ready, lambda: ready.judge.without_gradient(x, draws)))
         both.append(_seconds(ready, lambda: answer(ready.judge.ask, x, draws)))
-    return sorted(forward)[REPEATS // 2], sorted(both)[REPEATS // 2]
+    return statistics.median_low(forward), statistics.median_low(both)
 
 
 def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, tuple[int, int]]]:
@@ -171,25 +221,46 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
     Returns:
         The audit, and what was left out: what was asked for and what is done, by the field of its effort.
     """
-    asked, cost = ready.effort, pace.cost(ready).seconds
-    for step in STEPS:
-        if cost <= seconds * pace.share * RESERVE:
+    whole, cost = ready, pace.cost(ready).seconds
+    while cost > seconds * pace.share * RESERVE:
+        found = next(_cheaper(ready, cost, pace), None)
+        if found is None:
             break
+        ready, cost = found
+    done = {name: (getattr(whole.effort, name), getattr(ready.effort, name)) for name in WORDS}
+    less = {name: pair for name, pair in done.items() if pair[0] != pair[1]}
+    return replace(ready, left_out=dict(_left_out(whole, less, pace))), less
+
+
+def _cheaper(ready: Ready, cost: float, pace: Pace) -> Iterator[tuple[Ready, float]]:
+    """Audits with one step of effort less, and their seconds; none that saves next to nothing.
+
+    A small network takes as long for twenty images as for a hundred. What saves little now may be most of what is
+    left later on, so each time it is looked for from the first step on.
+    """
+    for step in STEPS:
         less = {name: min(value, getattr(ready.effort, name)) for name, value in step.items()}
-        effort = replace(ready.effort, **less)
-        fewer = replace(
-            ready, effort=effort, samples=sample_list(ready.dataset, effort.samples, seed=ready.samples.seed)
-        )
-        # A small network takes as long for twenty images as for a hundred: nothing is given up for nothing.
+        fewer = replace(ready, effort=replace(ready.effort, **less))
+        if fewer.effort.samples < len(ready.samples):
+            samples = sample_list(ready.dataset, fewer.effort.samples, seed=ready.samples.seed)
+            fewer = replace(fewer, samples=samples)
         if (left := pace.cost(fewer).seconds) <= (1 - SAVES) * cost:
-            ready, cost = fewer, left
-    done = {name: (getattr(asked, name), getattr(ready.effort, name)) for name in WORDS}
-    return ready, {name: pair for name, pair in done.items() if pair[0] != pair[1]}
+            yield fewer, left
+
+
+def _left_out(whole: Ready, less: Mapping[str, tuple[int, int]], pace: Pace) -> Iterator[tuple[str, str]]:
+    """By the field of the effort, what each probe that is left out as a whole would have taken."""
+    needed = passes(whole.defense, whole.effort).most
+    for name, probes in WHOLE.items():
+        if name in less and not less[name][1]:
+            seconds = pace.standing * pace.seconds([calls for calls in needed if calls.what in probes])
+            wanted = duration(seconds / pace.share)
+            yield name, f"left out: it would take {wanted} here; --whole has it, or a longer --budget"
 
 
 def said(less: Mapping[str, tuple[int, int]]) -> str:
     """What was left out, in words."""
-    return ", ".join(f"{done} of {asked} {WORDS[name]}" for name, (asked, done) in less.items())
+    return ", ".join(f"{done or 'none'} of {asked} {WORDS[name]}" for name, (asked, done) in less.items())
 
 
 def _seconds(ready: Ready, work: Callable[[], object]) -> float:

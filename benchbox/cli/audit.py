@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,20 +11,22 @@ import typer
 from benchbox.cli import options
 from benchbox.cli.command import command
 from benchbox.cli.console import errors, notice
+from benchbox.engine.budget import Budget, duration
 from benchbox.engine.request import Grid
+from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchbox.audit.conduct import Ready
 
-#: Seconds an audit may take at most, if nobody says --yes; it leaves out what does not fit.
-LONG = 120
+#: What an audit may take at most, if nobody says otherwise; it leaves out what does not fit.
+LONG = "2min"
 
 
 @command(
     "benchbox audit pssr --dataset digits",
-    "benchbox audit my_defense.py:Mine --dataset mnist --samples 200 --random-points 1000 --yes",
+    "benchbox audit my_defense.py:Mine --dataset mnist --samples 200 --budget 15min",
     "benchbox audit pgd-at --dataset digits --format markdown",
 )
 def audit(
@@ -43,7 +46,13 @@ def audit(
     seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
     asked: Annotated[Grid, ("sample_seed", "epsilon", "norm", "overrides", "weights")],
     shown: options.Shown,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Leave nothing out, however long it takes.")] = False,
+    budget: Annotated[
+        str,
+        typer.Option(metavar="LIMIT", help="60s, 15min, 2h; what does not fit is left out."),
+    ] = LONG,
+    whole: Annotated[
+        bool, typer.Option("--whole", "--yes", "-y", help="Leave nothing out, however long it takes.")
+    ] = False,
     work: options.Work,
     beside: Annotated[
         list[str] | None,
@@ -58,8 +67,11 @@ def audit(
 
     Reads what `benchbox run` has stored, probes the trained defence itself, and keeps the verdicts in the
     store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. An audit that would
-    take more than two minutes leaves things out and says which. The exit status is 0 whatever the verdicts are.
+    take longer than its budget leaves things out and says which. The exit status is 0 whatever the verdicts are.
     """
+    limit = Budget.parse(budget)
+    if limit.seconds == math.inf:
+        raise RequestError(f"--budget {budget!r} is no time; write 60s, 15min or 2h")
     subject = {"defenses": [defense], "datasets": [dataset], "samples": samples, "seeds": seed}
     request = asked.with_options(subject).only()
     session = work.session(request, isolate=isolate)
@@ -73,7 +85,8 @@ def audit(
     with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, request, effort, observer.training)
     # What a training took is no part of an audit.
-    ready = _affordable(ready, yes, LONG - min(time.perf_counter() - begun, LONG / 3))
+    spent = min(time.perf_counter() - begun, limit.seconds / 3)
+    ready = _affordable(ready, math.inf if whole else limit.seconds - spent, limit)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
         _, record = conduct(ready, opened, report, known if beside else None)
@@ -83,26 +96,26 @@ def audit(
     shown.present(findings.document(record, {check.id: check.name for check in CHECKS}))
 
 
-def _affordable(ready: Ready, everything: bool, seconds: float) -> Ready:
+def _affordable(ready: Ready, seconds: float, limit: Budget) -> Ready:
     """The audit as it can be had in time; says what it costs, and what it leaves out.
 
     Args:
         ready: As it was asked for.
-        everything: Whether to leave nothing out.
-        seconds: What is left of `LONG`.
+        seconds: What is left of the budget; infinite where nothing shall be left out.
+        limit: The budget.
     """
     from benchbox.audit import price
-    from benchbox.progress import duration
 
-    pace = price.pace(ready)
-    ready, less = (ready, {}) if everything else price.within(ready, seconds, pace)
+    begun = time.perf_counter()
+    pace = price.pace(ready, seconds)
+    ready, less = price.within(ready, seconds - (time.perf_counter() - begun), pace)
     cost = pace.cost(ready)
     gradients, forwards = cost.passes.a_sample(ready.effort)
     if less:
         notice(
-            f"all of the audit would take over {duration(LONG)} here, where a second is worth {pace.share:.2g} "
-            f"of a processor, so it is cut down: {price.said(less)}; "
-            "checks that need more say INCOMPLETE; --yes does everything"
+            f"all of the audit would take over {duration(limit.seconds)} here, where a second is worth "
+            f"{pace.share:.2g} of a processor, so it is cut down: {price.said(less)}; checks that need more say "
+            "INCOMPLETE; --budget 15min leaves out less, --whole nothing"
         )
     notice(
         f"{len(ready.samples)} images, {cost.passes.least} to {gradients} gradients and up to {forwards} further "

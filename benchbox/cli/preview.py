@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchbox.progress import describe_training, duration
+from benchbox.engine.budget import duration
+from benchbox.progress import describe_training
 
 if TYPE_CHECKING:
     from benchbox.domain import Cell

@@ -185,7 +185,7 @@ def _stored(session: Session, plans: list[Plan]) -> str:
 
 
 def _summary(reports: list[Report]) -> str:
-    from benchbox.progress import duration
+    from benchbox.engine.budget import duration
 
     done, kept, reused, failed = (
         sum(counts) for counts in zip(*((r.done, r.kept, r.reused, len(r.failed)) for r in reports), strict=True)

@@ -51,3 +51,11 @@ class Budget:
         units = {"s": self.seconds, " images": self.images, " passes": self.passes}
         said = [f"{limit:g}{unit}" for unit, limit in units.items() if limit < math.inf]
         return ", ".join(said) or "no limit"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -43,7 +43,7 @@ def convergence(case: Case) -> Judgement:
     return passed(said, probes.panel.lacking.get("iterative", ""), share=share)
 
 
-@check("B7", "doubling", on=premises.probed)
+@check("B7", "doubling", on=(premises.probed, premises.tried("doubled")))
 def doubling(case: Case) -> Judgement:
     """Below 1,000 samples a drop of half a point cannot be ruled out, so there is no PASS.
 
@@ -100,7 +100,9 @@ def silent(case: Case) -> Judgement:
         ids = list(panel.indices[silent_])
         alone = int((silent_ & ~covered).sum())
         said = f"{len(ids)} samples, {alone} of them broken by nothing else ({panel.origin})"
-        found.append(warn(said, ids, silent=len(ids)) if ids else passed(said, silent=0))
+        found.append(
+            warn(said, ids, silent=len(ids)) if ids else passed(said, panel.lacking.get("few", ""), silent=0)
+        )
     return worst(found) if found else incomplete("no attack on the deployed defence itself had anything to break")
 
 
@@ -147,7 +149,7 @@ def _compared(found: Differences, claimed: bool) -> Judgement:
     return passed(said, ratio=found.error)
 
 
-@check("B14", "binarisation test", on=premises.probed)
+@check("B14", "binarisation test", on=(premises.probed, premises.tried("binarisation")))
 def binarisation(case: Case) -> Judgement:
     """A failure speaks against the attack, not against the defence.
 
@@ -180,7 +182,7 @@ def binarisation(case: Case) -> Judgement:
     return passed(said, lacking, **numbers)
 
 
-@check("B18", "enough EOT draws", of=premises.randomized, on=premises.drawn)
+@check("B18", "enough EOT draws", of=premises.randomized, on=(premises.tried("doubled"), premises.drawn))
 def enough_draws(case: Case) -> Judgement:
     """Does not apply to a deterministic defence.
 
@@ -199,7 +201,7 @@ def enough_draws(case: Case) -> Judgement:
     return passed(said, cosine=draws.cosine, drop=drop)
 
 
-@check("B19", "fixed randomness", of=premises.randomized, on=premises.drawn)
+@check("B19", "fixed randomness", of=premises.randomized, on=(premises.tried("doubled"), premises.drawn))
 def frozen(case: Case) -> Judgement:
     """Does not apply to a deterministic defence.
 
@@ -212,12 +214,11 @@ def frozen(case: Case) -> Judgement:
     draws = case.probed.randomness
     assert draws is not None
     said = f"{100 * draws.frozen:.1f} % robust with held draws, {100 * draws.fresh:.1f} % under EOT"
-    bad = draws.frozen > draws.fresh + limit.FROZEN_GAP
-    return (
-        warn(said, frozen=draws.frozen, fresh=draws.fresh)
-        if bad
-        else passed(said, frozen=draws.frozen, fresh=draws.fresh)
-    )
+    if draws.frozen > draws.fresh + limit.FROZEN_GAP:
+        return warn(said, frozen=draws.frozen, fresh=draws.fresh)
+    eot = case.probed.effort.eot
+    lacking = f"over {eot} draws, not {limit.EOT_DRAWS:.0f}" if eot < limit.EOT_DRAWS else ""
+    return passed(said, lacking, frozen=draws.frozen, fresh=draws.fresh)
 
 
 @check("B20", "AutoAttack's flags", on=premises.probed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchbox.analysis.intervals import clopper_pearson
+from benchbox.analysis.pairs import mcnemar
 from benchbox.audit.checks import premises
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import WHITE_BOX, Case, Panel, supposed, undeclared
@@ -105,7 +106,9 @@ def domain(case: Case) -> Judgement | None:
     return passed(f"images of {tuple(case.stored.shape)}, as in the data set")
 
 
-@check("A5", "unbounded attack", masking=True, on=(premises.correct, premises.differentiable))
+@check(
+    "A5", "unbounded attack", masking=True, on=(premises.correct, premises.differentiable, premises.tried("radii"))
+)
 def unbounded(case: Case) -> Judgement:
     """With the whole box to move in, every image of another class is in reach.
 
@@ -186,7 +189,7 @@ def _moved(panel: Panel, nearest: float) -> Judgement | None:
     said = f"{int(still.sum())} of {int(panel.correct.sum())} samples stay where they are ({panel.origin})"
     if share > limit.STILL_SHARE:
         return fail(said, list(panel.indices[still]), share=share)
-    return passed(said, share=share)
+    return passed(said, panel.lacking.get("few", ""), share=share)
 
 
 @check("A8", "implementation identity", of=premises.deterministic)
@@ -216,13 +219,13 @@ def identity(case: Case) -> Judgement | None:
     return passed(said, forwards=forwards, backwards=backwards, survivors=share)
 
 
-@check("A9", "clean accuracy", of=premises.deterministic, on=(premises.stored, premises.probed))
+@check("A9", "clean accuracy", on=(premises.stored, premises.probed))
 def clean(case: Case) -> Judgement:
-    """Now against what was stored with the attacks. Does not apply to draws, which are others now.
+    """Now against what was stored with the attacks; draws are others now, so there it has to be beyond chance.
 
     Needs: stored clean predictions, the defence loaded afresh
-    Formula: difference of the clean accuracies, on the same samples
-    Threshold: > 0.05 points: FAIL; other classes at the same accuracy: WARN
+    Formula: difference of the clean accuracies, on the same samples; of most draws, exact McNemar
+    Threshold: > 0.05 points: FAIL; other classes at the same accuracy: WARN; randomised: p < 0.001: FAIL
     Finding: weights or preprocessing differ from those that were scored
     Source: RobustBench's reproduction test
     """
@@ -238,6 +241,10 @@ def clean(case: Case) -> Judgement:
     gap = abs(float(now.mean()) - float(then.mean()))
     said = f"{100 * now.mean():.2f} % now, {100 * then.mean():.2f} % stored, on {len(rows)} samples"
     differ = [int(panel.indices[i]) for (i, _), a, b in zip(rows, now, then, strict=True) if a != b]
+    if case.subject.randomized:
+        p = mcnemar(int((now & ~then).sum()), int((then & ~now).sum()))
+        said += f" (p = {p:.2g})"
+        return fail(said, differ, gap=gap, p=p) if p < limit.BEYOND_CHANCE else passed(said, gap=gap, p=p)
     if gap > limit.CLEAN_GAP:
         return fail(said, differ, gap=gap)
     if differ:

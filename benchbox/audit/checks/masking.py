@@ -90,7 +90,12 @@ def _one_step(panel: Panel) -> Judgement | None:
     return passed(said, panel.lacking.get("iterative", ""), **numbers)
 
 
-@check("B5", "monotone in the radius", masking=True, on=(premises.correct, premises.differentiable))
+@check(
+    "B5",
+    "monotone in the radius",
+    masking=True,
+    on=(premises.correct, premises.differentiable, premises.tried("radii")),
+)
 def monotone(case: Case) -> Judgement:
     """Flat means that nothing more breaks from a quarter of epsilon to four times as much.
 
@@ -178,7 +183,9 @@ def stability(case: Case) -> Judgement:
         return warn(
             f"{mean:.3f} on average", list(case.probed.panel.indices[correct][values > limit.UNSTABLE]), mean=mean
         )
-    return passed(f"{mean:.3f} on average", mean=mean)
+    draws = case.probed.effort.noise
+    lacking = f"under {draws} draws of noise, not {limit.NOISE_DRAWS:.0f}" if draws < limit.NOISE_DRAWS else ""
+    return passed(f"{mean:.3f} on average", lacking, mean=mean)
 
 
 @check("B12", "stand-in failure", masking=True, of=premises.standing_in)
@@ -200,7 +207,7 @@ def carries(case: Case) -> Judgement:
 
 
 def _carries(panel: Panel) -> Judgement | None:
-    worst_share, said, ids = -1.0, "", []
+    worst_share, said, ids, lacking = -1.0, "", [], panel.lacking.get("few", "")
     for through in dict.fromkeys(run.through for run in panel.of(*WHITE_BOX) if run.through != "deployed"):
         runs = [run for run in panel.of(*WHITE_BOX) if run.through == through]
         seen = np.logical_or.reduce([run.seen for run in runs]) & panel.correct
@@ -215,7 +222,7 @@ def _carries(panel: Panel) -> Judgement | None:
     if worst_share < 0:
         return None
     judged = warn(said, ids, share=worst_share)
-    return judged if worst_share > limit.TRANSFER_FAILURE else passed(said, share=worst_share)
+    return judged if worst_share > limit.TRANSFER_FAILURE else passed(said, lacking, share=worst_share)
 
 
 @check("B16", "scale of the logits", masking=True, on=premises.probed)
@@ -267,6 +274,8 @@ def _unique_in(
         said += f"; {100 * share:.0f} % of those tried again withstand {limit.RESTARTS:.0f} starts"
         said += " and every target too"
     if share * k / n > fail_above and hard >= limit.FEW:
+        if left_out := panel.lacking.get("pursuit", ""):
+            return warn(f"{said}; {left_out}", list(only), only=k, n=n)
         return fail(said, list(only), only=k, n=n)
     if k / n > warn_above:
         return warn(said, list(only), only=k, n=n)
@@ -274,7 +283,7 @@ def _unique_in(
     lacking = panel.lacking.get(kinds[0], "") or panel.lacking.get("samples", "") if tried else ""
     if panel.origin == "store" and "random" in kinds and tried:
         lacking = "the stored noise attack tries fewer points than the check asks for"
-    return passed(said, lacking, only=k, n=n)
+    return passed(said, lacking or panel.lacking.get("few", ""), only=k, n=n)
 
 
 def _resisting(panel: Panel, only: NDArray[np.int64]) -> tuple[int, float]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 from benchbox.audit.checks import thresholds as limit
 from benchbox.audit.evidence import Case, Subject
+from benchbox.audit.verdict import Finding, Verdict
 
 NOTHING_STORED = "the store has no finished attack inside this ball; `benchbox run` fills it"
 NOT_PROBED = "the probes were not run"
+LEFT_OUT = "left out"
 NONE_CORRECT = "no clean image is classified correctly, so there is nothing to break"
 WITHOUT_GRADIENT = "autograd gives no gradient at all, so there is nothing to hold against one"
 RESTLESS = "it does not even answer the same question twice the same way (A6), so nothing can be compared"
@@ -69,6 +74,29 @@ def differentiable(case: Case) -> str:
 def drawn(case: Case) -> str:
     """The probes of a randomised defence."""
     return "" if case.probes and case.probes.randomness else NOT_PROBED
+
+
+def tried(probe: str) -> Callable[[Case], str]:
+    """A probe that the effort may leave out, named by its field there."""
+
+    def lacking(case: Case) -> str:
+        if not case.probes or getattr(case.probes.effort, probe):
+            return ""
+        return case.probes.left_out.get(probe, LEFT_OUT)
+
+    return lacking
+
+
+#: The premises of whoever judges by what the probes measured.
+PROBES = (probed, correct, settled, comparable, drawn)
+
+
+def weighed(finding: Finding, on: Sequence[Callable[[Case], str]], case: Case) -> Finding:
+    """What a check found; a PASS by probes of a handful of images, which find nothing rare, is INCOMPLETE."""
+    few = case.probes.panel.lacking.get("few", "") if case.probes else ""
+    if not few or finding.verdict is not Verdict.PASS or not any(premise in PROBES for premise in on):
+        return finding
+    return replace(finding, verdict=Verdict.INCOMPLETE, sentence=f"{finding.sentence}, but {few}")
 
 
 def restless(case: Case) -> bool:

@@ -80,7 +80,7 @@ def _either(seen: Behaviour) -> NDArray[np.float64] | None:
     return np.max(found, axis=0) if found else None
 
 
-@check("A14", "images that nobody has seen", on=premises.probed)
+@check("A14", "images that nobody has seen", on=(premises.probed, premises.tried("elsewhere")))
 def unseen(case: Case) -> Judgement:
     """Fewer attacks than on the test images, so that robustness may only seem higher there.
 

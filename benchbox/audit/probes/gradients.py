@@ -21,8 +21,6 @@ from benchbox.contract.view import Forward
 STEPS = (1e-3, 1e-4, 1e-5)
 #: Noise that keeps two pixels from being equal.
 LOOSE = 0.02
-#: Draws of the noise of indicator I2.
-NOISE_DRAWS = 100
 
 
 def examine(target: Target) -> Gradients:
@@ -148,11 +146,11 @@ def _instability(target: Target) -> Tensor:
     with torch.no_grad():
         here = margin(target.ask(target.x, held), target.y)
         scale = torch.where(here == 0, torch.ones_like(here), here.abs())
-        for i in range(NOISE_DRAWS):
+        for i in range(target.effort.noise):
             noise = held.at("noise", i).uniform(*target.x.shape[1:], low=-radius, high=radius)
             there = margin(target.ask(target.x + noise, held), target.y)
             total += (here - there).abs() / scale
-    return (total / NOISE_DRAWS).clamp_max(1).double().cpu()
+    return (total / max(target.effort.noise, 1)).clamp_max(1).double().cpu()
 
 
 def randomness(target: Target, forward: Forward, through: str, subset: Target) -> Randomness:

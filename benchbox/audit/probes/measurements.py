@@ -22,9 +22,14 @@ class Effort:
         restarts: Starting points for each loss and each model.
         random_points: Points of the ball tried on each sample that gradients did not break.
         queries: Of the score-based search on each such sample.
-        doubled: Samples on which steps and restarts are doubled.
+        doubled: Samples on which steps and restarts are doubled, and the draws of a randomised defence; 0 leaves
+            these out.
+        radii: Other radii at which the attack is repeated: all of them, or 0.
+        elsewhere: Images from elsewhere, of each source at most; 0 leaves them out.
+        pursued: Samples that PGD is tried on again with many more starts, at most; 0 leaves it out.
         binarisation: Samples of the binarisation test; 0 leaves it out.
         directions: Random directions of the finite differences.
+        noise: Draws of small noise under which the margin is watched.
         eot: Draws a gradient is averaged over for a randomised defence.
         scoring_draws: Fresh draws a randomised defence is asked in.
         batch: Images asked at once.
@@ -36,8 +41,12 @@ class Effort:
     random_points: int = 10_000
     queries: int = 1000
     doubled: int = 50
+    radii: int = 7
+    elsewhere: int = 50
+    pursued: int = 50
     binarisation: int = 64
     directions: int = 8
+    noise: int = 100
     eot: int = 20
     scoring_draws: int = 10
     batch: int = 125

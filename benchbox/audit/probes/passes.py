@@ -19,8 +19,6 @@ UNBOUNDED = (0.5, 1.0)
 SOON = 4
 #: One in so many of the samples that more starts are tried on at most.
 MASKED = 5
-#: Sources of images that no test set has.
-SOURCES = 2
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,12 @@ class Passes:
 def passes(defense: Defense, effort: Effort) -> Passes:
     """What the probes of a defence will ask for: a sample that falls is let go, but where it is randomised."""
     models, eot, losses = _models(defense), effort.eot if defense.randomized else 1, len(LOSSES)
-    least: float = SOON * (models * losses + len(RUNGS) + len(UNBOUNDED) + 3)
+    radii = len(RUNGS) + len(UNBOUNDED) if effort.radii else 0
+    least: float = SOON * (models * losses + radii + 3)
     if defense.randomized:
         # Nothing is let go within a run.
         doubled = min(effort.doubled / max(effort.samples, 1), 1)
-        least = losses * effort.steps * (models + len(RUNGS) + len(UNBOUNDED) + doubled * 8)
+        least = losses * effort.steps * (models + radii + doubled * 8)
     return Passes(tuple(_most(defense, effort)), round(eot * least))
 
 
@@ -89,21 +88,25 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
     yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 14 + company, n)
     yield Calls("asking one by one", 0, n, 1)
     differences = 2 * len(gradients.STEPS) * effort.directions
-    yield Calls("gradients", 2 * losses * models + 8, differences + gradients.NOISE_DRAWS, n)
+    yield Calls("gradients", 2 * losses * models + 8, differences + effort.noise, n)
     yield Calls("FGSM", losses * models * eot, found * models, n)
     yield climbs("PGD", models * effort.restarts, n)
     if defense.base is not None:
-        yield climbs("transfer", 1, n)
+        # Of the bare classifier, which draws nothing.
+        yield Calls("transfer", losses * effort.steps, found, n)
     # Random points end early where they come nowhere near an error.
     yield Calls("random points", 0, min(effort.random_points, random_search.SETTLING), n)
     yield Calls("random search", 0, effort.queries, n)
     targets = min(defense.images.classes - 1, int(thresholds.TARGETS)) / losses
-    yield climbs(
-        "more starts", models * (thresholds.RESTARTS + targets), min(int(thresholds.SUSPECTS), n) // MASKED
-    )
-    yield climbs("images that nobody has seen", SOURCES * (1 + models), half)
-    # Where nothing of an image is left, one start is enough unless gradients are masked.
-    yield climbs("other radii", len(RUNGS) + len(UNBOUNDED), n)
+    # Of the probes' own suspects, and of those of the store.
+    suspects = -(-min(effort.pursued, n) // MASKED)
+    yield climbs("more starts", 2 * models * (thresholds.RESTARTS + targets), suspects)
+    unseen = 2 * min((effort.elsewhere + 1) // 2, n) + effort.elsewhere
+    yield climbs("images that nobody has seen", models, unseen)
+    yield Calls("images that nobody has seen", losses * effort.steps, 2 * found + behaviour.POINTS, unseen)
+    if effort.radii:
+        # Where nothing of an image is left, one start is enough unless gradients are masked.
+        yield climbs("other radii", len(RUNGS) + len(UNBOUNDED), n)
     yield climbs("twice the steps and starts", 4 * effort.restarts, half)
     if defense.randomized:
         yield climbs("draws", 4 + effort.restarts, half)

@@ -90,8 +90,10 @@ def _probe(
     standing = correct & ~panel.broken(*WHITE_BOX)
     report("random points and score-based search")
     runs += [random_search.squares(target, standing), random_search.random_points(target, standing)]
-    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y)))
-    suspects = _first(panel.suspects, int(thresholds.SUSPECTS))
+    panel = Panel(
+        "probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y), judge.defense.randomized)
+    )
+    suspects = _first(panel.suspects, effort.pursued)
     fell = np.zeros(len(suspects), bool)
     fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
     panel = replace(panel, pursued=suspects).with_pursuit(fell)
@@ -102,8 +104,9 @@ def _probe(
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
     subset = _first(correct, effort.doubled)
     chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
-    ladder = _ladder(target, model, strongest)
-    unbounded = {radius: search.unbounded(target, model, strongest, radius) for radius in UNBOUNDED}
+    ladder = _ladder(target, model, strongest) if effort.radii else {}
+    radii = UNBOUNDED if effort.radii else ()
+    unbounded = {radius: search.unbounded(target, model, strongest, radius) for radius in radii}
     report("twice the steps, twice the starts")
     doubled = _doubled(chosen, model, strongest, subset)
     draws = (
@@ -230,7 +233,7 @@ def _doubled(chosen: Target, model: Forward, through: str, subset: Flags) -> dic
 
 def _binarisation(target: Target, strongest: str, correct: Flags) -> tuple[Binarisation | None, str]:
     if target.effort.binarisation == 0:
-        return None, "it was left out"
+        return None, "left out"
     rows = np.flatnonzero(correct)
     if not len(rows):
         return None, "no clean image is classified correctly"
@@ -246,7 +249,7 @@ def _first(flags: Flags, n: int) -> Flags:
     return kept
 
 
-def _lacking(effort: Effort, n: int) -> dict[str, str]:
+def _lacking(effort: Effort, n: int, randomized: bool) -> dict[str, str]:
     """What the effort leaves open, by kind of run."""
     lacking = {}
     if effort.random_points < thresholds.RANDOM_POINTS:
@@ -257,6 +260,12 @@ def _lacking(effort: Effort, n: int) -> dict[str, str]:
         lacking["score-based"] = f"the search had only {effort.queries} queries, not {thresholds.QUERIES:.0f}"
     if effort.steps < thresholds.STEPS:
         lacking["iterative"] = f"PGD had only {effort.steps} steps, not {thresholds.STEPS:.0f}"
+    elif randomized and effort.eot < thresholds.EOT_DRAWS:
+        lacking["iterative"] = f"gradients are averaged over {effort.eot} draws, not {thresholds.EOT_DRAWS:.0f}"
+    if n < thresholds.PROBED:
+        lacking["few"] = f"only {n} images were probed, not {thresholds.PROBED:.0f}"
+    if not effort.pursued:
+        lacking["pursuit"] = "more starts were left out, which would tell masking from a weak attack"
     if n < 100:
         lacking["samples"] = f"only {n} samples were probed, not 100"
     return lacking

@@ -35,13 +35,13 @@ def examine(target: Target, held: tuple[Tensor, Tensor] | None) -> dict[str, Els
         target: What is probed.
         held: Images and classes that are in no test set.
     """
-    half = (target.effort.doubled + 1) // 2
+    half = (target.effort.elsewhere + 1) // 2
     sources = {
         "shifted or turned": (moved(target, "unseen"), target.y, half),
         "mixed": (*_mixed(target), half),
     }
     if held is not None:
-        sources["training images"] = (*held, target.effort.doubled)
+        sources["training images"] = (*held, target.effort.elsewhere)
     found = {}
     for i, (name, (x, y, most)) in enumerate(sources.items()):
         far = torch.stack([_is_far(target, image) for image in x]) if len(x) else torch.zeros(0, dtype=torch.bool)
