@@ -85,7 +85,7 @@ def sealed(what: str, fault: type[BenchboxError]) -> Iterator[None]:
     from benchbox.contract import listeners, overheard, seal
 
     with overheard.vetoing() as vetoed:
-        put_away, put_back = listeners.watch(), seal.watch()
+        put_away, put_back = listeners.watch(signals=True), seal.watch()
         try:
             yield
         finally:

@@ -1,15 +1,18 @@
 """What code of others could leave behind in the process to watch who asks it: put away at once, and refused.
 
 A profiler, a tracer, an alarm or a callback of the garbage collector is called inside the frames of whoever
-computes next, and a mode of torch sees every tensor of theirs. No honest forward pass leaves one.
+computes next, and a mode of torch sees every tensor of theirs; what records allocations or operators tells later
+whose they were. No honest forward pass leaves one.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import signal
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +21,17 @@ import torch
 from torch.nn.modules import module as _module
 from torch.utils._device import DeviceContext
 
-#: Timers whose handlers run between any two instructions of the program.
-ALARMS = tuple(getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF") if hasattr(signal, name))
-TIMERS = tuple(getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if ALARMS)
+from benchbox.contract.border import is_library
+
+#: Timers, and signals, whose handlers run between any two instructions of the program.
+TIMERS = {
+    getattr(signal, name): getattr(signal, timer)
+    for name, timer in (("SIGALRM", "ITIMER_REAL"), ("SIGVTALRM", "ITIMER_VIRTUAL"), ("SIGPROF", "ITIMER_PROF"))
+    if hasattr(signal, name)
+}
+SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGINT, signal.SIGTERM}))
+
+_AUTOGRAD: Any = torch.autograd
 
 #: Hooks that torch calls for every module there is, by number.
 _MODULE_HOOKS: tuple[dict[int, Any], ...] = tuple(
@@ -30,8 +41,11 @@ _MODULE_HOOKS: tuple[dict[int, Any], ...] = tuple(
 )
 
 
-def watch() -> Callable[[], str]:
+def watch(*, signals: bool = False) -> Callable[[], str]:
     """Remember who listens now.
+
+    Args:
+        signals: Whether to look at the handlers of all signals, and not at those of timers alone.
 
     Returns:
         What puts away everybody who was added since, and says who it was; empty if nobody was.
@@ -39,7 +53,9 @@ def watch() -> Callable[[], str]:
     main = threading.current_thread() is threading.main_thread()
     profile, trace, callbacks = sys.getprofile(), sys.gettrace(), list(gc.callbacks)
     switches, hooks = greenlet.gettrace(), [set(registered) for registered in _MODULE_HOOKS]
-    handlers = [signal.getsignal(number) for number in ALARMS] if main else []
+    watched: tuple[int, ...] = (SIGNALS if signals else tuple(TIMERS)) if main else ()
+    handlers = [signal.getsignal(number) for number in watched]
+    finders, traced, profiled = list(sys.meta_path), tracemalloc.is_tracing(), _is_profiled()
     depths = [depth() for _, depth, _ in _MODES]
 
     def put_away() -> str:
@@ -61,11 +77,25 @@ def watch() -> Callable[[], str]:
                 for number in added:
                     del registered[number]
                 found.append("a hook for all modules (register_module_…_hook)")
-        for number, timer, handler in zip(ALARMS, TIMERS, handlers, strict=False):
-            if signal.getsignal(number) is not handler:
-                signal.setitimer(timer, 0)
+        for number, handler in zip(watched, handlers, strict=True):
+            now = signal.getsignal(number)
+            if now is not handler and callable(now) and not _is_library(now):
+                if number in TIMERS:
+                    signal.setitimer(TIMERS[number], 0)
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
                 found.append(f"a handler of {signal.Signals(number).name}")
+        new = [one for one in sys.meta_path if one not in finders]
+        if strange := [one for one in new if not _is_library(getattr(one, "find_spec", one))]:
+            sys.meta_path[:] = [one for one in sys.meta_path if one not in strange]
+            found.append("a finder of modules (sys.meta_path)")
+        if tracemalloc.is_tracing() and not traced:
+            tracemalloc.stop()
+            found.append("a trace of allocations (tracemalloc)")
+        if _is_profiled() and not profiled:
+            _AUTOGRAD._disable_profiler()
+            found.append("a profiler of operators (torch.profiler)")
+        # It writes everybody's frames to a file by itself, and nobody is told whether it does.
+        faulthandler.cancel_dump_traceback_later()
         for (name, depth, pop), deep in zip(_MODES, depths, strict=True):
             if depth() > deep:
                 found.append(name)
@@ -74,6 +104,18 @@ def watch() -> Callable[[], str]:
         return " and ".join(dict.fromkeys(found))
 
     return put_away
+
+
+def _is_profiled() -> bool:
+    return bool(_AUTOGRAD._profiler_enabled())
+
+
+def _is_library(value: Any) -> bool:
+    """Whether the code of a function, a method or an object belongs to Python or to an installed package."""
+    value = getattr(value, "func", value)  # a partial
+    code = getattr(value, "__code__", None)
+    module = sys.modules.get(str(getattr(value, "__module__", None)))
+    return is_library(code.co_filename if code else str(getattr(module, "__file__", None) or "<builtin>"))
 
 
 def _functions() -> int:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
+from weakref import WeakSet
 
 from benchbox.contract.border import is_library
 
@@ -23,6 +24,8 @@ PEEKS = {
     "gc.get_referrers": "reads who refers to an object (gc.get_referrers)",
     "sys._current_frames": "reads the frames of all threads (sys._current_frames)",
     "sys._current_exceptions": "reads the exceptions of all threads (sys._current_exceptions)",
+    "ctypes.cdata": "reads memory by its address (ctypes)",
+    "ctypes.string_at": "reads memory by its address (ctypes)",
 }
 #: What outlasts the call, or the process.
 TRACES = {
@@ -42,7 +45,11 @@ ODDITIES = {
     "os.fork": "starts a process",
 }
 #: What Python tells nobody of, by the name that code needs for it.
-NAMED = {"gr_frame": "its code reads the frames of greenlets (gr_frame), among them of the one that asks"}
+NAMED = {
+    "gr_frame": "its code reads the frames of greenlets (gr_frame), among them of the one that asks",
+    "dump_traceback": "its code has the frames of all threads written down (faulthandler)",
+    "dump_traceback_later": "its code has the frames of all threads written down (faulthandler)",
+}
 WRITES, READS, REREADS = "writes a file", "reads a file", "reads a file again and again"
 #: How often a file may be read: once where it is needed first, in a few copies of the defence.
 OFTEN = 5
@@ -54,8 +61,8 @@ _CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 #: Compilers keep what they made, in files and with threads of their own.
 _COMPILERS = tuple(os.path.join(*parts) for parts in (("torch", "_inductor"), ("torch", "_dynamo"), ("triton",)))
 
-#: The event of somebody who wants to be told of events as well.
-HOOKING = "sys.addaudithook"
+#: The event of somebody who wants to be told of events as well, and that of a thread's beginning.
+HOOKING, STARTING = "sys.addaudithook", "_thread.start_new_thread"
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -63,6 +70,8 @@ _heard: set[str] | None = None
 _refused = 0
 _reads: Counter[str] = Counter()
 _hooked = False
+#: Threads that code of others started.
+_threads: WeakSet[threading.Thread] = WeakSet()
 
 
 class _Asked(threading.local):
@@ -151,10 +160,15 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event == HOOKING and _asked.guarded:
         _refused += 1
         raise RuntimeError("no hook for audit events is added by a plug-in")  # Python says nothing, and adds none
+    if event == STARTING and (_asked.depth or _asked.guarded):
+        thread = getattr(args[0], "__self__", None)  # what begins in it is a method of its own
+        if isinstance(thread, threading.Thread):
+            _threads.add(thread)
     if _heard is None or event not in _KNOWN:
         return
-    # A thread that a defence started is never inside a call of ours, nor the main one.
-    alone = event in PEEKS and threading.current_thread() is not threading.main_thread()
+    # A thread that a defence started is never inside a call of ours, and of all others none peeks.
+    here = threading.current_thread()
+    alone = here in _threads or (event in PEEKS and here is not threading.main_thread())
     if not (alone or _asked.depth) or any("__pycache__" in str(one) for one in args):
         return
     said = _opened(args[0], args[2]) if event == "open" else _KNOWN[event]

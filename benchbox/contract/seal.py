@@ -1,16 +1,16 @@
 """What everybody computes with, and code of others may not replace: functions of torch, of Python and of benchbox.
 
 A defence that swaps `torch.sign` for another function, or the projection onto the ball, decides how it is attacked
-and how it is scored. What is added to a module is nobody's business; what takes the place of something is put
-back, and refused.
+and how it is scored. So does one that edits the inside of such a function, or a constant of benchbox. What is
+added to a module is nobody's business; what takes the place of something is put back, and refused.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import is_
+from operator import attrgetter, is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -18,14 +18,21 @@ import torch
 
 from benchbox.contract.border import is_library
 
-#: Modules that attacks and scoring compute with, beside benchbox's own.
+#: Modules that attacks and scoring compute with, beside benchbox's own and those that these name.
 MODULES = (
     "builtins", "math", "gc", "sys", "signal", "threading", "greenlet",
     "torch", "torch.autograd", "torch.linalg", "torch.nn.functional", "torch.random", "torch.special",
 )  # fmt: skip
-#: What a plug-in may read and write files with as it likes.
+#: What a plug-in may read and write files with as it likes, and the module whose functions say what is amiss.
 FREE = frozenset({"load", "save", "open", "print"})
+FREE_MODULE = "warnings"
 CLASSES = (torch.Tensor, torch.nn.Module, torch.autograd.Function)
+#: Whose layers and optimizers networks are made of and trained with.
+LAYERS = (torch.nn, torch.optim)
+#: Namespaces of torch's own operators.
+OPERATORS = ("aten", "prims")
+#: What a function consists of.
+PARTS = ("__code__", "__defaults__", "__kwdefaults__")
 #: How many names are told.
 SHOWN = 3
 
@@ -38,10 +45,18 @@ def watch() -> Callable[[], str]:
     Returns:
         What puts back everything that was replaced since, and names it; empty if nothing was.
     """
-    before = [(place, dict(vars(place))) for place in _places(len(sys.modules))]
+    places = _places(len(sys.modules))
+    before = [(place, dict(vars(place))) for place in places]
+    functions = _functions(len(sys.modules))
+    inside = {part: [getattr(one, part) for one in functions] for part in PARTS}
+    held = [(name, held, _content(held)) for name, held in _containers(len(sys.modules))]
+    take_back = _noting()
 
     def put_back() -> str:
-        replaced = [name for place, was in before for name in _put_back(place, was)]
+        replaced = take_back()
+        replaced += [name for place, was in before for name in _put_back(place, was)]
+        replaced += [name for part, was in inside.items() for name in _restore(functions, part, was)]
+        replaced += [name for name, container, was in held if _refill(container, was)]
         more = f" and {len(replaced) - SHOWN} more" if len(replaced) > SHOWN else ""
         return ", ".join(replaced[:SHOWN]) + more
 
@@ -59,7 +74,91 @@ def _places(modules: int) -> tuple[Place, ...]:
         for one in vars(module).values()
         if isinstance(one, type) and one.__module__.partition(".")[0] == "benchbox"
     }
-    return (*found, *own, *CLASSES, *classes)
+    used = [one for module in own for one in vars(module).values() if isinstance(one, ModuleType)]
+    used = [module for module in used if module.__name__ != FREE_MODULE]
+    layers = [one for module in LAYERS for one in vars(module).values() if isinstance(one, type)]
+    return tuple(dict.fromkeys((*found, *own, *used, *CLASSES, *classes, *layers)))
+
+
+@lru_cache(maxsize=1)
+def _functions(modules: int) -> tuple[FunctionType, ...]:
+    """Functions written in Python in those places."""
+    values = [value for place in _places(modules) for value in vars(place).values()]
+    return tuple(dict.fromkeys(one for value in values for one in _written(value)))
+
+
+def _written(value: Any) -> Iterator[FunctionType]:
+    """The functions behind a function, method or property."""
+    for part in (value.fget, value.fset) if isinstance(value, property) else (value,):
+        if isinstance(part, staticmethod | classmethod):
+            part = part.__func__
+        while isinstance(part, FunctionType):
+            yield part
+            part = vars(part).get("__wrapped__")
+
+
+def _restore(functions: Sequence[FunctionType], part: str, was: list[Any]) -> Iterator[str]:
+    if not all(map(is_, was, map(attrgetter(part), functions))):
+        for function, before in zip(functions, was, strict=True):
+            if getattr(function, part) is not before:
+                setattr(function, part, before)
+                yield f"the inside of {function.__module__}.{function.__qualname__}"
+
+
+@lru_cache(maxsize=1)
+def _containers(modules: int) -> tuple[tuple[str, Any], ...]:
+    """Constants of benchbox that hold others, by name."""
+    own = [place for place in _places(modules) if isinstance(place, ModuleType) and _is_ours(place)]
+    return tuple(
+        (f"{module.__name__}.{name}", value)
+        for module in own
+        for name, value in vars(module).items()
+        if name.isupper() and name[0] != "_" and type(value) in (dict, list, set)
+    )
+
+
+def _content(container: Any) -> list[Any]:
+    return [*container, *container.values()] if isinstance(container, dict) else [*container]
+
+
+def _refill(container: Any, was: list[Any]) -> bool:
+    """Put its content back; whether it was another one."""
+    now = _content(container)
+    if len(now) == len(was) and all(map(is_, now, was)):
+        return False
+    container.clear()
+    if isinstance(container, dict):
+        half = len(was) // 2
+        container.update(zip(was[:half], was[half:], strict=True))
+    else:
+        (container.extend if isinstance(container, list) else container.update)(was)
+    return True
+
+
+def _noting() -> Callable[[], list[str]]:
+    """Note who registers kernels of torch's own operators; gives what takes them back, and names them."""
+    library_class: Any = torch.library.Library
+    usual, noted = library_class.impl, dict[Any, str]()
+
+    def impl(library: Any, name: Any, kernel: Any, *how: Any, **more: Any) -> Any:
+        found = usual(library, name, kernel, *how, **more)
+        if library.ns in OPERATORS and _is_strange(kernel):
+            noted[library] = f"the kernel of {library.ns}::{name}"
+        return found
+
+    library_class.impl = impl
+
+    def take_back() -> list[str]:
+        library_class.impl = usual
+        for library in noted:
+            library._destroy()
+        return list(noted.values())
+
+    return take_back
+
+
+def _is_ours(module: ModuleType) -> bool:
+    return module.__name__.partition(".")[0] == "benchbox"
 
 
 def _put_back(place: Place, was: Mapping[str, Any]) -> Iterator[str]:
@@ -69,7 +168,10 @@ def _put_back(place: Place, was: Mapping[str, Any]) -> Iterator[str]:
         return
     named = place.__name__ if isinstance(place, ModuleType) else f"{place.__module__}.{place.__qualname__}"
     for name, value in was.items():
-        if now.get(name) is not value and name not in FREE and _computes(value) and _is_strange(now.get(name)):
+        if now.get(name) is value or name in FREE:
+            continue
+        constant = isinstance(place, ModuleType) and _is_ours(place) and name.strip("_").isupper()
+        if constant or (_computes(value) and _is_strange(now.get(name))):
             setattr(place, name, value)
             yield f"{named}.{name}"
     if isinstance(place, type):
@@ -92,7 +194,10 @@ def _is_strange(value: Any) -> bool:
 
     A built-in that takes the place of another is nobody's patch.
     """
-    while (inner := getattr(value, "__func__", None) or getattr(value, "__wrapped__", None)) is not None:
+    # Who wraps a library's function says so, and computes something else all the same.
+    while not (isinstance(value, FunctionType) and not is_library(value.__code__.co_filename)):
+        if (inner := getattr(value, "__func__", None) or getattr(value, "__wrapped__", None)) is None:
+            break
         value = inner
     value = getattr(value, "func", value)  # a partial
     if isinstance(value, FunctionType):
