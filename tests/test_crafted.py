@@ -84,7 +84,9 @@ def test_in_l1_as_many_roundings_are_allowed_as_there_are_pixels() -> None:
     for excess, fine in ((64 * 2**-24 * 0.7, True), (64 * 2**-24 * 1.6, False)):
         attack = Summed(by=(0.5 + excess) / 64)
         if fine:
-            attack(few, x, Y[:2], threat, rows)
+            found = attack(few, x, Y[:2], threat, rows)
+            assert found.distance is not None
+            assert found.distance.tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
         else:
             with pytest.raises(AttackError, match="left the ball"):
                 attack(few, x, Y[:2], threat, rows)
