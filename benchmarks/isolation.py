@@ -37,7 +37,7 @@ def main() -> None:
             here = cls(recipe, spec).eval().requires_grad_(False)
             kept.save(wanted, here, {})
             begin = time.perf_counter()
-            there = apart.loader(spec, kept, defenses, torch.device("cpu"))(wanted)
+            there = apart.Apart(spec, kept, defenses, torch.device("cpu")).load(wanted)
             print(f"{size}×{size}: the process is there after {time.perf_counter() - begin:.1f} s")
             for name, defense in (("here", here), ("apart", there), ("here", here), ("apart", there)):
                 print(f"  {name}: {1000 * _seconds(defense, spec):.2f} ms of a processor for a gradient")

@@ -220,7 +220,7 @@ class Session:
             record or {},
             report,
             partial(store.claim, wait=math.inf) if store else contextlib.nullcontext,
-            apart.loader(images.spec, Artifacts(self.settings.artifacts), self.defenses, where)
+            apart.Apart(images.spec, Artifacts(self.settings.artifacts), self.defenses, where)
             if self.settings.isolate
             else None,
             pupil.learn,

@@ -122,10 +122,28 @@ class Artifacts:
         """
         # The frozen classifier of a base is an artifact of its own.
         own = {k: v for k, v in module.state_dict().items() if not (training.base and k.startswith("classifier."))}
+        self.keep(training, own, card)
+
+    def keep(self, training: Training, own: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+        """Write weights, by name, and their card.
+
+        Raises:
+            ArtifactError: The folder cannot be written, or the disk is full.
+        """
         record = {"training": (training.trained_as or training).as_dict(), **card}
         save_tensors(self.path(training.weights), own, record)
         _write(self.path(training.weights).with_suffix(".json"), json.dumps(record, indent=1).encode())
         self.checkpoint(training.weights).unlink(missing_ok=True)
+
+    def keep_unfinished(self, file: Path, key: str) -> None:
+        """Keep the state of an unfinished training that goes on elsewhere; nothing if it is no newer.
+
+        Raises:
+            ArtifactError: The folder cannot be written.
+        """
+        kept = self.checkpoint(key)
+        if file.exists() and (not kept.exists() or file.stat().st_mtime_ns > kept.stat().st_mtime_ns):
+            _write(kept, file.read_bytes())
 
     def receive(self, key: str, content: bytes) -> None:
         """Keep the weights of a digest that were trained on another machine, as the file was there.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from benchbox.contract.registry import Registry
 
 
+class Elsewhere(Protocol):
+    """Processes of their own, for defences that shall be neither asked nor trained in this one."""
+
+    def load(self, wanted: Training) -> Defense:
+        """A trained defence, in such a process."""
+
+    def train(self, wanted: Training, shop: Workshop) -> None:
+        """Train a defence in such a process; its weights are in the shop's artifacts then."""
+
+
 @dataclass(eq=False)
 class Workshop:
     """Hands out defences ready to be attacked: in evaluation mode, frozen, on the device.
@@ -39,7 +49,7 @@ class Workshop:
         provenance: Recorded in the card of everything trained here.
         report: Called with the training and where it stands.
         claim: Holds a piece of work by its name while other processes wait for it.
-        apart: Loads a trained defence in a process of its own, where none shall be asked in this one.
+        apart: Where defences are asked and trained, if not in this process.
         teach: Trains a substitute on what another defence answers; gives what became of its losses.
     """
 
@@ -51,7 +61,7 @@ class Workshop:
     provenance: Mapping[str, object] = field(default_factory=dict)
     report: Callable[[Training, Progress], None] = lambda training, progress: None
     claim: Callable[[str], AbstractContextManager[object]] = nullcontext
-    apart: Callable[[Training], Defense] | None = None
+    apart: Elsewhere | None = None
     teach: Callable[[Workshop, Training, Defense], list[dict[str, float]]] | None = None
     _ready: dict[str, Defense] = field(default_factory=dict, init=False)
     _loaded: dict[str, Defense] = field(default_factory=dict, init=False)
@@ -88,9 +98,14 @@ class Workshop:
 
     def _there(self, wanted: Training) -> Defense:
         assert self.apart is not None
-        if wanted.source is None and wanted.weights not in self.artifacts:
-            self._here(wanted)  # training is no asking
-        return self.apart(wanted)
+        for step in wanted.chain:
+            if step.teacher is not None:
+                self._here(step)  # a network of benchbox's own, which asks its teacher for answers
+            elif step.source is None and step.weights not in self.artifacts:
+                with self.claim(f"training/{step.weights}"):
+                    if step.weights not in self.artifacts:
+                        self.apart.train(step, self)
+        return self.apart.load(wanted)
 
     def _make(self, wanted: Training) -> Defense:
         defense, recipe = self.build(wanted)

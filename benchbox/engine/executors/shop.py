@@ -66,7 +66,7 @@ class Shop:
             precision.choose(self.settings.precision, where),
             self.provenance,
             report,
-            apart=apart.loader(dataset.spec, kept, defenses, where) if self.settings.isolate else None,
+            apart=apart.Apart(dataset.spec, kept, defenses, where) if self.settings.isolate else None,
             teach=pupil.learn,
         )
         return Worker(Bench(workshop, None, dataset, where, self.settings.batch_size), attacks, dataset, where)

@@ -9,14 +9,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchbox.contract.defense import Defense
@@ -25,7 +28,11 @@ from benchbox.domain import ImageSpec
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.order import Order
 from benchbox.errors import DefenseError
-from benchbox.training.artifacts import Artifacts, Training
+from benchbox.training.artifacts import Artifacts, Training, load_tensors
+from benchbox.training.loop import Progress
+
+if TYPE_CHECKING:
+    from benchbox.training.workshop import Workshop
 
 #: Variables that decide how numbers are computed, or where libraries lie; the process gets no others.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
@@ -41,12 +48,20 @@ class Process:
         name: Of the defence, for messages.
         order: Which defence it is, as `cell.Order` says it.
         folder: A temporary one of its own, removed with it; `here` in it is its working folder.
+        tell: Hears where its training stands.
     """
 
     _end: weakref.finalize[..., Process]
 
-    def __init__(self, name: str, order: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        order: Mapping[str, Any],
+        folder: Path,
+        tell: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
         self.name = name
+        self._tell = tell
         here = folder / "here"
         here.mkdir()
         ours, theirs = socket.socketpair()
@@ -87,6 +102,7 @@ class Process:
             theirs.close()
         copy = object.__new__(Process)
         copy.name, copy.facts, copy._child, copy._forgotten = self.name, self.facts, self._child, []
+        copy._tell = self._tell
         copy._pipe = Connection(ours.detach())
         copy._end = weakref.finalize(copy, copy._pipe.close)
         return copy
@@ -100,6 +116,10 @@ class Process:
         """
         forget, self._forgotten = self._forgotten, []
         return self._exchange({**words, "forget": forget}, tensors)
+
+    def end(self) -> None:
+        """It is needed no longer."""
+        self._end()
 
     def forget(self, graph: int) -> None:
         """A graph is needed no longer; said with the next question."""
@@ -117,6 +137,9 @@ class Process:
     def _heard(self) -> wire.Message:
         try:
             found = wire.receive(self._pipe)
+            while isinstance(told := found.words.get("progress"), dict):
+                self._tell(_progress(told))
+                found = wire.receive(self._pipe)
         except (EOFError, OSError) as error:
             raise self._gone() from error
         except ValueError as error:
@@ -141,43 +164,111 @@ class Process:
         return DefenseError(self._lost.replace("was ended", "ended"))
 
 
-def start(
-    wanted: Training, images: ImageSpec, artifacts: Artifacts, defenses: Registry[Defense], device: torch.device
-) -> Process:
-    """A process that holds a trained defence, with copies of its weights and no way shown to the others.
+@dataclass(frozen=True)
+class Apart:
+    """Defences in processes of their own, which are asked or trained there.
 
-    Raises:
-        DefenseError: It cannot be loaded there.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="benchbox-apart-"))
-    weights = folder / "weights"
-    weights.mkdir()
-    for step in wanted.chain:
-        if step.weights in artifacts:
-            shutil.copyfile(artifacts.path(step.weights), weights / artifacts.path(step.weights).name)
-    workspace = defenses.workspace.absolute()
-    order = Order(wanted, images, workspace, defenses.local, weights, str(device), torch.get_num_threads())
-    return Process(wanted.defense.name, order.as_dict(), folder)
-
-
-def loader(
-    images: ImageSpec, artifacts: Artifacts, defenses: Registry[Defense], device: torch.device
-) -> Callable[[Training], Defense]:
-    """What loads trained defences in processes of their own.
-
-    Args:
+    Attributes:
         images: What they are built for.
         artifacts: Where their weights lie.
         defenses: The plug-ins.
         device: Where they run.
     """
-    from benchbox.engine.isolation.stranger import stranger
 
-    def load(wanted: Training) -> Defense:
-        process = start(wanted, images, artifacts, defenses, device)
-        return stranger(defenses.get(wanted.defense.name).cls, process, images, process.facts)
+    images: ImageSpec
+    artifacts: Artifacts
+    defenses: Registry[Defense]
+    device: torch.device
 
-    return load
+    def load(self, wanted: Training) -> Defense:
+        """A trained defence that is asked in its process.
+
+        Raises:
+            DefenseError: It cannot be loaded there.
+        """
+        from benchbox.engine.isolation.stranger import stranger
+
+        process = self.start(wanted)
+        return stranger(self.defenses.get(wanted.defense.name).cls, process, self.images, process.facts)
+
+    def start(self, wanted: Training) -> Process:
+        """A process that holds a trained defence, with copies of its weights and no way shown to the others.
+
+        Raises:
+            DefenseError: It cannot be loaded there.
+        """
+        folder = self._folder(wanted)
+        return Process(wanted.defense.name, self._order(wanted, folder).as_dict(), folder)
+
+    def train(self, wanted: Training, shop: Workshop) -> None:
+        """Train a defence in a process that sees the training images, and keep its weights.
+
+        It tells how far it is, and what it has written down to go on from after a kill is copied each time.
+
+        Raises:
+            DefenseError: Its own code failed, or left no weights.
+            ArtifactError: The weights are damaged, or cannot be written.
+        """
+        folder, start = self._folder(wanted), time.perf_counter()
+        there, resumed = Artifacts(folder / "weights"), self.artifacts.checkpoint(wanted.weights)
+        if was := resumed.exists():
+            shutil.copyfile(resumed, there.checkpoint(wanted.weights))
+        known = shop.dataset.train
+        save_file({"x": known.x.contiguous(), "y": known.y.contiguous()}, folder / "images.safetensors")
+        order = replace(
+            self._order(wanted, folder), lessons=folder / "images.safetensors", precision=shop.precision
+        )
+
+        def tell(progress: Progress) -> None:
+            self.artifacts.keep_unfinished(there.checkpoint(wanted.weights), wanted.weights)
+            shop.report(wanted, progress)
+
+        process = Process(wanted.defense.name, order.as_dict(), folder, tell)
+        if wanted.weights not in there:
+            raise DefenseError(f"defence {wanted.defense.name}: its training left no weights; mend its code")
+        tensors, card = load_tensors(there.path(wanted.weights))
+        process.end()
+        self.artifacts.keep(
+            wanted,
+            tensors,
+            {
+                "seconds": time.perf_counter() - start,
+                "precision": shop.precision,
+                "resumed": was,
+                "losses": card.get("losses"),
+                "provenance": shop.provenance,
+            },
+        )
+
+    def _folder(self, wanted: Training) -> Path:
+        """A folder of its own, with copies of the weights that there are."""
+        folder = Path(tempfile.mkdtemp(prefix="benchbox-apart-"))
+        (folder / "weights").mkdir()
+        for step in wanted.chain:
+            if step.weights in self.artifacts:
+                file = self.artifacts.path(step.weights)
+                shutil.copyfile(file, folder / "weights" / file.name)
+        return folder
+
+    def _order(self, wanted: Training, folder: Path) -> Order:
+        workspace, threads = self.defenses.workspace.absolute(), torch.get_num_threads()
+        return Order(
+            wanted, self.images, workspace, self.defenses.local, folder / "weights", str(self.device), threads
+        )
+
+
+def _progress(told: Mapping[str, Any]) -> Progress:
+    """Where a training stands, as its process tells it.
+
+    Raises:
+        ValueError: It tells something else.
+    """
+    try:
+        terms = {str(name): float(value) for name, value in (told["terms"] or {}).items()}
+        done, total, epoch = (int(told[name]) for name in ("done", "total", "epoch"))
+        return Progress(str(told["phase"]), done, total, epoch, terms or None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{error} is no progress") from error
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The other side: a process that holds one trained defence and answers what it is asked. `python -m …cell FD`."""
+"""The other side: a process that trains or loads one defence, and answers about it. `python -m …cell FD`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Set
+from dataclasses import asdict
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchbox.contract import border, overheard, registry
@@ -28,8 +30,9 @@ from benchbox.engine.isolation.order import Order
 from benchbox.engine.isolation.wire import Message
 from benchbox.engine.vetting import require_evaluation
 from benchbox.errors import DefenseError
-from benchbox.training.artifacts import Artifacts
+from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import hand_over, is_out_of_memory, lay
+from benchbox.training.loop import Progress
 from benchbox.training.precision import Precision, reduced
 from benchbox.training.workshop import Workshop
 
@@ -44,16 +47,23 @@ class Cell:
         self.heard = heard
         self.pipe = pipe
         self.device = device.choose(order.device)
-        empty = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        none = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        train = Images(**load_file(order.lessons)) if order.lessons else none
         dataset = Dataset(
-            order.training.dataset, "mnist", empty, empty, order.images, order.training.threat.epsilon
+            order.training.dataset, "mnist", train, none, order.images, order.training.threat.epsilon
         )
         defenses = registry.defenses(order.workspace, local=order.local)
-        workshop = Workshop(Artifacts(order.artifacts), defenses, dataset, self.device)
+        workshop = Workshop(
+            Artifacts(order.artifacts), defenses, dataset, self.device, order.precision, report=self._tell
+        )
         self.copies: list[Defense] = [workshop.obtain(order.training)]
         require_evaluation(self.copies[0], self.copies[0].card.name)
         self.graphs: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
         self._said = 0
+
+    def _tell(self, training: Training, progress: Progress) -> None:
+        """Where the training stands."""
+        wire.send(self.pipe, {"progress": asdict(progress)})
 
     def facts(self) -> dict[str, Any]:
         """What the other side has to know of the defence as it is built."""

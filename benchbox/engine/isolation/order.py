@@ -10,6 +10,10 @@ from typing import Any
 from benchbox.domain import ImageSpec, Spec, ThreatModel
 from benchbox.training.artifacts import Training
 from benchbox.training.lesson import Lesson
+from benchbox.training.precision import Precision
+
+#: Fields that are paths.
+PATHS = ("workspace", "artifacts", "lessons")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Order:
         artifacts: Folder of the weights.
         device: Where it runs.
         threads: How many it may use.
+        lessons: File of the images it is trained on, where it is not trained yet.
+        precision: What it is trained in.
     """
 
     training: Training
@@ -33,16 +39,18 @@ class Order:
     artifacts: Path
     device: str
     threads: int
+    lessons: Path | None = None
+    precision: Precision = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        paths = {name: str(getattr(self, name)) for name in ("workspace", "artifacts")}
+        paths = {name: str(found) for name in PATHS if (found := getattr(self, name)) is not None}
         return {**vars(self), **paths, "training": _words(self.training), "images": asdict(self.images)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Order:
         """Inverse of `as_dict`."""
-        paths = {name: Path(record[name]) for name in ("workspace", "artifacts")}
+        paths = {name: Path(record[name]) for name in PATHS if record[name] is not None}
         return cls(
             **{**record, **paths, "training": _training(record["training"]), "images": _spec(record["images"])}
         )
