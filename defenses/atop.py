@@ -13,10 +13,12 @@ attention between single cells, fewer dilations, a shallower discriminator); eac
 its own where the authors' code shares one; Adam has betas (0.9, 0.999), not (0.5, 0.999); generator and
 discriminator step at once. The diffusion purifier, for which the paper has no experiment, is left out.
 
-What a start from random weights costs: the log of the authors' CIFAR-10 run, on a classifier that is right on
-93.2 % of the clean images, has 82.8 % on 512 of them after one epoch from Places2's weights and 91.0 after 29.
-Ours has 86.3 % on MNIST after six epochs, where the classifier alone has 99.0
-(results/published). How much of that longer training would win back has not been measured.
+What a start from random weights costs: on MNIST, four fifths of whose pixels are black, g ends in black images
+when L1 pre-trains it, its coarse stage for good, and clean accuracy was 86.3 %. With squared errors it is 96.6
+(results/published), the classifier's alone 99.0. Of `consistency`, on 1,000 held-out training images with 20,000
+others to train on: `clean` leaves 91.6 %, `adversarial` 87.7, for g then sees no clean image while it is fine-
+tuned. The log of the authors' CIFAR-10 run, on a classifier that is right on 93.2 % of the clean images, has
+82.8 % on 512 of them after one epoch from Places2's weights and 91.0 after 29.
 """
 
 from __future__ import annotations
