@@ -8,8 +8,8 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from broken_defenses import Wrapped, _robust_net, _trained
-from cheating_defenses import Filtered, _noise_trained
+from broken_defenses import Wrapped, _trained
+from cheating_defenses import Filtered
 from digits import classifier, images
 from torch import nn
 
@@ -37,18 +37,6 @@ class Nearest(Wrapped):
         known, classes = (t[:1400] for t in images())
         near = torch.cdist(x.flatten(1), known.flatten(1)).topk(5, largest=False).indices
         return F.one_hot(classes[near], 10).sum(1).float()
-
-
-class Votes(Wrapped):
-    """Three networks, each of which names a class: what is counted has no gradient."""
-
-    card = Card("votes", "hard votes of three networks")
-
-    def forward(self, x, draws=None):
-        members = (classifier(), _robust_net(), _noise_trained())
-        # The first member decides between equals.
-        votes = [(1.0 + 0.1 * (i == 0)) * F.one_hot(member(x).argmax(1), 10) for i, member in enumerate(members)]
-        return torch.stack(votes).sum(0)
 
 
 class Contrast(Wrapped):
@@ -260,6 +248,6 @@ def _components():
 
 
 ODD = (
-    Integers, Nearest, Votes, Contrast, Dropped, Ordinal, Hot, Enormous, Cold, Squeezed, Variation, Components,
+    Integers, Nearest, Contrast, Dropped, Ordinal, Hot, Enormous, Cold, Squeezed, Variation, Components,
     Recurrent, Spectra, Traced, Bounded,
 )  # fmt: skip
