@@ -278,4 +278,4 @@ class Watchdog(Decoy):
         return any(name in told for name in (b"in gradient", b"in climb", b"in ascend", b"in search"))
 
 
-ANSWERING = (Corners, Fenced, Copies, Scripted, Resident, PooledMemory, Watchdog)
+ANSWERING = (Corners, Fenced, Copies, Scripted, Resident, PooledMemory)

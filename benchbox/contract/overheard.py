@@ -61,8 +61,8 @@ _CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 #: Compilers keep what they made, in files and with threads of their own.
 _COMPILERS = tuple(os.path.join(*parts) for parts in (("torch", "_inductor"), ("torch", "_dynamo"), ("triton",)))
 
-#: The event of somebody who wants to be told of events as well, and that of a thread's beginning.
-HOOKING, STARTING = "sys.addaudithook", "_thread.start_new_thread"
+#: The event of somebody who wants to be told of events as well.
+HOOKING = "sys.addaudithook"
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -70,7 +70,8 @@ _heard: set[str] | None = None
 _refused = 0
 _reads: Counter[str] = Counter()
 _hooked = False
-#: Threads that code of others started.
+_calls = 0
+#: Threads that code of others started, and left behind.
 _threads: WeakSet[threading.Thread] = WeakSet()
 
 
@@ -103,11 +104,16 @@ def listening() -> Iterator[set[str]]:
 @contextlib.contextmanager
 def asked() -> Iterator[None]:
     """Around a call of a defence."""
+    global _calls
+    before = threading.enumerate()
     _asked.depth += 1
+    _calls += 1
     try:
         yield
     finally:
+        _calls -= 1
         _asked.depth -= 1
+        _threads.update(thread for thread in threading.enumerate() if thread not in before)
 
 
 @contextlib.contextmanager
@@ -160,15 +166,12 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event == HOOKING and _asked.guarded:
         _refused += 1
         raise RuntimeError("no hook for audit events is added by a plug-in")  # Python says nothing, and adds none
-    if event == STARTING and (_asked.depth or _asked.guarded):
-        thread = getattr(args[0], "__self__", None)  # what begins in it is a method of its own
-        if isinstance(thread, threading.Thread):
-            _threads.add(thread)
     if _heard is None or event not in _KNOWN:
         return
-    # A thread that a defence started is never inside a call of ours, and of all others none peeks.
+    # A thread that a defence started is never inside a call of ours. It is one that works while a defence is
+    # asked, or that was there afterwards; no other one peeks.
     here = threading.current_thread()
-    alone = here in _threads or (event in PEEKS and here is not threading.main_thread())
+    alone = here in _threads or (here is not threading.main_thread() and (event in PEEKS or _calls > 0))
     if not (alone or _asked.depth) or any("__pycache__" in str(one) for one in args):
         return
     said = _opened(args[0], args[2]) if event == "open" else _KNOWN[event]
