@@ -115,6 +115,7 @@ OTHER_MEANINGS = {
     ("contract/ascent.py", "none"),  # torch's reduction
     ("figures/style.py", "none"),  # matplotlib's fonts
     ("audit/probes/gradients.py", "noise"),  # a random stream
+    ("audit/price.py", "noise"),  # draws that a probe makes of it
     ("figures/style.py", "none"),  # matplotlib: letters stay letters
     ("provenance.py", "torchattacks"),  # packages
     ("cli/doctor.py", "torchattacks"),
