@@ -14,11 +14,12 @@ its own where the authors' code shares one; Adam has betas (0.9, 0.999), not (0.
 discriminator step at once. The diffusion purifier, for which the paper has no experiment, is left out.
 
 What a start from random weights costs: on MNIST, four fifths of whose pixels are black, g ends in black images
-when L1 pre-trains it, its coarse stage for good, and clean accuracy was 86.3 %. With squared errors it is 96.6
-(results/published), the classifier's alone 99.0. Of `consistency`, on 1,000 held-out training images with 20,000
-others to train on: `clean` leaves 91.6 %, `adversarial` 87.7, for g then sees no clean image while it is fine-
-tuned. The log of the authors' CIFAR-10 run, on a classifier that is right on 93.2 % of the clean images, has
-82.8 % on 512 of them after one epoch from Places2's weights and 91.0 after 29.
+when L1 pre-trains it, its coarse stage for good, in the refining one long enough for a purifier of little use.
+With squared errors it keeps 96.6 % of the clean images (results/published), of which the classifier alone has
+99.0. Of `consistency`, on 1,000 held-out training images with 20,000 others to train on: `clean` leaves 91.6 %,
+`adversarial` 87.7 (benchmarks/atop_choice.py), for g then sees no clean image while it is fine-tuned. The log of
+the authors' CIFAR-10 run, on a classifier that is right on 93.2 % of the clean images, has 82.8 % on 512 of them
+after one epoch from Places2's weights and 91.0 after 29.
 """
 
 from __future__ import annotations
