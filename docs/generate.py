@@ -9,12 +9,14 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
     <!-- measured: FILE.json KEY -->     the rows under a key of what a benchmark wrote, as a table
     <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
+    <!-- missing: NAME -->               what each row of results/published/NAME.json was not put to
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -32,7 +34,7 @@ from benchbox.engine import protocols
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
 BLOCK = re.compile(
-    r"<!-- (output|published|file|figure|measured|protocols)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL
+    r"<!-- (output|published|file|figure|measured|protocols|missing)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL
 )
 WIDTH = "100"
 #: What fences a file of each kind.
@@ -75,6 +77,30 @@ def measured(words: str) -> str:
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], right, *lines[1:])) + "\n\n"
 
 
+def missing(name: str) -> Iterator[str]:
+    """What the rows of a published file have not: attacks that others of their table were put to, and audits.
+
+    Args:
+        name: Of the file.
+    """
+    file = PUBLISHED / f"{name}.json"
+    kinds = json.loads((ROOT / file).read_text("utf-8"))["defenses"]
+    rows: dict[str, dict[str, list[str]]] = {}
+    for line in csv.DictReader(io.StringIO(output(f"benchbox report --store {file} --format csv"))):
+        row = rows.setdefault(line["defense"], {})
+        # Without a purifier gray-box and bpda are white-box, which is a line of its own.
+        twice = not kinds[line["defense"].split(" ")[0]]["purifies"] and line["access"] in ("gray-box", "bpda")
+        if line["measure"] == "attack" and line["status"] == "not run" and not twice:
+            row.setdefault(line["access"], []).append(line["attack"])
+        if line["measure"] == "robust" and line["audit"] == "not audited":
+            row["an audit"] = []
+    for defense, accesses in rows.items():
+        if accesses:
+            yield f"`{defense}`: " + "; ".join(
+                f"{access} {', '.join(them)}".strip() for access, them in accesses.items()
+            )
+
+
 def _shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
@@ -102,6 +128,8 @@ def _body(kind: str, words: str | None) -> str:
             "\n" + "".join(f"- `--protocol {one.name}`: {one.said}\n" for one in protocols.every().values()) + "\n"
         )
     assert words is not None, f"<!-- {kind} --> needs to say what"
+    if kind == "missing":
+        return "\n" + "".join(f"- {line}\n" for line in missing(words)) + "\n"
     if kind == "file":
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
     if kind == "measured":

@@ -108,6 +108,17 @@ def generate_example(name: str) -> object:
     return module
 
 
+def test_what_the_rows_of_a_file_lack_is_said() -> None:
+    (table,) = benchbox.load(ROOT / "results/published/mnist.json").tables
+    said = dict(line.removeprefix("`").split("`: ") for line in generate.missing("mnist"))
+    assert set(said) == {row.label for row in table.rows if row.missing or row.badge.state == "not audited"}
+    for row in table.rows:
+        lacking = [f"{column.access} {column.attack}" for column in row.missing]
+        for part in filter(None, said.get(row.label, "").split("; ")):
+            access, names = part.split(" ", 1)
+            assert part == "an audit" or {f"{access} {name}" for name in names.split(", ")} <= set(lacking)
+
+
 def test_every_page_is_in_the_menu() -> None:
     class Loader(yaml.SafeLoader):
         """The extensions of Markdown are Python names."""

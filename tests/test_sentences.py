@@ -1,0 +1,176 @@
+"""Sentences of the pages that quote a result: here with gaps, which the files that hold the results fill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchbox
+from benchbox.analysis import papers
+from benchbox.analysis.table import Column, Row
+from benchbox.contract import registry
+from benchbox.domain import Access
+
+ROOT = Path(__file__).parents[1]
+WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+PSSR = ("pssr", "pssr:ps", "pssr:cae", "pssr:ps+cae")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What a page says.
+
+    Attributes:
+        page: Which, from the root of the repository.
+        said: The sentence, with {} for every number.
+        numbers: Them, from the results.
+    """
+
+    page: str
+    said: str
+    numbers: Callable[[], tuple[object, ...]]
+
+
+@cache
+def file(name: str) -> Mapping[str, Any]:
+    """A published file as it is."""
+    found: Mapping[str, Any] = json.loads((ROOT / f"results/published/{name}.json").read_text("utf-8"))
+    return found
+
+
+@cache
+def rows(name: str) -> Mapping[str, Row]:
+    """The rows of a file's largest table, by what they are called."""
+    tables = benchbox.load(ROOT / f"results/published/{name}.json").tables
+    return {row.label: row for row in max(tables, key=lambda table: len(table.samples)).rows}
+
+
+def percent(name: str, defense: str, attack: str) -> float:
+    """What an attack on the whole defence leaves."""
+    entry = rows(name)[defense].entries[Column(Access.WHITE_BOX, attack)]
+    assert entry.score is not None
+    return entry.score.percent
+
+
+def card(name: str, defense: str) -> Mapping[str, Any]:
+    """How the weights of a row were trained."""
+    found: Mapping[str, Any] = file(name)["cards"][rows(name)[defense].artifact]
+    return found
+
+
+def arguments(name: str, defense: str) -> Mapping[str, Any]:
+    """What a row's recipe says."""
+    return rows(name)[defense].defense.arguments
+
+
+def recipe(defense: str, *scopes: str) -> Any:
+    """What it says unless asked otherwise."""
+    return registry.defenses().get(defense).cls.configure(*scopes)
+
+
+def readings(attack: str) -> Iterator[float]:
+    """What an attack on the bare classifier leaves of each reading of surgery that removes pixels."""
+    for row in benchbox.load(ROOT / "docs/evidence/pssr-readings.json").tables[0].rows:
+        entry = row.entries.get(Column(Access.GRAY_BOX, attack))
+        if row.defense.name == "pssr:ps" and entry is not None and entry.score is not None:
+            yield entry.score.percent
+
+
+SENTENCES = (
+    Sentence(
+        "docs/results.md",
+        "`ibp` ({} epochs here, its recipe has {})",
+        lambda: (arguments("mnist", "ibp")["epochs"], recipe("ibp", "gray", "mnist").epochs),
+    ),
+    Sentence(
+        "docs/results.md",
+        "`carso` is a training of {} epochs where its recipe has {}",
+        lambda: (arguments("mnist", "carso")["epochs"], recipe("carso", "gray", "mnist").epochs),
+    ),
+    Sentence(
+        "docs/results.md",
+        "the inner attack of `pgd-at` makes {} steps), {} images",
+        lambda: (
+            arguments("cifar10", "pgd-at")["attack_steps"],
+            len(benchbox.load(ROOT / "results/published/cifar10.json").evidence[0].cell.samples),
+        ),
+    ),
+    Sentence(
+        "docs/results.md",
+        "Its audit had {} images",
+        lambda: (WORDS[audits("cifar10")["pgd-at"]["effort"]["samples"]],),
+    ),
+    Sentence(
+        "docs/performance.md",
+        "A whole training of `pssr` in {} took {:.1f} minutes",
+        lambda: (card("mnist", "pssr")["precision"], card("mnist", "pssr")["seconds"] / 60),
+    ),
+    Sentence(
+        "docs/diffusion.md",
+        "`pgd-at`, which [withstands](results.md) {:.0f} % under PGD",
+        lambda: (percent("mnist", "pgd-at", "pgd"),),
+    ),
+)
+
+
+def audits(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """The audits of a file, by the name of the defence."""
+    found = (one["record"] for one in file(name)["attachments"] if one["kind"] == "audit")
+    return {record["defense"]: record for record in found}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda one: one.said[:40])
+def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
+    page = " ".join((ROOT / sentence.page).read_text("utf-8").split())
+    assert sentence.said.format(*sentence.numbers()) in page
+
+
+def test_cifar10_lacks_what_the_page_says() -> None:
+    """“no AutoAttack on `pgd-at`, no score-based and no hard-label attack”; of “the other two rows” no audit."""
+    found = rows("cifar10")
+    assert set(found) == {"none", "pgd-at", "pssr:ps"}
+    assert not any(column.attack == "aa" for column in found["pgd-at"].finished)
+    assert not any(column.attack in ("square", "rays") for row in found.values() for column in row.finished)
+    assert set(audits("cifar10")) == {"pgd-at"}
+
+
+def test_no_reading_has_the_papers_white_box_numbers() -> None:
+    """docs/pssr.md: “no reading that is published has them”."""
+    for number in papers.numbers("pssr"):
+        if (number.table, number.dataset, number.row) == ("1", "mnist", "pssr") and number.column != "benign":
+            column = Column(Access.WHITE_BOX, number.column)
+            found = [row.entries[column].score for name in PSSR if column in (row := rows("mnist")[name]).finished]
+            assert found
+            assert all(score and number.percent and score.percent < number.percent for score in found)
+
+
+def test_surgery_alone_withstands_next_to_nothing() -> None:
+    """docs/pssr.md, of every α, beside the 31.24 of the paper."""
+    found = list(readings("pgd"))
+    assert len(found) > 20
+    assert max(found) < 5
+
+
+def test_the_paper_prints_more_for_trades_under_cw_than_on_benign_images() -> None:
+    """docs/pssr.md."""
+    printed = {
+        n.column: n.percent
+        for n in papers.numbers("pssr")
+        if (n.table, n.dataset, n.row) == ("1", "mnist", "trades")
+    }
+    assert printed["cw"] is not None
+    assert printed["benign"] is not None
+    assert printed["cw"] > printed["benign"]
+
+
+def test_mnist_lacks_what_the_page_says() -> None:
+    """docs/results.md: “No `uat`, `rst` or `bagt-trades`; no second training of `pssr`”."""
+    names = {row.defense.name for row in rows("mnist").values()}
+    assert not names & {"uat", "rst", "bagt-trades"}
+    assert {row.training_seed for row in rows("mnist").values()} == {0}
