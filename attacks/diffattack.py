@@ -35,6 +35,8 @@ class DiffAttack(PGD):
 
     card = Card("diffattack", "per-step losses, for purifiers", paper="Kang et al., NeurIPS 2023", year=2023,
                 kind="gradient")  # fmt: skip
+    #: 2: the later rounds of `gdmp` are compared with their own noise; what it answers is as before.
+    version = 2
     nature = Nature("iterative", climbs=("cross-entropy", "deviated reconstruction"))
     standard: ClassVar[tuple[Access, ...]] = ()
 

@@ -201,6 +201,13 @@ class Result(_Shown):
 
         return attacks.document(self.tables)
 
+    def audits(self) -> Document:
+        """What the audits of the defences found, for every format."""
+        from benchbox.audit import CHECKS
+        from benchbox.report import audits
+
+        return audits.document(self.tables, self.known.audits, {check.id: check.name for check in CHECKS})
+
     def cost(self) -> Document:
         """Passes and minutes of every cell, for every format."""
         from benchbox.report import cost

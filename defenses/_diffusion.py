@@ -143,7 +143,7 @@ class DiffusionPurifier(StepwisePurifier[D]):
 
     def faithful(self, i: int, x: Tensor, draws: Draws) -> Tensor:
         """The image diffused to where step i has led, with the noise that it was taken to t* with."""
-        return self.diffused(2 * x - 1, self.times[i % (len(self.times) - 1) + 1], draws)
+        return self.diffused(2 * x - 1, self.times[i + 1], draws)
 
     def diffused(self, v: Tensor, time: int, draws: Draws) -> Tensor:
         """An image v in [-1, 1] at a time of the chain, with noise of the sample's own."""

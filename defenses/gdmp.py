@@ -64,7 +64,7 @@ class GDMP(DiffusionPurifier[GDMPRecipe]):
         round_, place = divmod(i, self.recipe.steps)
         before, after = (self.score.alphas[time] for time in self.times[place : place + 2])
         if round_ and place == 0:
-            state = self.diffused(state, self.times[0], draws.at("round", round_))
+            state = self.diffused(state, self.times[0], self._of_round(round_, draws))
         noise = self.score(state, self.times[place])
         # Cut, as the samplers of DDPMs do: an image is nowhere else.
         image = ((state - (1 - before) ** 0.5 * noise) / before**0.5).clamp(-1, 1)
@@ -75,3 +75,12 @@ class GDMP(DiffusionPurifier[GDMPRecipe]):
         pull = self.recipe.guidance * ((1 - before) / before) ** 0.5 * variance
         state = mean + min(pull, 1.0) * (guide - state)
         return state if variance == 0 else state + variance**0.5 * normal(draws.at("reverse", i), state)
+
+    def faithful(self, i: int, x: Tensor, draws: Draws) -> Tensor:
+        """The image diffused to where step i has led, with the noise of its round."""
+        round_, place = divmod(i, self.recipe.steps)
+        return self.diffused(2 * x - 1, self.times[place + 1], self._of_round(round_, draws))
+
+    def _of_round(self, round_: int, draws: Draws) -> Draws:
+        """Of the noise that a round begins with; that of the first is every diffusion purifier's."""
+        return draws.at("round", round_) if round_ else draws

@@ -84,6 +84,34 @@ def test_guidance_draws_the_image_to_what_came_in() -> None:
     assert near < 0.7 * far
 
 
+class Keeping(_diffusion.ScoreModel):
+    """The noise of a single image: every step leads back towards it."""
+
+    image: Tensor
+
+    def forward(self, state: Tensor, time: int | Tensor) -> Tensor:
+        assert isinstance(time, int)
+        alpha = self.alphas[time]
+        return (state - alpha**0.5 * self.image) / (1 - alpha) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"), [(diffpure.DiffPureODE, {}), (gdmp.GDMP, {"rounds": 3, "guidance": 0})]
+)
+def test_a_purifier_that_keeps_the_image_deviates_little(cls: Any, settings: dict[str, Any]) -> None:
+    """What DiffAttack compares a state with has the noise that the state began with, in every round anew."""
+    defense = built(cls, t_star=0.02, steps=20, **settings)
+    draws = sample_draws(4)
+    x = draws.at("x").uniform(1, 8, 8)
+    defense.score = Keeping(nn.Identity(), defense.score.alphas[1:], "epsilon")
+    defense.score.image = 2 * x - 1
+    trail = defense.trail(x, draws)
+    firsts = list(range(0, defense.length, defense.recipe.steps))
+    away = (trail.states - trail.faithful)[:, firsts].flatten(2).norm(dim=2)
+    noise = (trail.faithful[:, firsts] - (2 * x - 1)[:, None]).flatten(2).norm(dim=2)
+    assert float((away / noise).max()) < 0.5
+
+
 @pytest.mark.parametrize("cls", [diffpure.DiffPure, diffpure.DiffPureODE, gdmp.GDMP])
 def test_the_checkpointed_gradient_is_the_plain_one(cls: Any) -> None:
     defense, gradients = built(cls, t_star=0.2, steps=6), []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Document
 
 PAGE = Path("reports/leaderboard.html")
-LAYOUTS = ("ranking", "paper", "numbers", "attacks", "conventions", "cost")
+LAYOUTS = ("ranking", "paper", "numbers", "attacks", "audits", "conventions", "cost")
 #: Commas between names, not those of a row's remarks, as in "pssr (alpha=2, seed 1)".
 _COMMA = re.compile(r",(?![^()]*\))")
 
@@ -64,8 +64,8 @@ def report(
         typer.Option(
             metavar="|".join(LAYOUTS),
             help="paper: any rows and columns, in its shape; numbers: what came of each number of the PSSR paper; "
-            "attacks: every way each defence was attacked, and its cost; conventions: randomised defences by what "
-            "is counted; cost: passes and minutes.",
+            "attacks: every way each defence was attacked, and its cost; audits: what each audit found; "
+            "conventions: randomised defences by what is counted; cost: passes and minutes.",
         ),
     ] = "ranking",
     rows: Annotated[
@@ -136,6 +136,7 @@ def report(
         documents = {
             "numbers": found.paper_numbers,
             "attacks": found.attacks,
+            "audits": found.audits,
             "conventions": found.conventions,
             "cost": found.cost,
         }
