@@ -29,8 +29,8 @@ from benchbox.training.layout import answer
 if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
 
-#: What is left out first, step by step: what checks need least for a verdict. Of a handful of images no probe
-#: acquits any more, so then the dear ones go as a whole.
+#: What is left out first, step by step: what checks need least for a verdict. The last images go last: of fewer
+#: than twenty no probe acquits any more, not even one that merely asks.
 STEPS: tuple[Mapping[str, int], ...] = (
     {"random_points": 1000},
     {"queries": 300, "random_points": 100},
@@ -41,15 +41,15 @@ STEPS: tuple[Mapping[str, int], ...] = (
     {"steps": 40},
     {"eot": 10},
     {"doubled": 10, "elsewhere": 10, "pursued": 10, "queries": 100, "random_points": 20},
-    {"samples": 10},
     {"steps": 20},
-    {"samples": 5},
     {"doubled": 0, "radii": 0},
     {"eot": 5},
     {"elsewhere": 0, "pursued": 0},
     {"steps": 10},
     {"eot": 1},
     {"queries": 20, "random_points": 5, "directions": 2, "noise": 10},
+    {"samples": 10},
+    {"samples": 5},
     {"samples": 2},
     {"samples": 1},
 )
