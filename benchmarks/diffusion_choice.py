@@ -106,8 +106,8 @@ def best(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: float(row["mean"]))
 
 
-def chosen(trial: Trial) -> dict[str, dict[str, Any]]:
-    """The fields of each purifier."""
+def chosen(trial: Trial) -> list[Row]:
+    """The fields of each purifier, a row for each."""
     noisy = best([trial.row("diffpure", t_star=t, steps=STEPS[0]) for t in TIMES])
     for steps in STEPS[1:]:
         more = trial.row("diffpure", t_star=noisy["t*"], steps=steps)
@@ -115,10 +115,7 @@ def chosen(trial: Trial) -> dict[str, dict[str, Any]]:
     steps = noisy["steps"]
     guided = best([trial.row("gdmp", t_star=t, steps=steps) for t in TIMES])
     pulled = best([trial.row("gdmp", t_star=guided["t*"], steps=steps, guidance=a) for a in GUIDANCE])
-    return {
-        "diffpure": {"t_star": noisy["t*"], "steps": steps},
-        "gdmp": {"t_star": pulled["t*"], "steps": steps, "guidance": pulled["guidance"]},
-    }
+    return [{name: row[name] for name in ("defence", "t*", "steps", "guidance")} for row in (noisy, pulled)]
 
 
 def main() -> None:
@@ -136,16 +133,18 @@ def main() -> None:
     asked = parser.parse_args()
     trial = Trial(asked)
     values = chosen(trial)
-    found = {
-        "dataset": asked.dataset,
-        "epsilon": trial.threat.epsilon,
-        "n": len(trial.y),
-        "trained on": len(trial.train),
-        "epochs": trial.epochs,
-        "eot": asked.eot,
+    how = {
+        "held-out images": len(trial.y),
+        "others, trained on": len(trial.train),
+        "epochs of the score model": trial.epochs,
+        "ε": trial.threat.epsilon,
+        "PGD's steps": PGD_STEPS,
+        "draws a gradient": asked.eot,
+        "draws a score": SCORED,
     }
+    found = {"dataset": asked.dataset, "how": [how], "chosen": values, "rows": trial.rows}
     asked.file.parent.mkdir(parents=True, exist_ok=True)
-    asked.file.write_text(json.dumps({**found, "chosen": values, "rows": trial.rows}, indent=1) + "\n", "utf-8")
+    asked.file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(json.dumps(values), flush=True)
 
 

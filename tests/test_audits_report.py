@@ -20,7 +20,12 @@ NAMES = {"A1": "inside the ball", "B1": "breaks only without gradients", "B4": "
 def record(item: Evidence, **verdicts: str) -> dict[str, Any]:
     """An audit of the weights of a cell, of twenty images."""
     found = [{"check": check, "verdict": said, "sentence": f"saw {check}"} for check, said in verdicts.items()]
-    summary = {"counts": {}, "integrity": [], "masking": ["B1"] if verdicts.get("B1") == "FAIL" else [], "attack": []}
+    summary = {
+        "counts": {},
+        "integrity": [],
+        "masking": ["B1"] if verdicts.get("B1") == "FAIL" else [],
+        "attack": [],
+    }
     return {
         "defense": item.cell.defense.name,
         "artifact": item.cell.artifact,
