@@ -202,6 +202,12 @@ def test_a_dear_audit_ends_in_time_and_says_what_it_leaves_out(budget, each) -> 
     more, _ = price.within(ready, 2 * budget, pace)
     assert pace.cost(more).seconds >= pace.cost(cut).seconds
     assert price.within(ready, float("inf"), pace) == (ready, {})
+    # Nothing that was left out would still fit.
+    for name in (name for name in less if name != "samples"):
+        levels = sorted({getattr(Effort(), name), *(step[name] for step in price.STEPS if name in step)})
+        higher = next(level for level in levels if level > getattr(cut.effort, name))
+        more = replace(cut, effort=replace(cut.effort, **{name: higher}))
+        assert pace.cost(more).seconds > budget * price.RESERVE * 0.5, name
 
 
 def test_what_was_cut_passes_nothing_and_is_told() -> None:

@@ -28,6 +28,7 @@ from benchbox.training.layout import answer
 
 if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
+    from benchbox.audit.probes.measurements import Effort
 
 #: What is left out first, step by step: what checks need least for a verdict. The last images go last: of fewer
 #: than twenty no probe acquits any more, not even one that merely asks.
@@ -225,12 +226,14 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
     Returns:
         The audit, and what was left out: what was asked for and what is done, by the field of its effort.
     """
-    whole, cost = ready, pace.cost(ready).seconds
-    while cost > seconds * pace.share * RESERVE:
+    whole, cost, limit = ready, pace.cost(ready).seconds, seconds * pace.share * RESERVE
+    while cost > limit:
         found = next(_cheaper(ready, cost, pace), None)
         if found is None:
             break
         ready, cost = found
+    while more := next(_dearer(ready, whole.effort, limit, pace), None):
+        ready = more
     done = {name: (getattr(whole.effort, name), getattr(ready.effort, name)) for name in WORDS}
     less = {name: pair for name, pair in done.items() if pair[0] != pair[1]}
     return replace(ready, left_out=dict(_left_out(whole, less, pace))), less
@@ -250,6 +253,21 @@ def _cheaper(ready: Ready, cost: float, pace: Pace) -> Iterator[tuple[Ready, flo
             fewer = replace(fewer, samples=samples)
         if (left := pace.cost(fewer).seconds) <= (1 - SAVES) * cost:
             yield fewer, left
+
+
+def _dearer(ready: Ready, asked: Effort, limit: float, pace: Pace) -> Iterator[Ready]:
+    """Audits that have something back and still fit: what was left out last may have made room for it.
+
+    A probe that was left out as a whole comes before more effort of another; images do not come back.
+    """
+    fields = dict.fromkeys(name for step in reversed(STEPS) for name in step if name != "samples")
+    for name in sorted(fields, key=lambda name: getattr(ready.effort, name) > 0):
+        levels = {getattr(asked, name), *(step[name] for step in STEPS if name in step)}
+        now, most = getattr(ready.effort, name), getattr(asked, name)
+        if higher := min((level for level in levels if now < level <= most), default=0):
+            more = replace(ready, effort=replace(ready.effort, **{name: higher}))
+            if pace.cost(more).seconds <= limit:
+                yield more
 
 
 def _left_out(whole: Ready, less: Mapping[str, tuple[int, int]], pace: Pace) -> Iterator[tuple[str, str]]:
