@@ -86,7 +86,7 @@ class DiffusionRecipe(Recipe):
 SMALL: Mapping[str, Mapping[str, Any]] = {
     # 7×7 blocks of 4×4 pixels at a single resolution, and the attention in the middle of it; few steps, for two
     # cores. t* is twice that of CIFAR-10: of held-out training images of digits, more noise costs more clean
-    # accuracy than it wins back (docs/diffusion.md; on MNIST it was not chosen anew).
+    # accuracy than it wins back (docs/diffusion.md; on MNIST, too, where it would be less).
     "mnist": {
         "epochs": 8,  # 950 steps: seven core minutes
         "batch_size": 512,

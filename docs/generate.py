@@ -9,6 +9,7 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- figure: reports/figures/… -->   the first picture of that pattern, once there is one
     <!-- measured: FILE.json KEY -->     the rows under a key of what a benchmark wrote, as a table
     <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
+    <!-- recipes: NAMES SCOPES -->       what defences set of their own, by default and where a data set departs
     <!-- missing: NAME -->               what each row of results/published/NAME.json was not put to
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
@@ -23,18 +24,23 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+from benchbox import Defense, Recipe
 from benchbox.cli import build, main
+from benchbox.cli.show import field_docs
+from benchbox.contract import registry
+from benchbox.data.catalogue import KNOWN
 from benchbox.engine import protocols
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
 BLOCK = re.compile(
-    r"<!-- (output|published|file|figure|measured|protocols|missing)(?:: (.+?))? -->\n(.*?)<!-- end -->", re.DOTALL
+    r"<!-- (output|published|file|figure|measured|protocols|recipes|missing)(?:: (.+?))? -->\n(.*?)<!-- end -->",
+    re.DOTALL,
 )
 WIDTH = "100"
 #: What fences a file of each kind.
@@ -77,6 +83,42 @@ def measured(words: str) -> str:
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], right, *lines[1:])) + "\n\n"
 
 
+def recipes(words: str) -> str:
+    """What defences set of their own as a Markdown table, a row for each field; words: names and scopes."""
+    names, scopes = (part.split(",") for part in words.split())
+    classes = {name: registry.defenses().get(name).cls for name in names}
+    fields = {field: None for cls in classes.values() for field in cls.recipe_type.model_fields}
+    meanings = {field: said for cls in classes.values() for field, said in field_docs(cls.recipe_type).items()}
+    lines = [["field", "default", *scopes, "what it is"], [":---"] * (len(scopes) + 3)]
+    for field in fields:
+        if field in Recipe.model_fields or not meanings.get(field):
+            continue
+        values = [
+            {
+                name: _setting(cls, field, scope)
+                for name, cls in classes.items()
+                if field in cls.recipe_type.model_fields
+            }
+            for scope in ("", *scopes)
+        ]
+        if any(found not in ("", None) for by_name in values for found in by_name.values()):
+            lines.append([f"`{field}`", *(_alike(by_name, names) for by_name in values), meanings[field]])
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
+def _setting(cls: type[Defense], field: str, scope: str) -> str:
+    scopes = (KNOWN[scope].family, scope) if scope else ()
+    value = getattr(cls.configure(*scopes), field)
+    return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else f"{value:g}" if value != "" else ""
+
+
+def _alike(values: Mapping[str, str], names: Sequence[str]) -> str:
+    """One value where all have it, else each with its name."""
+    if len(set(values.values())) == 1 and list(values) == list(names):
+        return next(iter(values.values()))
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def missing(name: str) -> Iterator[str]:
     """What the rows of a published file have not: attacks that others of their table were put to, and audits.
 
@@ -102,7 +144,7 @@ def missing(name: str) -> Iterator[str]:
 
 
 def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return str(value) if isinstance(value, str | int) else f"{value:.4g}"
 
 
 def command_line() -> str:
@@ -128,6 +170,8 @@ def _body(kind: str, words: str | None) -> str:
             "\n" + "".join(f"- `--protocol {one.name}`: {one.said}\n" for one in protocols.every().values()) + "\n"
         )
     assert words is not None, f"<!-- {kind} --> needs to say what"
+    if kind == "recipes":
+        return recipes(words)
     if kind == "missing":
         return "\n" + "".join(f"- {line}\n" for line in missing(words)) + "\n"
     if kind == "file":
