@@ -1,6 +1,7 @@
 """What the recipes of a data set cost to train, in minutes of one core.
 
-    python benchmarks/recipes.py mnist > docs/evidence/recipes.json
+    python benchmarks/recipes.py mnist > recipes.json
+    python benchmarks/recipes.py mnist --only pssr pssr:cae --others docs/evidence/recipes.json > recipes.json
 
 Each is trained on a few images, once without and once with an epoch, on one thread; CPU time of the process. What
 comes before the epochs (a purifier's own adversarial images) and an epoch are each taken in proportion to the
@@ -14,6 +15,7 @@ import gc
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,10 +36,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--images", type=int, default=384, help="to train on")
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES, metavar="NAME", help="recipes")
+    parser.add_argument("--others", type=Path, metavar="FILE", help="what was measured of the others before")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     dataset, rows = load(asked.dataset), []
+    known = json.loads(asked.others.read_text("utf-8"))[asked.dataset] if asked.others else ()
+    before = {row["recipe"]: row for row in known}
     for name in RECIPES:
+        if name not in asked.only:
+            rows += [before[name]] if name in before else []
+            continue
         row: dict[str, Any] = {"recipe": name}
         for precision in ("float32", "bfloat16"):
             row |= cost(name, dataset, asked.images, precision)
