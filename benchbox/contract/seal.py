@@ -8,9 +8,10 @@ added to a module is nobody's business; what takes the place of something is put
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from operator import attrgetter, is_
+from gc import get_referents
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -46,16 +47,16 @@ def watch() -> Callable[[], str]:
         What puts back everything that was replaced since, and names it; empty if nothing was.
     """
     places = _places(len(sys.modules))
-    before = [(place, dict(vars(place))) for place in places]
-    functions = _functions(len(sys.modules))
-    inside = {part: [getattr(one, part) for one in functions] for part in PARTS}
+    before = [(place, vars(place).copy()) for place in places]
+    inside = _insides(len(sys.modules))
+    inside.note()
     held = [(name, held, _content(held)) for name, held in _containers(len(sys.modules))]
     take_back = _noting()
 
     def put_back() -> str:
         replaced = take_back()
         replaced += [name for place, was in before for name in _put_back(place, was)]
-        replaced += [name for part, was in inside.items() for name in _restore(functions, part, was)]
+        replaced += inside.put_back()
         replaced += [name for name, container, was in held if _refill(container, was)]
         more = f" and {len(replaced) - SHOWN} more" if len(replaced) > SHOWN else ""
         return ", ".join(replaced[:SHOWN]) + more
@@ -80,7 +81,6 @@ def _places(modules: int) -> tuple[Place, ...]:
     return tuple(dict.fromkeys((*found, *own, *used, *CLASSES, *classes, *layers)))
 
 
-@lru_cache(maxsize=1)
 def _functions(modules: int) -> tuple[FunctionType, ...]:
     """Functions written in Python in those places."""
     values = [value for place in _places(modules) for value in vars(place).values()]
@@ -97,12 +97,42 @@ def _written(value: Any) -> Iterator[FunctionType]:
             part = vars(part).get("__wrapped__")
 
 
-def _restore(functions: Sequence[FunctionType], part: str, was: list[Any]) -> Iterator[str]:
-    if not all(map(is_, was, map(attrgetter(part), functions))):
-        for function, before in zip(functions, was, strict=True):
-            if getattr(function, part) is not before:
-                setattr(function, part, before)
-                yield f"the inside of {function.__module__}.{function.__qualname__}"
+class _Inside:
+    """What functions consist of.
+
+    Python tells its audit hooks of every reading of a function's code, which makes ten thousand readings
+    milliseconds. So all that the functions refer to is looked at in one call, and they are read where that is new.
+    """
+
+    def __init__(self, functions: tuple[FunctionType, ...]) -> None:
+        self._functions = functions
+        self._seen: list[Any] = []
+        self._parts: dict[str, list[Any]] = {}
+
+    def note(self) -> None:
+        """Remember what they consist of now."""
+        if not self._is_as_seen():
+            self._seen = get_referents(*self._functions)
+            self._parts = {part: [getattr(one, part) for one in self._functions] for part in PARTS}
+
+    def put_back(self) -> Iterator[str]:
+        """Give them back what was noted; names those that had something else."""
+        if self._is_as_seen():
+            return
+        for part, was in self._parts.items():
+            for function, before in zip(self._functions, was, strict=True):
+                if getattr(function, part) is not before:
+                    setattr(function, part, before)
+                    yield f"the inside of {function.__module__}.{function.__qualname__}"
+
+    def _is_as_seen(self) -> bool:
+        now = get_referents(*self._functions)
+        return len(now) == len(self._seen) and all(map(is_, now, self._seen))
+
+
+@lru_cache(maxsize=1)
+def _insides(modules: int) -> _Inside:
+    return _Inside(_functions(modules))
 
 
 @lru_cache(maxsize=1)
