@@ -32,6 +32,7 @@ from benchbox.data.dataset import Images
 from benchbox.domain import TOLERANCE, ImageSpec, Spec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import check_logits
+from benchbox.engine.vetting import require_classifier
 from benchbox.errors import AttackError, DefenseError
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import lay
@@ -127,7 +128,8 @@ def check_training(
 def check_forward(defense: Defense, x: Tensor) -> None:
     """Logits of the right shape, row by row, from the image and its own draws alone, with gradients on or off.
 
-    Runs in float64, so that rounding in batches of other sizes cannot look like a dependence on the batch.
+    Its target classifier returns such logits, too. Runs in float64, so that rounding in batches of other sizes
+    cannot look like a dependence on the batch.
 
     Args:
         defense: In evaluation mode.
@@ -141,6 +143,7 @@ def check_forward(defense: Defense, x: Tensor) -> None:
     with _untouched_randomness(f"a call of defence {name}", DefenseError):
         logits = defense(x, draws).detach()
     check_logits(logits, len(x), defense.images.classes, name)
+    require_classifier(defense, x)
     _check_cost(defense, x, draws)
     _check_randomness(defense, x, draws, logits)
     _check_purified(defense, x, draws)

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, Defense, Draws, Losses, Recipe
+from benchbox.cli import main
 from benchbox.domain import ImageSpec
 from benchbox.draws import sample_draws
 from benchbox.engine.judge import Judge
-from benchbox.engine.vetting import vet
+from benchbox.engine.vetting import require_classifier, vet
 from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout
 
@@ -144,3 +145,84 @@ def test_who_counts_its_calls_is_not_said_to_look_at_the_batch() -> None:
 
     with pytest.raises(DefenseError, match="answers otherwise when asked again"):
         vet(judged(counting), X, sample_draws(len(X)))
+
+
+class Trunk(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :32]
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Headed(Asked):
+    """Its classifier is the trunk alone."""
+
+    base = "none"
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return x.flatten(1)[:, :10] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("classifier", "said"),
+    [
+        (Trunk(), "the classifier of defence asked returned shape (8, 32) for 8 images and 10 classes"),
+        (Pair(), "the classifier of defence asked returned tuple for 8 images"),
+        (nn.ModuleList([Net()]), "the classifier of defence asked fails on images (NotImplementedError"),
+        (nn.Linear(3, 10), "the classifier of defence asked fails on images (RuntimeError"),
+        (None, "defence asked has no classifier"),
+    ],
+)
+def test_a_classifier_that_returns_no_logits_is_refused_in_one_line(classifier, said):
+    defense = Headed(Recipe(), ImageSpec(1, 8, 10))
+    if classifier is not None:
+        defense.classifier = classifier
+    defense.eval()
+    for refuse in (
+        lambda: require_classifier(defense, X),
+        lambda: vet(Judge(defense, Layout()), X, sample_draws(8)),
+    ):
+        with pytest.raises(DefenseError) as error:
+            refuse()
+        assert str(error.value).startswith(said)
+        assert "let self.classifier return logits of shape (8, 10)" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_what_stands_on_nothing_may_keep_parts_in_its_classifier_while_it_is_run():
+    defense = type("Alone", (Headed,), {"base": None})(Recipe(), ImageSpec(1, 8, 10))
+    defense.classifier = Trunk()
+    assert vet(Judge(defense.eval(), Layout()), X, sample_draws(8)) == {}
+
+
+PLUGIN = '''
+import torch
+from benchbox import Card, Defense
+
+class Trunk(Defense):
+    """Its classifier is half of it."""
+    card = Card("trunk", "features, and a head beside them")
+    recipes = {"digits": {"epochs": 1}}
+
+    def __init__(self, recipe, images, classifier=None):
+        super().__init__(recipe, images, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 32)))
+        self.head = torch.nn.Linear(32, images.classes)
+
+    def forward(self, x, draws=None):
+        return self.head(self.classifier(x))
+
+    def losses(self, batch):
+        return {"classifier": {"loss": torch.nn.functional.cross_entropy(self(batch.x), batch.y)}}
+'''
+
+
+def test_an_audit_of_what_has_no_classifier_ends_in_one_line_before_it_asks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    assert main(["audit", "mine.py:Trunk", "--dataset", "digits", "--samples", "2"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the classifier of defence trunk returned shape (2, 32) for 2 images and 10 classes; let self." in last
+    assert "probing" not in last

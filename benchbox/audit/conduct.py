@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,9 +14,10 @@ from benchbox.analysis.probed import probed
 from benchbox.analysis.worst_case import finished
 from benchbox.analysis.worth import worth
 from benchbox.audit import audit, summary, toll
+from benchbox.audit.course import Course
 from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
 from benchbox.audit.probes.measurements import Effort
-from benchbox.audit.probes.probe import probe, pursue
+from benchbox.audit.probes.probe import as_asked, probe, pursue
 from benchbox.audit.probes.search import Target
 from benchbox.audit.verdict import Finding
 from benchbox.contract import border
@@ -24,12 +26,13 @@ from benchbox.contract.defense import Defense
 from benchbox.contract.registry import Registry
 from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
-from benchbox.draws import Draws
+from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device, secret
 from benchbox.engine.bench import fastest
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
+from benchbox.engine.vetting import require_classifier
 from benchbox.errors import DefenseError, RequestError
 from benchbox.store import Records, Store
 from benchbox.training.artifacts import Training
@@ -40,7 +43,10 @@ KIND = "audit"
 
 @dataclass(frozen=True)
 class Ready:
-    """A trained defence and what it is audited with; of what is left out, by the field of the effort, why."""
+    """A trained defence and what it is audited with; of what is left out, by the field of the effort, why.
+
+    `trained` is what its training took just now, in seconds; 0 if there were weights.
+    """
 
     judge: Judge
     training: Training
@@ -52,6 +58,7 @@ class Ready:
     attacks: Registry[Attack]
     provenance: Mapping[str, object]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    trained: float = 0.0
 
     @property
     def defense(self) -> Defense:
@@ -84,7 +91,8 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
         report: Hears of a training.
 
     Raises:
-        BenchboxError: A name or a setting does not fit, the weights are damaged, or the ball is none of a norm.
+        BenchboxError: A name or a setting does not fit, the weights are damaged, the ball is none of a norm, or
+            its target classifier cannot be asked.
     """
     dataset = session.dataset(request.dataset)
     threat = ball(request, dataset)
@@ -94,11 +102,20 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
     training = list(session.trainings(request).values())[-1]
     where = device.choose(session.settings.device)
     record = session.provenance(where)
-    defense = session.workshop(request.dataset, report, record).obtain(training)
+    workshop = session.workshop(request.dataset, report, record)
+    there = all(step.source is not None or step.weights in workshop.artifacts for step in training.chain)
+    begun = time.perf_counter()
+    defense = workshop.obtain(training)
+    trained = 0.0 if there else time.perf_counter() - begun
+    with border.crossing(type(defense), DefenseError):
+        # Of random images: the probes are the first to show it those of the test set.
+        require_classifier(defense, sample_draws(2, device=where).uniform(*dataset.spec.shape))
     # A secret of its own: the audit scores in draws that no run has scored in.
     judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
     effort = replace(effort, samples=len(samples))
-    return Ready(judge, training, dataset, samples, threat, effort, where, session.attacks, record)
+    return Ready(
+        judge, training, dataset, samples, threat, effort, where, session.attacks, record, trained=trained
+    )
 
 
 def conduct(
@@ -106,6 +123,7 @@ def conduct(
     store: Store,
     report: Callable[[str], None] = lambda what: None,
     known: Records | None = None,
+    course: Course | None = None,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Probe, judge, and attach the record to the artifact.
 
@@ -114,14 +132,29 @@ def conduct(
         store: Where the record is kept, and the stored images lie.
         report: Told what begins.
         known: Where evidence is read, as from the store and published files together; the store by default.
+        course: Keeps the probes to their time; without one nothing more is left out.
 
     Returns:
         The findings, and the record as it was stored.
     """
+    # On as many threads as it was seen to be fastest on: those of small operations wait for one another.
+    with ready.judge.layout.on_threads():
+        return _conducted(ready, store, report, known, course)
+
+
+def _conducted(
+    ready: Ready, store: Store, report: Callable[[str], None], known: Records | None, course: Course | None
+) -> tuple[list[Finding], dict[str, Any]]:
     indices = torch.tensor(ready.samples.indices)
     x, y = (t.to(ready.device) for t in ready.dataset.test.batch(indices))
     with border.crossing(type(ready.defense), DefenseError):
-        probes = probe(ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report)
+        probes = probe(
+            ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report,
+            plan=course.before if course else as_asked,
+        )  # fmt: skip
+    # What was left out on the way is left out from here on.
+    left_out = {**ready.left_out, **(course.left_out if course else {})}
+    ready = replace(ready, effort=probes.effort, left_out=left_out)
     report("stored images")
     stored = _stored(ready, known or store)
     # What was scored elsewhere has its images elsewhere. Those of the same key here, made for another defence on

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchbox.analysis.intervals import clopper_pearson
-from benchbox.audit.probes.passes import Calls, Passes, passes
+from benchbox.audit.probes.measurements import Effort
+from benchbox.audit.probes.passes import SOON, Calls, Passes, passes
 from benchbox.audit.probes.search import Target, gradient
 from benchbox.contract import border
 from benchbox.data.dataset import sample_list
@@ -60,7 +61,7 @@ WHOLE: Mapping[str, tuple[str, ...]] = {
     "doubled": ("twice the steps and starts", "draws"),
     "radii": ("other radii",),
     "elsewhere": ("images that nobody has seen",),
-    "pursued": ("more starts",),
+    "pursued": ("more starts", "stored images"),
 }
 #: What it plans for of the processors that it was seen to get: whoever else is there may want more of them.
 RESERVE = 0.8
@@ -70,7 +71,7 @@ LEAST = 0.05
 SAVES = 0.15
 #: Training images that are attacked to see how many will stand, and in how many steps.
 PILOTS, PILOT_STEPS = 20, 10
-#: How often a pass is timed, and how often at least; the median counts.
+#: How often a pass is timed, and how often at least; the mean counts: what interrupts some will interrupt others.
 REPEATS, FEWEST = 5, 3
 #: Share of the seconds that each of these may take: what is dear is timed once, and about a few images.
 TRIALS = 0.04
@@ -99,7 +100,7 @@ class Cost:
     Attributes:
         passes: The calls they make.
         least: Seconds, if every attack that should break a sample does so at once.
-        seconds: If as many samples withstand everything inside the ball as may.
+        seconds: If as many samples withstand everything as may.
     """
 
     passes: Passes
@@ -128,9 +129,19 @@ class Pace:
     def cost(self, ready: Ready) -> Cost:
         """Of an audit at this pace."""
         needed = passes(ready.defense, ready.effort)
-        most = self.seconds(needed.most)
-        least = min(needed.least * self._of(self.both, len(ready.samples)), most)
-        return Cost(needed, least, least + self.standing * (most - least))
+        seconds = self.expected(needed.most, ready.effort.steps, self.standing)
+        least = needed.least * self._of(self.both, ready.effort.samples)
+        return Cost(needed, min(least, seconds), seconds)
+
+    def expected(self, calls: Sequence[Calls], steps: int, standing: float) -> float:
+        """Seconds that some calls take if this share of the samples stands; the others fall within a few steps."""
+        whole = [one for one in calls if one.regardless]
+        falling = [one for one in calls if not one.regardless]
+        stand = [
+            replace(one, images=math.ceil(one.images * standing)) for one in falling if one.images * standing > 0.5
+        ]
+        soon = min(SOON / steps, 1.0)
+        return self.seconds(whole) + soon * self.seconds(falling) + (1 - soon) * self.seconds(stand)
 
     def seconds(self, calls: Sequence[Calls]) -> float:
         """That some calls take."""
@@ -158,7 +169,7 @@ def pace(ready: Ready, seconds: float = math.inf) -> Pace:
         seconds: That it may take; a few hundredths of them go into this, but for a pass about an image or two.
     """
     here, spent = time.perf_counter(), _clock(ready)()
-    with border.crossing(type(ready.defense), DefenseError):
+    with ready.judge.layout.on_threads(), border.crossing(type(ready.defense), DefenseError):
         alone = _timed(ready, 1, seconds * TRIALS)
         affordable = max(int(min(seconds * TRIALS / max(sum(alone), 1e-9), ready.effort.batch)), 2)
         n = min(len(ready.samples), ready.effort.batch, affordable)
@@ -212,7 +223,7 @@ def _timed(ready: Ready, images: int, seconds: float) -> tuple[float, float]:
     ):
         forward.append(_seconds(ready, lambda: ready.judge.without_gradient(x, draws)))
         both.append(_seconds(ready, lambda: answer(ready.judge.ask, x, draws)))
-    return statistics.median_low(forward[1:] or forward), statistics.median_low(both[1:] or both)
+    return statistics.fmean(forward[1:] or forward), statistics.fmean(both[1:] or both)
 
 
 def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, tuple[int, int]]]:
@@ -226,47 +237,66 @@ def within(ready: Ready, seconds: float, pace: Pace) -> tuple[Ready, dict[str, t
     Returns:
         The audit, and what was left out: what was asked for and what is done, by the field of its effort.
     """
-    whole, cost, limit = ready, pace.cost(ready).seconds, seconds * pace.share * RESERVE
-    while cost > limit:
-        found = next(_cheaper(ready, cost, pace), None)
-        if found is None:
-            break
-        ready, cost = found
-    while more := next(_dearer(ready, whole.effort, limit, pace), None):
-        ready = more
-    done = {name: (getattr(whole.effort, name), getattr(ready.effort, name)) for name in WORDS}
-    less = {name: pair for name, pair in done.items() if pair[0] != pair[1]}
-    return replace(ready, left_out=dict(_left_out(whole, less, pace))), less
+    whole = ready
+
+    def cost(effort: Effort) -> float:
+        return pace.cost(replace(whole, effort=effort)).seconds
+
+    effort = cut(whole.effort, cost, seconds * pace.share * RESERVE)
+    less = lessened(whole.effort, effort)
+    if "samples" in less:
+        ready = replace(ready, samples=sample_list(ready.dataset, effort.samples, seed=ready.samples.seed))
+    left_out = dict(_left_out(whole, less, pace))
+    return replace(ready, effort=effort, left_out=left_out), less
 
 
-def _cheaper(ready: Ready, cost: float, pace: Pace) -> Iterator[tuple[Ready, float]]:
-    """Audits with one step of effort less, and their seconds; none that saves next to nothing.
+def lessened(asked: Effort, done: Effort) -> dict[str, tuple[int, int]]:
+    """What was asked for and what is done, where it is less, by the field of the effort."""
+    pairs = {name: (getattr(asked, name), getattr(done, name)) for name in WORDS}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def cut(
+    effort: Effort, cost: Callable[[Effort], float], limit: float, free: Callable[[str], bool] = lambda field: True
+) -> Effort:
+    """The effort that costs no more than a limit, as far as leaving things out helps.
 
     A small network takes as long for twenty images as for a hundred. What saves little now may be most of what is
     left later on, so each time it is looked for from the first step on.
+
+    Args:
+        effort: As it was asked for.
+        cost: Of an effort, in the unit of the limit.
+        limit: Not to be passed.
+        free: Whether a field may still be changed.
     """
-    for step in STEPS:
-        less = {name: min(value, getattr(ready.effort, name)) for name, value in step.items()}
-        fewer = replace(ready, effort=replace(ready.effort, **less))
-        if fewer.effort.samples < len(ready.samples):
-            samples = sample_list(ready.dataset, fewer.effort.samples, seed=ready.samples.seed)
-            fewer = replace(fewer, samples=samples)
-        if (left := pace.cost(fewer).seconds) <= (1 - SAVES) * cost:
-            yield fewer, left
+    asked, now = effort, cost(effort)
+    while now > limit:
+        for step in STEPS:
+            less = {name: min(value, getattr(effort, name)) for name, value in step.items() if free(name)}
+            fewer = replace(effort, **less)
+            if (left := cost(fewer)) <= (1 - SAVES) * now:
+                effort, now = fewer, left
+                break
+        else:
+            break
+    while more := next(_dearer(effort, asked, cost, limit), None):
+        effort = more
+    return effort
 
 
-def _dearer(ready: Ready, asked: Effort, limit: float, pace: Pace) -> Iterator[Ready]:
-    """Audits that have something back and still fit: what was left out last may have made room for it.
+def _dearer(effort: Effort, asked: Effort, cost: Callable[[Effort], float], limit: float) -> Iterator[Effort]:
+    """Efforts that have something back and still fit: what was left out last may have made room for it.
 
     A probe that was left out as a whole comes before more effort of another; images do not come back.
     """
     fields = dict.fromkeys(name for step in reversed(STEPS) for name in step if name != "samples")
-    for name in sorted(fields, key=lambda name: getattr(ready.effort, name) > 0):
+    for name in sorted(fields, key=lambda name: getattr(effort, name) > 0):
         levels = {getattr(asked, name), *(step[name] for step in STEPS if name in step)}
-        now, most = getattr(ready.effort, name), getattr(asked, name)
+        now, most = getattr(effort, name), getattr(asked, name)
         if higher := min((level for level in levels if now < level <= most), default=0):
-            more = replace(ready, effort=replace(ready.effort, **{name: higher}))
-            if pace.cost(more).seconds <= limit:
+            more = replace(effort, **{name: higher})
+            if cost(more) <= limit:
                 yield more
 
 

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchbox.audit.conduct import Ready
+    from benchbox.audit.course import Course
 
 #: What an audit may take at most, if nobody says otherwise; it leaves out what does not fit.
 LONG = "2min"
+#: Share of it that the probes may take, however long it took to begin.
+LEAST = 0.25
 
 
 @command(
@@ -69,6 +72,7 @@ def audit(
     store, where `benchbox report` finds them. What was not measured is INCOMPLETE, never PASS. An audit that would
     take longer than its budget leaves things out and says which. The exit status is 0 whatever the verdicts are.
     """
+    begun = time.perf_counter()
     limit = Budget.parse(budget)
     if limit.seconds == math.inf:
         raise RequestError(f"--budget {budget!r} is no time; write 60s, 15min or 2h")
@@ -80,24 +84,24 @@ def audit(
     from benchbox.progress import watcher
     from benchbox.store import Store, open_records
 
-    begun = time.perf_counter()
     effort = Effort(steps=steps, random_points=random_points)
     with watcher(None if quiet else errors(), 0) as observer:
         ready = prepare(session, request, effort, observer.training)
     # What a training took is no part of an audit.
-    spent = min(time.perf_counter() - begun, limit.seconds / 3)
-    ready = _affordable(ready, math.inf if whole else limit.seconds - spent, limit)
+    spent = time.perf_counter() - begun - ready.trained
+    seconds = math.inf if whole else max(limit.seconds - spent, limit.seconds * LEAST)
+    ready, course = _affordable(ready, seconds, limit)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
     with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
-        _, record = conduct(ready, opened, report, known if beside else None)
+        _, record = conduct(ready, opened, report, known if beside else None, course)
     from benchbox.audit import CHECKS
     from benchbox.report import findings
 
     shown.present(findings.document(record, {check.id: check.name for check in CHECKS}))
 
 
-def _affordable(ready: Ready, seconds: float, limit: Budget) -> Ready:
-    """The audit as it can be had in time; says what it costs, and what it leaves out.
+def _affordable(ready: Ready, seconds: float, limit: Budget) -> tuple[Ready, Course]:
+    """The audit as it can be had in time, and what keeps it to that; says what it costs, and what it leaves out.
 
     Args:
         ready: As it was asked for.
@@ -105,10 +109,12 @@ def _affordable(ready: Ready, seconds: float, limit: Budget) -> Ready:
         limit: The budget.
     """
     from benchbox.audit import price
+    from benchbox.audit.course import Course
 
     begun = time.perf_counter()
     pace = price.pace(ready, seconds)
-    ready, less = price.within(ready, seconds - (time.perf_counter() - begun), pace)
+    left = seconds - (time.perf_counter() - begun)
+    ready, less = price.within(ready, left, pace)
     cost = pace.cost(ready)
     gradients, forwards = cost.passes.a_sample(ready.effort)
     if less:
@@ -122,4 +128,4 @@ def _affordable(ready: Ready, seconds: float, limit: Budget) -> Ready:
         f"passes each, most for those that withstand every attack: {duration(cost.least)} to "
         f"{duration(cost.seconds)} if nothing else runs here"
     )
-    return ready
+    return ready, Course(ready.defense, pace, left, notice)

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from benchbox.contract import border
+from benchbox.contract.defense import Defense
 from benchbox.draws import Draws
 from benchbox.engine.judge import Judge, check_logits
 from benchbox.errors import DefenseError
@@ -44,9 +45,40 @@ def vet(judge: Judge, x: Tensor, draws: Draws) -> dict[str, str]:
     x = x * torch.linspace(1.0, 0.5, len(x), device=x.device).view(-1, 1, 1, 1)
     first = answer(judge.ask, x, draws)
     check_logits(first.logits, len(x), defense.images.classes, name)
+    if defense.base is not None:
+        require_classifier(defense, x)
     _require_repeatable(judge, x, draws, first.logits)
     _require_alone(judge, x, draws, first.logits)
     return _gradient(name, first.gradient)
+
+
+def require_classifier(defense: Defense, x: Tensor) -> None:
+    """Refuse a target classifier that cannot be attacked as one: whoever transfers from it asks it alone.
+
+    Args:
+        defense: In evaluation mode.
+        x: (N, C, H, W) images.
+
+    Raises:
+        DefenseError: There is none, it fails, or it returns something else than one logit for each class.
+    """
+    name, shape = f"defence {defense.card.name}", (len(x), defense.images.classes)
+    remedy = f"let self.classifier return logits of shape {shape}, and name what is no classifier otherwise"
+    classifier = getattr(defense, "classifier", None)
+    if classifier is None:
+        raise DefenseError(f"{name} has no classifier, which gray-box attackers know; {remedy}")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            said = classifier(x.clone())
+    except Exception as error:  # whatever code of others makes of being asked
+        raise DefenseError(
+            f"the classifier of {name} fails on images ({border.reason(error)}); {remedy}"
+        ) from error
+    if not isinstance(said, Tensor) or said.shape != shape:
+        seen = f"shape {tuple(said.shape)}" if isinstance(said, Tensor) else type(said).__name__
+        raise DefenseError(
+            f"the classifier of {name} returned {seen} for {shape[0]} images and {shape[1]} classes; {remedy}"
+        )
 
 
 def require_evaluation(module: nn.Module, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchbox.audit.checks import thresholds
 from benchbox.audit.probes import behaviour, binarisation, gradients, random_search
@@ -15,6 +15,42 @@ from benchbox.contract.defense import Defense
 RUNGS = (0.25, 0.5, 1.0, 2.0, 4.0)
 #: L-infinity radii at which nothing of an image is left.
 UNBOUNDED = (0.5, 1.0)
+#: The calls of each probe, in the order they are made.
+ORDER = (
+    "asking",
+    "asking one by one",
+    "gradients",
+    "FGSM",
+    "PGD",
+    "transfer",
+    "random search",
+    "random points",
+    "more starts",
+    "images that nobody has seen",
+    "other radii",
+    "twice the steps and starts",
+    "draws",
+    "planted examples",
+    "stored images",
+)
+#: Those that every sample is met by, whether it fell or not.
+REGARDLESS = ("asking", "asking one by one", "gradients", "FGSM", "transfer")
+#: By field of the effort, the first calls that hang on it: until then it can still be changed.
+READ_BY = {
+    "samples": "asking",
+    "directions": "gradients",
+    "noise": "gradients",
+    "steps": "FGSM",
+    "restarts": "FGSM",
+    "eot": "FGSM",
+    "queries": "random search",
+    "random_points": "random points",
+    "pursued": "more starts",
+    "elsewhere": "images that nobody has seen",
+    "radii": "other radii",
+    "doubled": "twice the steps and starts",
+    "binarisation": "planted examples",
+}
 #: Steps until a sample has fallen to an attack that should break it at once.
 SOON = 4
 #: One in so many of the samples that more starts are tried on at most.
@@ -30,12 +66,14 @@ class Calls:
         gradients: How many with a backward pass.
         forwards: How many without.
         images: That each is about.
+        regardless: Whether samples that fell are among them until the end.
     """
 
     what: str
     gradients: float
     forwards: float
     images: int
+    regardless: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +105,11 @@ def passes(defense: Defense, effort: Effort) -> Passes:
         # Nothing is let go within a run.
         doubled = min(effort.doubled / max(effort.samples, 1), 1)
         least = losses * effort.steps * (models + radii + doubled * 8)
-    return Passes(tuple(_most(defense, effort)), round(eot * least))
+    most = (
+        replace(calls, regardless=defense.randomized or calls.what in REGARDLESS)
+        for calls in _most(defense, effort)
+    )
+    return Passes(tuple(most), round(eot * least))
 
 
 def _models(defense: Defense) -> int:
@@ -98,9 +140,8 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
     yield Calls("random points", 0, min(effort.random_points, random_search.SETTLING), n)
     yield Calls("random search", 0, effort.queries, n)
     targets = min(defense.images.classes - 1, int(thresholds.TARGETS)) / losses
-    # Of the probes' own suspects, and of those of the store.
     suspects = -(-min(effort.pursued, n) // MASKED)
-    yield climbs("more starts", 2 * models * (thresholds.RESTARTS + targets), suspects)
+    yield climbs("more starts", models * (thresholds.RESTARTS + targets), suspects)
     unseen = 2 * min((effort.elsewhere + 1) // 2, n) + effort.elsewhere
     yield climbs("images that nobody has seen", models, unseen)
     yield Calls("images that nobody has seen", losses * effort.steps, 2 * found + behaviour.POINTS, unseen)
@@ -114,3 +155,5 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
     if planted:
         hunt = effort.steps * effort.restarts * eot
         yield Calls("planted examples", hunt, binarisation.INNER + binarisation.RANDOM + draws, planted)
+    # More starts on the suspects of the store.
+    yield climbs("stored images", models * (thresholds.RESTARTS + targets), suspects)

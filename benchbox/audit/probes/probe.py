@@ -25,6 +25,14 @@ from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
 from benchbox.errors import DefenseError, RequestError
 
+#: What comes next, the effort until there, and the share of the samples that stand, if it is known -> the effort.
+Plan = Callable[[str, Effort, float | None], Effort]
+
+
+def as_asked(calls: str, effort: Effort, standing: float | None) -> Effort:
+    """The plan that leaves nothing out."""
+    return effort
+
 
 def probe(
     judge: Judge,
@@ -37,6 +45,7 @@ def probe(
     seed: int = 0,
     held: tuple[Tensor, Tensor] | None = None,
     report: Callable[[str], None] = lambda what: None,
+    plan: Plan = as_asked,
 ) -> Probes:
     """Probe a trained defence.
 
@@ -50,11 +59,12 @@ def probe(
         seed: Of every draw.
         held: Images and classes that are in no test set, the training images say.
         report: Told what begins.
+        plan: Asked before each probe how hard to try from there on.
     """
     begin = time.perf_counter()
     effort = effort or Effort()
     with overheard.listening() as heard:
-        found = _probe(judge, x, y, indices, threat, effort, seed, held, report)
+        found = _probe(judge, x, y, indices, threat, effort, seed, held, report, plan)
     defense = judge.defense
     heard = {*defense.heard()} if isinstance(defense, Stranger) else heard | overheard.written(type(defense))
     return replace(found, heard=frozenset(heard), seconds=time.perf_counter() - begin)
@@ -70,51 +80,58 @@ def _probe(
     seed: int,
     held: tuple[Tensor, Tensor] | None,
     report: Callable[[str], None],
+    plan: Plan,
 ) -> Probes:
     target = Target(judge, x, y, Draws(indices.to(x.device), seed), threat, effort)
-    report("asking")
+
+    def begin(what: str, calls: str, standing: float | None = None) -> None:
+        report(what)
+        target.effort = plan(calls, target.effort, standing)
+
+    begin("asking", "asking")
     # First of all, for it asks copies that have seen nothing yet.
     at_first = history(target)
     answers = behaviour.ask(target)
     answers = replace(answers, history=at_first.gaps if at_first else None, process_gap=here(target, at_first))
     target.steady = answers.steady
     correct = ~target.wrong(x, "clean")
-    report("gradients")
+    begin("gradients", "gradients")
     slopes = gradients.examine(target)
-    report("attacks inside the ball")
+    begin("attacks inside the ball", "FGSM")
     found, strongest = _white_box(target, correct)
     runs = [one.run for one in found]
     if (other := search.transfer(target)) is not None:
         runs.append(other)
     panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
     standing = correct & ~panel.broken(*WHITE_BOX)
-    report("random points and score-based search")
+    share = float(standing.mean())
+    begin("random points and score-based search", "random search", share)
     runs += [random_search.squares(target, standing), random_search.random_points(target, standing)]
-    panel = Panel(
-        "probes", indices.cpu().numpy(), correct, tuple(runs), _lacking(effort, len(y), judge.defense.randomized)
-    )
-    suspects = _first(panel.suspects, effort.pursued)
+    begin("more starts", "more starts", share)
+    lacking = _lacking(target.effort, len(y), judge.defense.randomized)
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs), lacking)
+    suspects = _first(panel.suspects, target.effort.pursued)
     fell = np.zeros(len(suspects), bool)
     fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
     panel = replace(panel, pursued=suspects).with_pursuit(fell)
     model = target.models()[strongest]
-    report("images that nobody has seen")
+    begin("images that nobody has seen", "images that nobody has seen", share)
     elsewhere = unseen.examine(target, held)
-    report("other radii")
+    begin("other radii", "other radii", share)
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
-    subset = _first(correct, effort.doubled)
-    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
-    ladder = _ladder(target, model, strongest) if effort.radii else {}
-    radii = UNBOUNDED if effort.radii else ()
+    ladder = _ladder(target, model, strongest) if target.effort.radii else {}
+    radii = UNBOUNDED if target.effort.radii else ()
     unbounded = {radius: search.unbounded(target, model, strongest, radius) for radius in radii}
-    report("twice the steps, twice the starts")
+    begin("twice the steps, twice the starts", "twice the steps and starts", share)
+    subset = _first(correct, target.effort.doubled)
+    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
     doubled = _doubled(chosen, model, strongest, subset)
     draws = (
         gradients.randomness(target, model, strongest, chosen)
         if judge.defense.randomized and len(chosen.y)
         else None
     )
-    report("planted adversarial examples")
+    begin("planted adversarial examples", "planted examples", share)
     planted, why = _binarisation(target, strongest, correct)
     report("asking once more")
     others = replace(target, x=unseen.moved(target, "at the end"))
@@ -126,7 +143,7 @@ def _probe(
         late_process_gap=here(others, at_last),
     )
     return Probes(
-        effort=effort,
+        effort=target.effort,
         unseen=elsewhere,
         panel=panel,
         strongest=strongest,

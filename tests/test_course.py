@@ -1,0 +1,111 @@
+"""An audit is cut down on its way where the machine gives less than it was planned for, and says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from broken_defenses import SPEC, THREAT, Wrapped
+from digits import held_out, images
+
+from benchbox.audit import Effort, Stored, Subject, audit, price
+from benchbox.audit.course import Course
+from benchbox.audit.price import Pace
+from benchbox.audit.probes.passes import ORDER, READ_BY, passes
+from benchbox.audit.probes.probe import probe
+from benchbox.engine.judge import Judge
+from benchbox.training.layout import Layout
+
+EFFORT = Effort(
+    samples=20, steps=8, restarts=2, random_points=30, queries=40, doubled=20, elsewhere=20, pursued=10,
+    binarisation=4, directions=2, noise=10,
+)  # fmt: skip
+#: A randomised purifier, as far as a plan looks.
+RANDOM = SimpleNamespace(randomized=True, base="none", stand_ins={"identity": ""}, exact=None, images=SPEC)
+#: Every call takes as long, with a backward pass or without, about one image or twenty.
+PACE = Pace((0.02, 0.02), (0.02, 0.02), 100)
+
+
+#: What the whole of it takes at most, at that pace.
+PLANNED = PACE.cost(SimpleNamespace(defense=Wrapped(), effort=EFFORT)).seconds / price.RESERVE
+
+
+class Clock:
+    """Seconds that pass when somebody says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Slow(Wrapped):
+    """Each call takes so many times what the pace says, by a clock of its own."""
+
+    def __init__(self, clock: Clock, times: float) -> None:
+        super().__init__()
+        self.clock, self.times = clock, times
+
+    def forward(self, x, draws=None):
+        self.clock.seconds += 0.02 * self.times
+        return super().forward(x, draws)
+
+
+def audited(times: float, effort: Effort = EFFORT):
+    """The probes of a slow defence in the seconds of the plan, what was told, and the seconds that they took."""
+    clock, told = Clock(), []
+    defense = Slow(clock, times)
+    course = Course(defense, PACE, PLANNED, told.append, clock)
+    held = tuple(t[:20] for t in images())
+    probes = probe(Judge(defense, Layout()), *held_out(20), THREAT, effort, held=held, plan=course.before)
+    return replace(probes, left_out=course.left_out), told, clock.seconds
+
+
+def test_what_goes_as_planned_is_left_as_it_was_planned() -> None:
+    probes, told, spent = audited(1)
+    assert probes.effort == EFFORT
+    assert (probes.left_out, told) == ({}, [])
+    assert spent < PLANNED
+
+
+@pytest.mark.parametrize("times", [6, 20])
+def test_a_slow_machine_ends_in_time_and_says_what_was_left_out(times: float) -> None:
+    probes, told, spent = audited(times)
+    assert spent < 1.1 * PLANNED
+    assert "times what was planned, so less is done from now on: " in told[0]
+    less = price.lessened(EFFORT, probes.effort)
+    assert "samples" not in less
+    zero = {name for name, (_, done) in less.items() if not done} & {*price.WHOLE}
+    assert zero
+    assert set(probes.left_out) == zero
+    found = {one.check: one for one in audit(Stored(Subject("slow", "a"), THREAT, (1, 8, 8)), probes)}
+    for field, check in (("radii", "A5"), ("elsewhere", "A14"), ("doubled", "B7"), ("binarisation", "B14")):
+        if field in zero:
+            assert found[check].verdict == "INCOMPLETE"
+            assert "left out on the way" in found[check].sentence
+
+
+def test_the_effort_that_is_recorded_gives_the_same_audit_again() -> None:
+    first = audited(6)[0]
+    again, told, _ = audited(0, first.effort)
+    assert again.effort == first.effort
+    assert told == []
+    assert [run.broken.tolist() for run in first.panel.runs] == [run.broken.tolist() for run in again.panel.runs]
+
+
+def test_what_was_read_already_is_not_changed_any_more() -> None:
+    clock = Clock()
+    course, effort = Course(Wrapped(), PACE, 1.0, now=clock), EFFORT
+    for calls in ORDER:
+        before, effort = effort, course.before(calls, effort, 1.0)
+        clock.seconds += 1000.0
+        late = {name for name in price.lessened(before, effort) if ORDER.index(READ_BY[name]) < ORDER.index(calls)}
+        assert not late
+
+
+def test_every_call_has_its_place() -> None:
+    assert {one.what for one in passes(RANDOM, Effort()).most} == set(ORDER)
+    assert set(READ_BY) == set(price.WORDS)
+    assert set(READ_BY.values()) <= set(ORDER)
