@@ -14,7 +14,10 @@ from hypothesis import settings
 from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first
 
 from benchbox.cli import main
+from benchbox.contract import registry
 from benchbox.domain import Evidence
+from benchbox.engine.session import Session, Settings
+from benchbox.store import Store
 
 # Two test processes with two threads each wait for one another on two cores.
 torch.set_num_threads(1)
@@ -36,6 +39,27 @@ def same_tracer() -> Iterator[None]:
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as in a file, whatever the terminal that the tests were started in."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """One in an empty workspace, for the tests of a file that plan and run nothing there."""
+    folder = tmp_path_factory.mktemp("workspace")
+    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
+    return Session(registry.defenses(folder), registry.attacks(folder), settings)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store may lie."""
+    return tmp_path / "results.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """An empty one there."""
+    with Store.open(path) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from evidence import images, outcome
 from hands import Hands, Heard, told
 from test_driving import DIGITS, TRANSFER, WHITE, driven, planned, run
 
-from benchbox.contract import registry
 from benchbox.domain import Access
 from benchbox.engine import gradients, secret
 from benchbox.engine import runner as running
@@ -21,31 +19,12 @@ from benchbox.engine.agenda import Trained
 from benchbox.engine.executors import Ended, Failure, Liken, Make, Task, Told, Work
 from benchbox.engine.plan import Plan
 from benchbox.engine.runner import PAUSE, Runner
-from benchbox.engine.session import Session, Settings
 from benchbox.engine.unit import Done
 from benchbox.store import Batch, Store
 from benchbox.training.layout import Layout
 
 GRAY = Access.GRAY_BOX
 STEPS = {"pgd": {"steps": 10}}  # 22 passes an image, 20 of them to craft it
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("bookkeeping")
-    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
-    return Session(registry.defenses(folder), registry.attacks(folder), settings)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "results.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
 
 
 def places(hands: Hands) -> list[list[int]]:

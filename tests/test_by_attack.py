@@ -11,6 +11,7 @@ import rows
 from benchbox import report
 from benchbox.analysis import leaderboard
 from benchbox.domain import Evidence, SampleList
+from benchbox.report import latex
 from benchbox.report.attacks import document
 
 FEW = SampleList("mnist", "test", (5, 3, 8, 1), "e" * 64, seed=0)
@@ -36,6 +37,12 @@ def shown(*evidence: Evidence):
     return document(leaderboard.build(evidence))
 
 
+def test_a_defence_is_called_in_print_what_it_is_called() -> None:
+    text = latex.render(shown(noisy(60), noisy(70, name="other")))
+    assert r"Attack & other & noisy & Forward & Backward \\" in text
+    assert r"Minutes & other & noisy \\" in text
+
+
 def cells(grid) -> dict[str, list[str]]:
     return {row[0].text: [value.text for value in row[1:]] for row in grid.rows}
 
@@ -54,15 +61,15 @@ def test_each_stand_in_and_each_number_of_draws_has_a_row() -> None:
     assert [[value.text for value in row] for row in accuracies.rows] == [
         ["no attack", "100.0", "100.0", "", ""],
         ["pgd", "72.5", "n/r", "41", "40"],
-        ["bim", "n/r", "45.0", "41", "40"],
-        ["pgd, through identity", "n/r", "70.0", "41", "40"],
         ["pgd", "n/r", "65.0", "41", "40"],
         ["pgd, EOT 5", "n/r", "60.0", "41", "40"],
         ["pgd, EOT 20", "n/r", "55.0", "41", "40"],
+        ["bim", "n/r", "45.0", "41", "40"],
+        ["pgd, through identity", "n/r", "70.0", "41", "40"],
         ["of 4, under the attack that leaves least", "95.0", "40.0", "", ""],
     ]
     assert accuracies.blocks == {
-        1: "gray-box", 2: "bpda", 4: "white-box", 7: "another defence: the majority vote"
+        1: "gray-box", 2: "white-box", 5: "bpda", 7: "another defence: the majority vote"
     }  # fmt: skip
 
 

@@ -9,23 +9,15 @@ from typing import Any
 import pytest
 from test_plan import BPDA, DIGITS, GRAY, TRANSFER, WHITE, planned, told, wanted
 
-from benchbox.contract import registry
 from benchbox.domain import ImageSpec, Nature, ThreatModel
 from benchbox.engine import plan as planning
 from benchbox.engine.plan import Plan, ball, kind
 from benchbox.engine.request import Request
-from benchbox.engine.session import Session, Settings
+from benchbox.engine.session import Session
 from benchbox.errors import RequestError
 from benchbox.training.lesson import LESSONS
 
 WHERE = (DIGITS.family, DIGITS.name)
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("configuring")
-    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
-    return Session(registry.defenses(folder), registry.attacks(folder), settings)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import pytest
 from evidence import images, outcome
 from hands import Hands, Heard, told
 
-from benchbox.contract import registry
 from benchbox.data.dataset import load
 from benchbox.domain import Access
 from benchbox.engine import runner as running
@@ -22,7 +19,7 @@ from benchbox.engine.executors import Failure, Liken, Make, Prepare, Task, Told,
 from benchbox.engine.plan import Plan
 from benchbox.engine.request import Request
 from benchbox.engine.runner import PAUSE, Runner
-from benchbox.engine.session import Session, Settings
+from benchbox.engine.session import Session
 from benchbox.errors import DefenseError, StoreError
 from benchbox.store import Store
 from benchbox.training.layout import Layout
@@ -30,24 +27,6 @@ from benchbox.training.loop import Progress
 
 DIGITS = load("digits")
 WHITE, TRANSFER = Access.WHITE_BOX, Access.TRANSFER
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("driving")
-    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
-    return Session(registry.defenses(folder), registry.attacks(folder), settings)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "results.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
 
 
 def planned(session: Session, *defenses: str, samples: int = 10, **rest: Any) -> Plan:

@@ -113,7 +113,6 @@ def test_cells_of_an_older_store_are_judged_as_if_they_had_been_recorded() -> No
 #: Words that are also names: what they mean here, by file. An empty list in words, `... or "none"`, goes without.
 OTHER_MEANINGS = {
     ("contract/ascent.py", "none"),  # torch's reduction
-    ("figures/style.py", "none"),  # matplotlib's fonts
     ("audit/probes/gradients.py", "noise"),  # a random stream
     ("audit/price.py", "noise"),  # draws that a probe makes of it
     ("figures/style.py", "none"),  # matplotlib: letters stay letters

@@ -8,24 +8,16 @@ from typing import Any
 
 import pytest
 
-from benchbox.contract import registry
 from benchbox.data.dataset import load, sample_list
 from benchbox.domain import Access, ImageSpec, ThreatModel
 from benchbox.engine import plan as planning
 from benchbox.engine.plan import Plan, ball, customary, kind, substitute_of, training_ball
 from benchbox.engine.request import Request
-from benchbox.engine.session import Session, Settings
+from benchbox.engine.session import Session
 from benchbox.errors import RequestError
 
 DIGITS = load("digits")
 WHITE, GRAY, TRANSFER, BPDA = Access.WHITE_BOX, Access.GRAY_BOX, Access.TRANSFER, Access.BPDA
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("plan")
-    settings = Settings(str(folder / "r.sqlite"), folder / "artifacts", device="cpu")
-    return Session(registry.defenses(folder), registry.attacks(folder), settings)
 
 
 def planned(session: Session, defenses: str, attacks: str = "pgd", **rest: Any) -> Plan:

@@ -49,6 +49,15 @@ def test_terminal_fits_120_columns(both: list[Evidence]) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_a_number_stands_under_white_box_too_where_its_column_is_only_listed_under_gray_box() -> None:
+    items = [evidence("pssr", GRAY, "bim"), evidence("pssr", GRAY, "pgd"), evidence("pssr", WHITE, "cw", 7)]
+    items += [evidence("none", WHITE, "pgd", 41), evidence("none", WHITE, "cw", 3)]
+    lines = [line.split() for line in rendered(items, "terminal", width=120).splitlines()]
+    white = lines[[line[:1] == ["white-box"] for line in lines].index(True) :]
+    found = {line[-4]: line[-3:] for line in white[:2]}  # under bim, pgd and cw
+    assert found == {"none": ["n/r", "41.0", "3.0"], "pssr": ["n/r", "n/r", "7.0"]}
+
+
 def test_markdown_shows_every_access(both: list[Evidence]) -> None:
     text = rendered(both, "markdown")
     assert "| ≈1 | pssr | 99.0 <sub>\\[94.6, 100.0\\]</sub> (99.30) | **10.0** <sub>\\[4.9" in text

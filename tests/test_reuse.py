@@ -18,12 +18,6 @@ from benchbox.engine.session import Session, Settings
 from benchbox.store import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    with Store.open(tmp_path / "store.sqlite") as store:
-        yield store
-
-
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")

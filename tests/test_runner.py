@@ -133,12 +133,6 @@ def session(workspace: Path) -> Session:
     return Session(registry.defenses(workspace), registry.attacks(workspace), settings)
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store.open(tmp_path / "results.sqlite") as store:
-        yield store
-
-
 def request(*defenses: str, attacks=("pgd",), samples=60, **rest) -> Request:
     quick = {"none": {"epochs": 3}, "pgd": {"steps": 5}, "noise": {"draws": 5}}
     overrides = {name: fields for name, fields in quick.items() if name == "none" or name in attacks}

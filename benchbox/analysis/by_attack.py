@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from benchbox.analysis.access import ACCESSES
 from benchbox.analysis.conventions import scores
 from benchbox.analysis.labels import attack_place, departures, identity, labelled
 from benchbox.analysis.score import measure, union
@@ -22,9 +23,6 @@ from benchbox.domain import Access, SampleList, ThreatModel
 if TYPE_CHECKING:
     from benchbox.analysis.score import Measurement, Score
     from benchbox.analysis.table import Row, Table
-
-#: From the attacker who knows least to the one who knows most; of imported images nobody knows it.
-ACCESSES = (Access.GRAY_BOX, Access.TRANSFER, Access.BPDA, Access.WHITE_BOX, Access.IMPORTED)
 
 
 @dataclass(frozen=True)

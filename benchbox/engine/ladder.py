@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchbox.analysis.access import KNOWLEDGE
 from benchbox.analysis.worst_case import majority_vote
 from benchbox.domain import NULL_ATTACK, Access, Cell, Outcome, ViewSpec
 from benchbox.engine.plan import Plan
 
 #: Kinds of attacks that are tried, and in what order.
 KINDS = ("iterative", "score-based", "decision-based", "random")
-ACCESSES = (Access.WHITE_BOX, Access.BPDA, Access.GRAY_BOX, Access.TRANSFER)
 
 
 def rungs(plan: Plan, *, every: bool = False) -> tuple[Cell, ...]:
@@ -134,5 +134,5 @@ def _turn(cell: Cell) -> tuple[int, float, str, int, str]:
     """By kind, then the cheaper attack; each on the defence itself first."""
     kind = _kind(cell)
     place = KINDS.index(kind) if kind in KINDS else len(KINDS)
-    access = ACCESSES.index(cell.access)
+    access = KNOWLEDGE.index(cell.access)
     return place, passes(replace(cell, eot=1)), cell.attack.name, access, cell.view.stand_in or ""

@@ -93,7 +93,7 @@ def _accuracies(board: Board, notes: Notes) -> Grid:
     ways = board.ways
     columns: list[Column[Way]] = [
         Column("attack", "attack", lambda way: Text(str(way)), "left", heads=True),
-        *(Column(label, label, _accuracy(board, label, notes)) for label in board.clean),
+        *(Column(label, label, _accuracy(board, label, notes), names=True) for label in board.clean),
         Column("forwards", "forward", lambda way: _passes(board.of(way), 0)),
         Column("backwards", "backward", lambda way: _passes(board.of(way), 1)),
     ]
@@ -165,7 +165,7 @@ def _minutes(board: Board, notes: Notes, several: bool) -> Grid:
 
     columns: list[Column[Way]] = [
         Column("attack", "minutes", lambda way: Text(str(way)), "left", heads=True),
-        *(Column(label, label, spent(label)) for label in board.clean),
+        *(Column(label, label, spent(label), names=True) for label in board.clean),
     ]
     return grid(columns, board.ways, blocks=_blocks(board.ways))
 

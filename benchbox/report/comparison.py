@@ -28,8 +28,8 @@ def columns(one: Comparison) -> list[Column[Pair]]:
         Column(
             "scope", "", lambda pair: Text(pair.label, strong=pair.significant), "left", heads=True, recorded=True
         ),
-        Column("a", one.a.name, lambda pair: _accuracy(pair.a, digits), recorded=True),
-        Column("b", one.b.name, lambda pair: _accuracy(pair.b, digits), recorded=True),
+        Column("a", one.a.name, lambda pair: _accuracy(pair.a, digits), recorded=True, names=True),
+        Column("b", one.b.name, lambda pair: _accuracy(pair.b, digits), recorded=True, names=True),
         Column("difference", "difference", partial(_difference, digits), recorded=True),
         Column("interval", "95 % interval", partial(_interval, digits), recorded=True),
         Column(

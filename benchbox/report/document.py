@@ -99,6 +99,7 @@ class Column(Generic[Item]):
         paragraph: Width in print, in millimetres, of words that take several lines; 0 for one line.
         drops: Its turn to be left out where even folded columns do not fit, from 1; 0: it stays.
         recorded: Whether the document's record and lines carry it already, in full; what they do not is added.
+        names: Whether its heading is somebody's name, which is written as it is.
     """
 
     key: str
@@ -110,6 +111,7 @@ class Column(Generic[Item]):
     paragraph: int = 0
     drops: int = 0
     recorded: bool = False
+    names: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Grid:
         caption: What the columns without group show.
         grouping: What the groups are, for a heading, and what one of them shows, with {} for its name.
         across: Titles of grouped columns, in the order they stand in where the groups are stacked.
-        absent: What stands there where a group has no such column.
+        absent: What stands there where a group has no such column, by number of the row, group and title.
         blocks: Headings of groups of rows, by the number of their first row; "" for a rule alone.
         stacks: Whether print has intervals and published numbers under their numbers, not behind them.
         label: What print refers to it by.
@@ -133,7 +135,7 @@ class Grid:
     caption: str = ""
     grouping: tuple[str, str] = ("", "{}")
     across: Sequence[str] = ()
-    absent: Value = Text("–")
+    absent: Callable[[int, str, str], Value] = lambda row, group, title: Text("–")
     blocks: Mapping[int, str] = field(default_factory=dict)
     stacks: bool = False
     label: str = ""

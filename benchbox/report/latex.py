@@ -195,7 +195,7 @@ def _heading(column: Column[Any]) -> str:
     title = column.title
     if len(title) == 1 and title.isalpha():
         return f"${title}$"
-    return escape(title.capitalize() if title.isalpha() and title.islower() else title)
+    return escape(title.capitalize() if title.isalpha() and title.islower() and not column.names else title)
 
 
 def _value(value: Value, column: Column[Any]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from benchbox.analysis.badge import State
 from benchbox.analysis.score import Entry, Status
 from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
+from benchbox.domain import Access
 from benchbox.report import leaderboard_record as record
 from benchbox.report.citations import Citations
 from benchbox.report.document import Badge, Cited, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
@@ -102,7 +103,7 @@ def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -
         caption="robust accuracy in percent",
         grouping=("access", "accuracy under {} attacks"),
         across=table.attacks,
-        absent=_entry(Entry()),
+        absent=partial(_absent, lines),
     )
     samples = table.samples
     source = (
@@ -118,6 +119,18 @@ def _section(table: Table, own: Sequence[Column[Line]], lines: Sequence[Line]) -
 def figure(entry: Entry, line: Line) -> Number:
     """The number of an entry, with its interval, its notes and what the paper prints."""
     return _entry(entry, tuple(line.numbers_of(entry)))
+
+
+def _absent(lines: Sequence[Line], number: int, access: str, attack: str) -> Number:
+    """What stands where a table has no such column.
+
+    White-box columns that gray-box ones stand for are left out: for a defence without purifier both are the same.
+    """
+    line = lines[number]
+    entry = line.row.entries.get(AttackColumn(Access.GRAY_BOX, attack), Entry())
+    if access != Access.WHITE_BOX or line.row.purifier:
+        return _entry(Entry())
+    return figure(replace(entry, status="done") if entry.status == "same" else entry, line)
 
 
 def _entry(entry: Entry, notes: tuple[int, ...] = ()) -> Number:

@@ -99,7 +99,7 @@ def _grid(rows: Mapping[str, Mapping[str, Answer]], columns: Sequence[str]) -> G
 
     shown: list[Column[Mapping[str, Answer]]] = [
         Column("row", "row of the paper", _name, "left", heads=True),
-        *(Column(name, papers.shown(_ours(name)), partial(at, name)) for name in columns),
+        *(Column(name, papers.shown(_ours(name)), partial(at, name), names=True) for name in columns),
     ]
     return grid(shown, list(rows.values()))
 

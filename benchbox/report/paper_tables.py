@@ -113,7 +113,7 @@ def _columns(table: PaperTable, cited: _Cited, shown: Shown) -> list[Column[Line
     return [
         Column("defense", "defence", cited.name, "left", heads=True),
         *(through if table.layout.across else []),
-        *(Column(key, papers.shown(key), partial(_figure, key, shown)) for key in table.columns),
+        *(Column(key, papers.shown(key), partial(_figure, key, shown), names=True) for key in table.columns),
     ]
 
 

@@ -155,19 +155,24 @@ def _plain(grid: Grid) -> list[_Column]:
 
 def _stacked(grid: Grid) -> tuple[list[_Column], list[int]]:
     """The groups under one another, and the rows that end one; numbers without intervals."""
-    rows = [(group, row) for group in grid.groups for row in grid.rows]
+    rows = [(group, number) for group in grid.groups for number in range(len(grid.rows))]
     places = {(column.group, column.title): i for i, column in enumerate(grid.columns)}
-    firsts = [[Text(group if row is grid.rows[0] else "", style="bold")] for group, row in rows]
-    names = [[_text(row[grid.head])] for _, row in rows]
+    firsts = [[Text("" if number else group, style="bold")] for group, number in rows]
+    names = [[_text(grid.rows[number][grid.head])] for _, number in rows]
     columns = [
         _Column(grid.grouping[0], firsts, repeated=True, folds=True),
         _Column(grid.columns[grid.head].title, names, repeated=True, folds=True),
     ]
     for title in grid.across or dict.fromkeys(column.title for column in grid.columns if column.group):
-        at = [(row, places.get((group, title))) for group, row in rows]
-        values = [_parts(grid.absent if i is None else row[i], interval=False) for row, i in at]
+        found = [
+            grid.rows[number][places[group, title]]
+            if (group, title) in places
+            else grid.absent(number, group, title)
+            for group, number in rows
+        ]
+        values = [_parts(value, interval=False) for value in found]
         columns.append(_Column(title, [[Text("\n").join(parts)] for parts in values], "right"))
-    return columns, [i for i, (_, row) in enumerate(rows) if row is grid.rows[-1]]
+    return columns, [i for i, (_, number) in enumerate(rows) if number == len(grid.rows) - 1]
 
 
 def _tables(columns: list[_Column], ends: Sequence[int], width: int, left_out: list[str]) -> Iterator[Table]:
