@@ -218,25 +218,22 @@ class Memory:
     def siblings(self, cell):
         return ()
 
-    def take_up(self, names, cells):
-        return set(names), self.progress(cells)
-
-    def release(self, names):
-        pass
-
-    def progress(self, cells):
-        none = np.zeros(0, np.int64)
-        there = {cell.key: np.flatnonzero(self.images.get(cell.craft_key, none)) for cell in cells}
-        return {key: Stored(np.flatnonzero(self.committed[key]), images) for key, images in there.items()}
-
-    def crafted(self, key, positions):
-        return There()
-
-    def commit(self, made, done):
+    def exchange(self, made, done, names, cells):
         for batch in made:
             cell = batch.cell
             self.committed[cell.key][batch.outcome] = True
             self.images.setdefault(cell.craft_key, np.zeros(len(cell.samples), bool))[batch.outcome] = True
+        none = np.zeros(0, bool)
+        there = {cell.key: np.packbits(self.images.get(cell.craft_key, none)).tobytes() for cell in cells}
+        return set(names), {
+            key: Stored(np.packbits(self.committed[key]).tobytes(), images) for key, images in there.items()
+        }
+
+    def release(self, names):
+        pass
+
+    def crafted(self, key, positions):
+        return There()
 
     def recall(self, key):
         return None

@@ -192,11 +192,11 @@ def test_images_a_call_are_as_many_as_was_asked_for(session, store) -> None:
 
 def test_what_a_worker_has_packed_is_not_packed_again(session, store, monkeypatch) -> None:
     kept: list[Batch] = []
-    real = store.commit
+    real = store.exchange
 
-    def commit(made: Sequence[Batch], claimed: Sequence[str]) -> None:
+    def exchange(made: Sequence[Batch], *rest: Any) -> Any:
         kept.extend(made)
-        real([replace(batch, encoded=None) for batch in made], claimed)
+        return real([replace(batch, encoded=None) for batch in made], *rest)
 
     def answer(task: Task) -> Any:
         if not isinstance(task, Work):
@@ -204,7 +204,7 @@ def test_what_a_worker_has_packed_is_not_packed_again(session, store, monkeypatc
         cell, where = task.unit.cell, task.unit.positions
         return [Done(outcome(cell, where), None, 3.0, 1.0, np.zeros(len(where)), False, b"packed")]
 
-    monkeypatch.setattr(store, "commit", commit)
+    monkeypatch.setattr(store, "exchange", exchange)
     run(session, store, planned(session, "none", accesses=(WHITE,)), Hands(answer=answer))
     assert [batch.encoded for batch in kept] == [b"packed"] * 3
 
@@ -212,11 +212,11 @@ def test_what_a_worker_has_packed_is_not_packed_again(session, store, monkeypatc
 def test_what_others_are_at_work_on_is_asked_for_when_nothing_else_is_left(session, store, path, monkeypatch):
     plan = planned(session, "none", accesses=(WHITE,), samples=24)
     name, asked, waits = f"craft/{plan.cells[0].craft_key}/4/4", [], []
-    real = store.take_up
+    real = store.exchange
 
-    def take_up(names: list[str], cells: Any) -> Any:
+    def exchange(made: Any, done: Any, names: list[str], cells: Any) -> Any:
         asked.extend(one for one in names if one == name)
-        return real(names, cells)
+        return real(made, done, names, cells)
 
     with Store.open(path) as other:
         other.claim_all([name])
@@ -227,7 +227,7 @@ def test_what_others_are_at_work_on_is_asked_for_when_nothing_else_is_left(sessi
                 other.release([name])
 
         monkeypatch.setattr(running.time, "sleep", sleep)
-        monkeypatch.setattr(store, "take_up", take_up)
+        monkeypatch.setattr(store, "exchange", exchange)
         report, _ = run(session, store, plan, Hands())
     assert report.done == 1
     assert waits == [PAUSE] * 3

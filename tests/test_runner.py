@@ -308,7 +308,7 @@ def test_a_run_that_the_store_ends_is_not_left_running(session, store, monkeypat
     def full(*_, **__):
         raise StoreError("the disk is full; free some space")
 
-    monkeypatch.setattr(store, "commit", full)
+    monkeypatch.setattr(store, "exchange", full)
     with pytest.raises(StoreError, match="disk is full"):
         run(session, store, request("none"))
     assert store.runs()[-1].status == "failed"

@@ -53,12 +53,42 @@ def test_many_claims_are_taken_at_once_and_end_with_what_is_committed_for_them(p
         one.release(["c"])
         assert other.claim_all(["c"]) == {"c"}
     known = other.progress([CELL, RANDOM])
-    assert known[CELL.key].stored.tolist() == known[CELL.key].crafted.tolist() == [0, 1, 3]
-    assert known[RANDOM.key].stored.tolist() == [2]
+    assert known[CELL.key].missing(np.arange(5)).tolist() == [2, 4]
+    assert known[CELL.key].are_crafted(np.array([3, 0, 1]))
+    assert not known[CELL.key].are_crafted(np.array([1, 2]))
+    assert known[RANDOM.key].missing(np.arange(4)).tolist() == [0, 1, 3]
+    assert not known[RANDOM.key].are_crafted(np.array([2]))
     # Of two that say something of position 1, the first counts.
     (first,) = other.evidence(keys=[CELL.key])
     assert first.outcome.l2[1] == made[0].outcome.l2[1]
     np.testing.assert_array_equal(other.crafted(CELL.craft_key, np.array([1])).x[0], made[0].crafted.x[1])
+
+
+def test_what_is_done_makes_room_for_what_is_next(pair):
+    one, other = pair
+    begin(one, CELL, RANDOM)
+    assert one.claim_all(["a", "b", "c"]) == {"a", "b", "c"}
+    assert other.claim_all(["d"]) == {"d"}
+    made = [Batch(CELL, outcome(CELL, [0, 1]), 1.0, images(CELL.craft_key, [0, 1]))]
+    held, known = one.exchange(made, ["a", "b"], ["b", "d", "e"], [CELL, RANDOM])
+    assert held == {"b", "e"}  # b is wanted again, and nobody got it in between
+    assert other.claimed_elsewhere("abcde") == {"b", "c", "e"}
+    assert known == other.progress([CELL, RANDOM])
+    assert known[CELL.key].missing(np.arange(4)).tolist() == [2, 3]
+    assert known[CELL.key].are_crafted(np.array([0, 1]))
+    one.exchange((), ["b", "c", "e"], (), ())
+    assert other.claim_all("abce") == {*"abce"}
+
+
+def test_who_could_not_commit_has_not_claimed_and_not_given_back(pair):
+    one, other = pair
+    begin(one, CELL)
+    one.claim_all(["a"])
+    with pytest.raises(StoreError, match="add_cell"):
+        one.exchange([Batch(RANDOM, outcome(RANDOM, [0]), 1.0)], ["a"], ["b"], [CELL])
+    assert other.claim_all(["a", "b"]) == {"b"}
+    one.release(["a"])
+    assert other.claim_all(["a"]) == {"a"}
 
 
 def test_of_several_batches_all_are_stored_or_none(pair):

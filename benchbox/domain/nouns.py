@@ -203,13 +203,16 @@ class SampleList:
         n = len(self)
         if self.seed is not None:
             return f"{n} random {self.split} images (seed {self.seed})"
-        which = "the first" if self.indices == _first(n) else "a choice of"
+        which = "the first" if self._are_first else "a choice of"
         return f"{which} {n} {self.split} images"
+
+    @cached_property
+    def _are_first(self) -> bool:  # asked for every unit that is sent to a worker
+        return self.indices == _first(len(self.indices))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; the indices shrink to a count when they are simply the first n."""
-        first_n = self.indices == _first(len(self.indices))
-        which: Any = {"first": len(self.indices)} if first_n else list(self.indices)
+        which: Any = {"first": len(self.indices)} if self._are_first else list(self.indices)
         record = {"dataset": self.dataset, "split": self.split, "indices": which, "digest": self.digest}
         return record if self.seed is None else {**record, "seed": self.seed}
 

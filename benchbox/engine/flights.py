@@ -9,7 +9,7 @@ from itertools import count
 
 from benchbox.engine.agenda import Block, Item, Likeness, Pace, Trained
 from benchbox.engine.executors import Ended, Executor, Failure, Lost, Task, Told, Work, divided
-from benchbox.store import Progress, Store
+from benchbox.store import Batch, Progress, Store
 
 #: How often a task may lose its worker before its cell fails.
 LOSSES = 3
@@ -120,19 +120,29 @@ class Flights:
         self._executor = executor
         self._clock = clock
         self._claimed: set[str] = set()
+        self._over: set[str] = set()  # of what is claimed, that which is done
         self._flying: dict[int, Part] = {}  # by the number of the task; copies share one
         self._waiting: deque[Part] = deque()  # for a worker; what was lost comes first
         self._looked = 0.0
 
-    def claim(self, items: Sequence[Item]) -> tuple[set[Item], Mapping[str, Progress]]:
+    def claim(self, items: Sequence[Item], made: Sequence[Batch] = ()) -> tuple[set[Item], Mapping[str, Progress]]:
         """Those of some items that nobody else is at work on; they are ours until they are let go.
 
-        Also gives how far their cells are: somebody may have done some of it since they were put on the agenda.
+        What came of others is committed with it, and the claims of those that were let go are given back.
+
+        Args:
+            items: What is to be done next.
+            made: What was done.
+
+        Returns:
+            The items that are ours, and how far their cells are: somebody may have done some of it since they were
+            put on the agenda.
         """
         names = [item.name for item in items if _is_claimed(item)]
         cells = [item.job.cell for item in items if isinstance(item, Block | Likeness)]
-        mine, known = self._store.take_up(names, cells)
-        self._claimed |= mine
+        mine, known = self._store.exchange(made, self._over, names, cells)
+        self._claimed = (self._claimed - self._over) | mine
+        self._over.clear()
         return {item for item in items if item.name in mine or not _is_claimed(item)}, known
 
     @property
@@ -184,20 +194,22 @@ class Flights:
                 case Ended(number):
                     yield from self._end(self._flying.pop(number, None), event)
 
-    def claimed(self, items: Sequence[Item]) -> list[str]:
-        """Names that are claimed for some items; whoever commits them gives them back with it."""
-        return [item.name for item in items if item.name in self._claimed]
-
     def let_go(self, items: Sequence[Item]) -> None:
-        """Items are done, and their claims given back."""
+        """Items are done; their claims end with the next `claim`, which commits what came of them."""
         for item in items:
-            self._claimed.discard(item.name)
+            self._over |= {item.name} & self._claimed
             self.held.pop(item.name, None)
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are claims to give back."""
+        return bool(self._over)
 
     def close(self) -> None:
         """Give back what is claimed; what is still at work is nobody's any more."""
         self._store.release(self._claimed)
         self._claimed.clear()
+        self._over.clear()
         self.held.clear()
         self._waiting.clear()
 

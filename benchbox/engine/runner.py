@@ -226,28 +226,41 @@ class Runner:
     def _described(self, cell: Cell) -> bool:
         return cell.access is not Access.TRANSFER or self.store.attached(cell.key, "transfer") is not None
 
-    def _start(self) -> None:
-        """Give the executor as much as it has room for."""
-        self._flights.submit()
-        while items := self._agenda.take(self._flights.room, self._flights.held):
-            self._begin(items)
+    def _start(self, done: Sequence[Item] = (), made: Sequence[Batch] = ()) -> None:
+        """Give the executor as much as it has room for.
+
+        Args:
+            done: Items that are over: what waited for them may start.
+            made: What came of them. It is committed together with the claims of what is next.
+        """
+        after = bool(done)
+        while True:
+            self._flights.let_go(done)
+            for item in done:
+                self._agenda.free(item.name)
+                self._settle(item)
+            self._flights.submit()
+            # Where this was the end of the last cell, nobody wants what is left.
+            goes_on = bool(self._open) or not after
+            items = self._agenda.take(self._flights.room, self._flights.held) if goes_on else []
+            if not (items or made or self._flights.owes):
+                break
+            done, made = self._begin(items, made), ()
         if self.executor.workers > 1:
             self._flights.hurry()
 
-    def _begin(self, items: Sequence[Item]) -> None:
-        """Claim items and have them done, unless somebody else does or did."""
-        mine, known = self._flights.claim(items)
+    def _begin(self, items: Sequence[Item], made: Sequence[Batch]) -> list[Item]:
+        """Claim items and have them done, unless somebody else does; gives those that somebody else has done."""
+        mine, known = self._flights.claim(items, made)
+        done = []
         for item in items:
             if item not in mine:
                 self._agenda.leave(item)
-        done = []
-        for item in (item for item in items if item in mine):
-            task = self._task(item, known)
-            if task is None:
+            elif (task := self._task(item, known)) is None:
                 done.append(item)
             else:
                 self._flights.start(item, self._parts(item, task))
-        self._let_go(done)
+        return done
 
     def _task(self, item: Item, known: Mapping[str, Progress]) -> Task | None:
         """What is to be done for an item; None if it is done."""
@@ -258,8 +271,7 @@ class Runner:
                 return Prepare(training, self._ready.layout(training), self._images)
             case Block(job):
                 progress = known[job.cell.key]
-                todo = np.setdiff1d(item.positions, progress.stored)
-                return self._work(job, todo, progress, Work, first=item.first)
+                return self._work(job, progress.missing(item.positions), progress, Work, first=item.first)
             case Likeness(job):
                 return self._work(job, np.arange(len(job.cell.samples)), known[job.cell.key], Liken)
 
@@ -287,8 +299,7 @@ class Runner:
     ) -> Work | None:
         if len(positions) == 0:
             return None
-        is_crafted = bool(np.isin(positions, known.crafted).all())
-        stored = self.store.crafted(job.cell.craft_key, positions) if is_crafted else None
+        stored = self.store.crafted(job.cell.craft_key, positions) if known.are_crafted(positions) else None
         layouts = {t.digest: self._ready.layouts[t.digest] for t in (job.deployed, job.attacked)}
         secret = self._ready.secret() if self._ready.is_randomized(job) else secrets.OPEN
         return kind(Unit(job.cell, positions, stored), job.attacked, job.deployed, layouts, secret, first)
@@ -314,7 +325,7 @@ class Runner:
             self._keep(landed)
 
     def _keep(self, landed: Sequence[Landed]) -> None:
-        """Keep what came of items, all in one transaction, and let go of them."""
+        """Keep what came of items, all in one transaction, and go on with the next."""
         done: list[tuple[Block, Done]] = []
         for one in landed:
             item, value = one.item, one.value
@@ -329,28 +340,16 @@ class Runner:
             elif isinstance(item, Block) and isinstance(value, list):
                 done += ((item, result) for result in value)
         # A cell that has just failed stays so: what was found out of it at the same time is dropped.
-        self._commit([(block, result) for block, result in done if not block.job.over], [o.item for o in landed])
+        made = [self._batch(block, result) for block, result in done if not block.job.over]
+        self._start([one.item for one in landed], made)
 
-    def _commit(self, done: Sequence[tuple[Block, Done]], items: Sequence[Item]) -> None:
-        made = []
-        for block, result in done:
-            cell, seconds = block.job.cell, result.crafting + result.scoring
-            gradients.note(self.store, cell, result)
-            made.append(Batch(cell, result.outcome, seconds, result.images, result.encoded))
-            self.report.batches += 1
-            self.report.scoring += result.scoring
-            self.report.crafting += result.crafting
-        self._let_go(items, made)
-
-    def _let_go(self, items: Sequence[Item], made: Sequence[Batch] = ()) -> None:
-        """Items are done: commit what came of them, give back their claims, and go on with what waited."""
-        claimed = self._flights.claimed(items)
-        if made or claimed:
-            self.store.commit(made, claimed)
-        self._flights.let_go(items)
-        for item in items:
-            self._agenda.free(item.name)
-            self._settle(item)
+    def _batch(self, block: Block, result: Done) -> Batch:
+        cell, seconds = block.job.cell, result.crafting + result.scoring
+        gradients.note(self.store, cell, result)
+        self.report.batches += 1
+        self.report.scoring += result.scoring
+        self.report.crafting += result.crafting
+        return Batch(cell, result.outcome, seconds, result.images, result.encoded)
 
     def _settle(self, item: Item) -> None:
         """An item is done: go on with what waited for it."""

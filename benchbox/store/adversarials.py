@@ -127,6 +127,7 @@ _FIND = (
     .with_for_update()
 )
 _CHANGE = update(CRAFTING).where(CRAFTING.c.id == bindparam("number"))
+_INSERT = CRAFTED.insert()
 _WHERE = (
     select(CRAFTED.c.id, CRAFTED.c.position)
     .where(CRAFTED.c.crafting_id == bindparam("number"))
@@ -137,8 +138,12 @@ _ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "c
 _INSIDE = frozenset(_ARRAYS) - {"position"}
 
 
-def save(connection: Connection, made: Sequence[Adversarials]) -> None:
-    """Add the images whose positions are not there yet; those that are stay as they are."""
+def save(connection: Connection, made: Sequence[Adversarials]) -> dict[str, bytes | None]:
+    """Add the images whose positions are not there yet; those that are stay as they are.
+
+    Returns:
+        The positions that are there now, by key of each crafting.
+    """
     rows = _craftings(connection, made)
     committed = {key: row.committed for key, row in rows.items()}
     added = []
@@ -152,8 +157,9 @@ def save(connection: Connection, made: Sequence[Adversarials]) -> None:
         added.append(seals.sealed(CRAFTED, values, key))
         committed[key] = arrays.bits(new.position, committed[key])
     if added:
-        connection.execute(CRAFTED.insert(), added)
+        connection.execute(_INSERT, added)
     change(connection, [(row, committed[key]) for key, row in rows.items() if committed[key] != row.committed])
+    return committed
 
 
 def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:

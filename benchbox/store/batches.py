@@ -32,13 +32,20 @@ class Batch:
     encoded: bytes | None = None
 
 
-def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int]) -> None:
+# Built once: building a statement takes longer than running it.
+_INSERT = BATCH.insert()
+
+
+def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int]) -> dict[str, bytes | None]:
     """Keep batches. Of positions that are there already, what is there stays.
 
     Args:
         connection: Of a transaction that writes.
         made: The batches.
         runs: The run that made them, by key of the cell; that of the cell by default.
+
+    Returns:
+        The positions that are there now, by key of each cell and each crafting.
     """
     rows = cells.find_all(connection, {batch.cell.key for batch in made})
     committed = {key: row.committed for key, row in rows.items()}
@@ -60,7 +67,7 @@ def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int
         new.append(seals.sealed(BATCH, values, key))
         committed[key] = arrays.bits(outcome.position, committed[key])
     if new:
-        connection.execute(BATCH.insert(), new)
+        connection.execute(_INSERT, new)
     cells.change_all(
         connection,
         [
@@ -69,4 +76,5 @@ def commit(connection: Connection, made: Sequence[Batch], runs: Mapping[str, int
             if committed[key] != row.committed
         ],
     )
-    adversarials.save(connection, [batch.crafted for batch in made if batch.crafted is not None])
+    crafted = adversarials.save(connection, [batch.crafted for batch in made if batch.crafted is not None])
+    return committed | crafted

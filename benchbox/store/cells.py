@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,15 +58,23 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a cell is.
+    """How far a cell is, as sets of positions that `arrays.bits` made.
 
     Attributes:
-        stored: (N,) positions whose outcomes are there, ascending.
-        crafted: (M,) positions whose adversarial images are there, whichever cell they were made for.
+        stored: Those whose outcomes are there; None for none.
+        crafted: Those whose adversarial images are there, whichever cell they were made for; None for none.
     """
 
-    stored: NDArray[np.int64]
-    crafted: NDArray[np.int64]
+    stored: bytes | None = None
+    crafted: bytes | None = None
+
+    def missing(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some positions whose outcomes are not there."""
+        return positions[~arrays.among(self.stored, positions)]
+
+    def are_crafted(self, positions: NDArray[np.int64]) -> bool:
+        """Whether the adversarial images of all these positions are there."""
+        return bool(arrays.among(self.crafted, positions).all())
 
 
 # Statements that a run repeats for every unit are built once: building one takes longer than running it.
@@ -136,19 +145,27 @@ def change_all(connection: Connection, changes: Sequence[tuple[Row[Any], Mapping
         connection.execute(_CHANGE, new)
 
 
-def progress(connection: Connection, cells: Iterable[Cell]) -> dict[str, Progress]:
+def progress(
+    connection: Connection, cells: Iterable[Cell], known: Mapping[str, bytes | None] = MappingProxyType({})
+) -> dict[str, Progress]:
     """How far some cells are, by key; one that is not there has come nowhere.
+
+    Args:
+        connection: Of a transaction.
+        cells: The cells.
+        known: What this transaction has written of it: what is there, by key of the cell or crafting.
 
     Raises:
         StoreError: One is damaged.
     """
     wanted = {cell.key: cell.craft_key for cell in cells}
-    found = connection.execute(_FIND, {"keys": sorted(wanted)})
-    stored = {row.key: arrays.positions(checked(row).committed) for row in found}
-    images = connection.execute(_IMAGES, {"keys": sorted(set(wanted.values()))})
-    crafted = {row.key: arrays.positions(row.committed) for row in images}
-    none = arrays.positions(None)
-    return {key: Progress(stored.get(key, none), crafted.get(craft, none)) for key, craft in wanted.items()}
+    found = dict(known)
+    if unknown := wanted.keys() - found.keys():
+        rows = connection.execute(_FIND, {"keys": sorted(unknown)})
+        found |= {row.key: checked(row).committed for row in rows}
+    if unknown := set(wanted.values()) - found.keys():
+        found |= {row.key: row.committed for row in connection.execute(_IMAGES, {"keys": sorted(unknown)})}
+    return {key: Progress(found.get(key), found.get(craft)) for key, craft in wanted.items()}
 
 
 def status(row: Row[Any], committed: bytes | None) -> str:

@@ -12,8 +12,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,32 +53,39 @@ class Leases:
         self._changed = threading.Event()
         self._heart: threading.Thread | None = None
 
-    def take(
-        self, names: Iterable[str], seconds: float, look: Callable[[Connection], object] = lambda connection: None
-    ) -> set[str]:
+    def take(self, names: Iterable[str], seconds: float) -> set[str]:
         """Take those of some leases that are free; from now on they are kept alive.
 
         Args:
             names: Of the leases.
             seconds: How long each outlives its holder's last sign of life.
-            look: Looks at something in the same transaction, when they are taken.
         """
+        with self.taking(names, seconds) as take, transaction(self._engine, write=True) as connection:
+            return take(connection)
+
+    @contextmanager
+    def taking(self, names: Iterable[str], seconds: float) -> Iterator[Callable[[Connection], set[str]]]:
+        """The same in a transaction of the block, on whose connection what it is given takes them."""
         with self._lock:
             wanted = {name for name in names if name not in self._held}
             # Before they are ours, so that no other thread asks for them meanwhile.
             self._held |= dict.fromkeys(wanted, seconds)
         taken: set[str] = set()
+
+        def take(connection: Connection) -> set[str]:
+            taken.update(self._take(connection, sorted(wanted), seconds) if wanted else ())
+            return set(taken)
+
         try:
-            if wanted:
-                with transaction(self._engine, write=True) as connection:
-                    taken = self._take(connection, sorted(wanted), seconds)
-                    look(connection)
+            yield take
+        except BaseException:
+            taken.clear()  # nothing of the transaction holds
+            raise
         finally:
             with self._lock:
                 for name in wanted - taken:
                     self._held.pop(name, None)
                 self._keep_alive(seconds)
-        return taken
 
     def release(self, *names: str) -> None:
         """Give leases back; those that are not held are left alone."""
@@ -120,7 +127,9 @@ class Leases:
     def _take(self, connection: Connection, names: Sequence[str], seconds: float) -> set[str]:
         clock = _clock(connection)
         mine = {"owner": self._owner, "place": _place(), "pid": os.getpid(), "expires": clock + seconds}
-        connection.execute(insert_missing(connection, LEASE), [{"name": name, **mine} for name in names])
+        added = connection.execute(insert_missing(connection, LEASE), [{"name": name, **mine} for name in names])
+        if added.rowcount == len(names):
+            return set(names)  # nobody had one
         taken = set()
         for row in connection.execute(_LOOK.with_for_update(), {"names": list(names)}).all():
             if row.owner == self._owner:

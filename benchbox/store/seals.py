@@ -53,7 +53,7 @@ def seal(table: Table, values: Mapping[str, Any], of: str = "") -> str:
         values: Every column of it; JSON as `plain` gives it.
         of: Key of the cell or crafting that it belongs to.
     """
-    content = {name: values[name] for name in _names(table) if name not in _UNSEALED}
+    content = {name: values[name] for name in _sealed(table)}
     if table is CELL:
         # The key is the digest of the record, and is checked as such; what the key omits is sealed here.
         content["record"] = {name: content["record"].get(name) for name in DECLARED}
@@ -82,6 +82,11 @@ def is_intact(table: Table, row: Row[Any], of: str = "") -> bool:
 @cache
 def _names(table: Table) -> tuple[str, ...]:
     return tuple(column.name for column in table.c)
+
+
+@cache
+def _sealed(table: Table) -> tuple[str, ...]:
+    return tuple(name for name in _names(table) if name not in _UNSEALED)
 
 
 def check(table: Table, row: Row[Any], what: str, of: str = "") -> None:

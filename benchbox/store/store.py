@@ -107,12 +107,43 @@ class Store:
         """Hold those of some pieces of work that nobody holds, until they are released; gives which."""
         return self._leases.take(names, leases.SECONDS)
 
-    def take_up(self, names: Iterable[str], cells_of: Iterable[Cell]) -> tuple[set[str], dict[str, Progress]]:
-        """Hold pieces of work as `claim_all` does, and see how far their cells are, which others may have done."""
-        held, known, wanted = set(names), dict[str, Progress](), list(cells_of)
-        if held:
-            held = self._leases.take(held, leases.SECONDS, lambda c: known.update(cells.progress(c, wanted)))
-        return held, known if known or not wanted else self.progress(wanted)
+    def exchange(
+        self, made: Sequence[Batch], done: Iterable[str], names: Iterable[str], cells_of: Iterable[Cell]
+    ) -> tuple[set[str], dict[str, Progress]]:
+        """`commit`, `claim_all` and `progress` in one transaction, as what is done makes room for the next.
+
+        On a server it takes two. A name that ends with what is committed and is wanted again is held all along.
+
+        Args:
+            made: What happened, to samples of cells that were added before.
+            done: Names of claims that end with it.
+            names: Of the pieces of work to hold next.
+            cells_of: Their cells.
+
+        Returns:
+            Those of the names that are held, and how far each cell is, by key.
+
+        Raises:
+            StoreError: Also if rows do not fit their cell; then nothing is stored.
+        """
+        ending, wanted, looked_at = set(done), set(names), list(cells_of)
+        kept = ending & wanted
+        ending, wanted = ending - kept, wanted - kept
+        if wanted and (made or ending) and self._engine.dialect.name != "sqlite":
+            # Two that give back what the other takes would wait for each other for ever; a file has one writer.
+            self.commit(made, ending)
+            made, ending = (), set()
+        for batch in made:
+            outcomes.check(batch.cell, batch.outcome)
+        if not (made or ending or wanted):
+            return kept, self.progress(looked_at) if looked_at else {}
+        with self._leases.taking(wanted, leases.SECONDS) as take, self._writing() as connection:
+            known = batches.commit(connection, made, self._runs) if made else {}
+            self._leases.give_back(connection, sorted(ending))
+            held = take(connection)
+            found = cells.progress(connection, looked_at, known)
+        self._leases.forget(ending)
+        return held | kept, found
 
     def release(self, names: Iterable[str]) -> None:
         """Let go of what `claim_all` gave; what is not held is left alone."""
@@ -182,13 +213,7 @@ class Store:
         Raises:
             StoreError: Also if rows do not fit their cell; then nothing is stored.
         """
-        for batch in made:
-            outcomes.check(batch.cell, batch.outcome)
-        names = list(done)
-        with self._writing() as connection:
-            batches.commit(connection, made, self._runs)
-            self._leases.give_back(connection, names)
-        self._leases.forget(names)
+        self.exchange(made, done, (), ())
 
     def crafted(self, craft_key: str, positions: NDArray[np.int64]) -> Adversarials | None:
         """The adversarial images at exactly these positions, in their order; None if one is missing.
