@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Started
-from test_runner import Heard, request, session, store, workspace  # noqa: F401
+from test_runner import Heard, request, session, workspace  # noqa: F401
 
 from benchbox.engine import unit
 from benchbox.store import Store
