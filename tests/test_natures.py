@@ -115,6 +115,7 @@ OTHER_MEANINGS = {
     ("contract/ascent.py", "none"),  # torch's reduction
     ("audit/probes/gradients.py", "noise"),  # a random stream
     ("audit/price.py", "noise"),  # draws that a probe makes of it
+    ("audit/probes/passes.py", "noise"),  # the same
     ("figures/style.py", "none"),  # matplotlib: letters stay letters
     ("provenance.py", "torchattacks"),  # packages
     ("cli/doctor.py", "torchattacks"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 from benchbox.errors import RequestError
@@ -11,6 +15,11 @@ if TYPE_CHECKING:
 
 #: Kinds of devices that torch may have, as far as any is of use here.
 KINDS = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone")
+
+
+#: What `mallopt` calls the free room that a heap may end with, and the size from which memory is no part
+#: of one; and the most that it takes of each.
+_TRIM, _MMAP = (-1, 2**31 - 1), (-3, 32 * 2**20)
 
 
 def check(name: str) -> None:
@@ -35,6 +44,7 @@ def choose(name: str | None = None) -> torch.device:
     # TF32 keeps ten bits of the mantissa: enough to train, not to say whether a sample is misclassified.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    _keep_freed_memory()
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -43,6 +53,21 @@ def choose(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise _absent(name) from error
     return torch.device(name)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed, up to 2 GiB, where it would hand it back to the system.
+
+    A pass frees what the next one asks for. Handed back, each page comes anew and filled with zeros, up to
+    a tenth of a training or an attack on a small network. MALLOC_TRIM_THRESHOLD_ is not overruled.
+    """
+    if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc's alone
+        for which, most in (_TRIM, _MMAP):
+            library.mallopt(which, most)
 
 
 def describe(device: torch.device) -> str:
