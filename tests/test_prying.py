@@ -17,7 +17,7 @@ from broken_defenses import THREAT
 from digits import withstanding
 from evidence import RANDOM, outcome
 from odd_defenses import ODD
-from prying_defenses import EDITED, LEFT, Corners, Fenced, PooledMemory, Scripted, Watchdog
+from prying_defenses import EDITED, LEFT, ByLoss, Corners, Fenced, PooledMemory, Scripted, Watchdog
 from test_audit_cheats import NoCheat
 from test_audit_cheats import findings as usual
 from test_listeners import findings as listening
@@ -34,6 +34,7 @@ from benchbox.domain import Evidence, SampleList
 EXPECTED = {
     Corners: ("B5", "does not fall as the radius grows"),
     Fenced: ("B1", "breaks what no gradient attack breaks"),
+    ByLoss: ("B11", "looks at the loss"),
     Scripted: ("A13", "in a fork of the process"),
     PooledMemory: ("A16", "reads a file again and again"),
 }

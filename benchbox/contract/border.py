@@ -210,6 +210,14 @@ def is_library(file: str) -> bool:
     return file.startswith("<") or real.startswith(_LIBRARIES) or "site-packages" in Path(real).parts
 
 
+def is_of_library(function: Any) -> bool:
+    """Whether a function was written in such a file; a text that is executed belongs to who executes it."""
+    if not is_library(function.__code__.co_filename):
+        return False
+    file = function.__globals__.get("__file__")
+    return is_library(file) if isinstance(file, str) else function.__code__.co_filename.startswith("<frozen")
+
+
 def reason(error: BaseException) -> str:
     """An error in one line, which is cut where it is endless."""
     try:

@@ -21,7 +21,7 @@ import torch
 from torch.nn.modules import module as _module
 from torch.utils._device import DeviceContext
 
-from benchbox.contract.border import is_library
+from benchbox.contract.border import is_library, is_of_library
 
 #: Timers, and signals, whose handlers run between any two instructions of the program.
 TIMERS = {
@@ -113,9 +113,11 @@ def _is_profiled() -> bool:
 def _is_library(value: Any) -> bool:
     """Whether the code of a function, a method or an object belongs to Python or to an installed package."""
     value = getattr(value, "func", value)  # a partial
-    code = getattr(value, "__code__", None)
+    value = getattr(value, "__func__", value)  # a method
+    if hasattr(value, "__code__"):
+        return is_of_library(value)
     module = sys.modules.get(str(getattr(value, "__module__", None)))
-    return is_library(code.co_filename if code else str(getattr(module, "__file__", None) or "<builtin>"))
+    return is_library(str(getattr(module, "__file__", None) or "<builtin>"))
 
 
 def _functions() -> int:

@@ -11,19 +11,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from gc import get_referents
-from operator import is_
+from operator import attrgetter, is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 
-from benchbox.contract.border import is_library
+from benchbox.contract.border import is_library, is_of_library
 
 #: Modules that attacks and scoring compute with, beside benchbox's own and those that these name.
-MODULES = (
-    "builtins", "math", "gc", "sys", "signal", "threading", "greenlet",
-    "torch", "torch.autograd", "torch.linalg", "torch.nn.functional", "torch.random", "torch.special",
+MODULES = ("builtins", "math", "gc", "sys", "signal", "threading", "greenlet", "torch")
+#: Modules with all that are below them: what those call in their turn.
+BELOW = (
+    "torch._C.", "torch._tensor.", "torch.autograd.", "torch.fft.", "torch.functional.", "torch.linalg.",
+    "torch.nn.", "torch.optim.", "torch.overrides.", "torch.random.", "torch.special.", "torch.utils._contextlib.",
+    "numpy.linalg.", "numpy.random.",
 )  # fmt: skip
+#: Of those, whose classes are looked into as well: contexts, autograd functions, the engine.
+BELOW_CLASSES = ("torch.autograd.", "torch.utils._contextlib.")
 #: What a plug-in may read and write files with as it likes, and the module whose functions say what is amiss.
 FREE = frozenset({"load", "save", "open", "print"})
 FREE_MODULE = "warnings"
@@ -78,7 +83,21 @@ def _places(modules: int) -> tuple[Place, ...]:
     used = [one for module in own for one in vars(module).values() if isinstance(one, ModuleType)]
     used = [module for module in used if module.__name__ != FREE_MODULE]
     layers = [one for module in LAYERS for one in vars(module).values() if isinstance(one, type)]
-    return tuple(dict.fromkeys((*found, *own, *used, *CLASSES, *classes, *layers)))
+    below = [module for name, module in list(sys.modules.items()) if _is_below(name, BELOW)]
+    # Modules of torch's core are attributes of it, and not all of them can be imported.
+    below += [module for module in vars(torch._C).values() if isinstance(module, ModuleType)]
+    inner = [
+        one
+        for name, module in list(sys.modules.items())
+        if _is_below(name, BELOW_CLASSES)
+        for one in vars(module).values()
+        if isinstance(one, type) and _is_below(one.__module__, BELOW_CLASSES)
+    ]
+    return tuple(dict.fromkeys((*found, *own, *used, *CLASSES, *classes, *layers, *below, *inner)))
+
+
+def _is_below(name: str, tops: tuple[str, ...]) -> bool:
+    return f"{name}.".startswith(tops)
 
 
 def _functions(modules: int) -> tuple[FunctionType, ...]:
@@ -201,7 +220,7 @@ def _put_back(place: Place, was: Mapping[str, Any]) -> Iterator[str]:
         if now.get(name) is value or name in FREE:
             continue
         constant = isinstance(place, ModuleType) and _is_ours(place) and name.strip("_").isupper()
-        if constant or (_computes(value) and _is_strange(now.get(name))):
+        if constant or (_computes(value) and _is_strange(now.get(name), value)):
             setattr(place, name, value)
             yield f"{named}.{name}"
     if isinstance(place, type):
@@ -211,28 +230,51 @@ def _put_back(place: Place, was: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{named}.{name}"
 
 
+def _at(module: Any, name: str) -> Any:
+    try:
+        return attrgetter(name)(module)
+    except AttributeError:
+        return None
+
+
 def _inherited(cls: type, name: str) -> Any:
     return next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
 
 
 def _computes(value: Any) -> bool:
-    return callable(value) or isinstance(value, property | staticmethod | classmethod)
+    """Whether others compute with it: a function, a module of them, an object of torch's core, its engine say."""
+    if callable(value) or isinstance(value, property | staticmethod | classmethod | ModuleType):
+        return True
+    return any(base.__module__.startswith("torch._C") for base in type(value).__mro__)
 
 
-def _is_strange(value: Any) -> bool:
+def _is_strange(value: Any, was: Any = None) -> bool:
     """Whether a replacement is a plug-in's doing: libraries patch one another, and torch itself.
 
-    A built-in that takes the place of another is nobody's patch.
+    A built-in that takes the place of another is nobody's patch, nor is an object that calls what it was given: a
+    mock, a vectorized function, a compiled script.
+
+    Args:
+        value: What is there now.
+        was: What was there before.
     """
     # Who wraps a library's function says so, and computes something else all the same.
-    while not (isinstance(value, FunctionType) and not is_library(value.__code__.co_filename)):
+    while not (isinstance(value, FunctionType) and not is_of_library(value)):
         if (inner := getattr(value, "__func__", None) or getattr(value, "__wrapped__", None)) is None:
             break
         value = inner
     value = getattr(value, "func", value)  # a partial
     if isinstance(value, FunctionType):
-        return not is_library(value.__code__.co_filename)
-    if isinstance(value, BuiltinFunctionType):
+        return not is_of_library(value)
+    if isinstance(value, BuiltinFunctionType | torch.jit.ScriptFunction):
         return True
-    module = sys.modules.get(type(value).__module__)
-    return not is_library(str(getattr(module, "__file__", "<builtin>")))
+    if isinstance(value, ModuleType):
+        return not is_library(str(getattr(value, "__file__", None)))
+    kind = value if isinstance(value, type) else type(value)
+    module = sys.modules.get(kind.__module__)
+    # Any class may say that it is another's.
+    theirs = is_library(str(getattr(module, "__file__", "<builtin>"))) and _at(module, kind.__qualname__) is kind
+    if not theirs:
+        return True
+    # An object of a library's class does what the class says, unless it was handed somebody's function.
+    return not isinstance(value, type) and type(value) is not type(was) and callable(value)

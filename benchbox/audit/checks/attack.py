@@ -110,8 +110,9 @@ def silent(case: Case) -> Judgement:
 def fidelity(case: Case) -> Judgement | None:
     """Not by correlation: the directions that jump would dominate it.
 
-    Needs: finite differences of the margin along random directions
-    Formula: median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3, 1e-4 and 1e-5, the lowest
+    Needs: finite differences of the margin along random directions; gradients of a loss and of its parts
+    Formula: median |FD − ⟨g, d⟩| / median |FD| at h = 1e-3, 1e-4 and 1e-5, the lowest; median
+        |g(a + b) − g(a) − g(b)| over the longest
     Threshold: > 0.05 where plain autograd is said to be exact, > 0.5 at all h but the last, or one of the two is
         0: WARN; > 0.5, or NaN: FAIL
     Finding: the gradient does not match finite differences
@@ -126,6 +127,11 @@ def fidelity(case: Case) -> Judgement | None:
         share = float(slopes.broken["deployed"].mean())
         ids = list(case.probed.panel.indices[slopes.broken["deployed"]])
         return fail(f"{100 * share:.1f} % of the gradients are NaN or infinite", ids, broken=share)
+    bent = {name: gap for name, gap in slopes.bent.items() if gap > limit.FIDELITY_WARN}
+    if bent and not (case.probed.behaviour.batch_gap > limit.BATCH_GAP).any():  # A10 has that
+        told = ", ".join(f"{name} by {gap:.2g} of the gradient" for name, gap in bent.items())
+        said = f"its backward pass looks at the loss, or at the batch, and is another for each: {told}"
+        return (fail if max(bent.values()) > limit.FIDELITY_FAIL else warn)(said, bent=max(bent.values()))
     return _compared(slopes.differences, claimed)
 
 

@@ -19,6 +19,8 @@ from benchbox.contract.view import Forward
 
 #: Half the distances of the finite differences, from afar to as near as float32 lets them be told from rounding.
 STEPS = (1e-3, 1e-4, 1e-5)
+#: Probability of a wrong class below which float32 may have rounded its gradient away.
+FAINTEST = 1e-12
 #: Noise that keeps two pixels from being equal.
 LOOSE = 0.02
 
@@ -44,6 +46,7 @@ def examine(target: Target) -> Gradients:
     return Gradients(
         zero, refused, zero_pixels, unstable, differences, broken,
         _forward_gaps(target), None if "deployed" in refused else _exact_gap(target),
+        {name: _bent(target, forward) for name, forward in target.models().items() if name not in refused},
     )  # fmt: skip
 
 
@@ -70,6 +73,29 @@ def _exact_gap(target: Target) -> float | None:
     ]
     length = torch.stack([one.norm(dim=1) for one in pair]).amax(0)
     return float(((pair[0] - pair[1]).norm(dim=1) / length.clamp_min(1e-12)).median())
+
+
+def _bent(target: Target, forward: Forward) -> float:
+    """How far a backward pass is from linear in what comes in: the cross-entropy against the parts it consists of.
+
+    These are the margin, times the probability of the class that leads among the wrong ones, and all that is left.
+    Every derivative is linear: a backward pass that is not looks at the loss, or at its size, and may lie to one.
+    Median distance over the longest of the three.
+    """
+    leaf = target.threat.random_start(target.x, target.draws.at("audit", "bent")).requires_grad_()
+    with torch.enable_grad():
+        logits = forward(leaf, target.draws)
+        held = logits.detach().requires_grad_()
+        whole, plain = (torch.autograd.grad(loss(held, target.y).sum(), held)[0] for loss in LOSSES.values())
+        share = (whole * (plain > 0)).amax(1, keepdim=True)
+        pulls = [
+            torch.autograd.grad(logits, leaf, one, retain_graph=True)[0].flatten(1)
+            for one in (whole, plain, whole - share * plain)
+        ]
+    parts = torch.stack([pulls[0], share * pulls[1], pulls[2]])
+    longest = parts.norm(dim=2).amax(0).clamp_min(1e-30)
+    gap = (parts[0] - parts[1] - parts[2]).norm(dim=1) / longest
+    return float(torch.where(share[:, 0] < FAINTEST, 0.0, gap).nan_to_num().median())
 
 
 def _largest(target: Target, forward: Forward) -> tuple[Tensor, float, Flags]:

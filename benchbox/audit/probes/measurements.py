@@ -150,6 +150,7 @@ class Gradients:
         forward_gap: By stand-in, largest distance of its logits from the defence's, over the largest logit.
         exact_gap: Median distance of the gradient of the stand-in that is called exact from that of plain
             autograd, over the longer of the two; None without one.
+        bent: By model, how far its backward pass is from linear in the loss, over the gradient.
     """
 
     zero: Mapping[str, Flags]
@@ -160,6 +161,7 @@ class Gradients:
     broken: Mapping[str, Flags] = field(default_factory=dict)
     forward_gap: Mapping[str, float] = field(default_factory=dict)
     exact_gap: float | None = None
+    bent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
