@@ -107,6 +107,16 @@ SENTENCES = (
         lambda: (WORDS[audits("cifar10")["pgd-at"]["effort"]["samples"]],),
     ),
     Sentence(
+        "docs/results.md",
+        "The audits of `carso` and `atop` had {} images each, which leaves {} and {} of their checks INCOMPLETE, "
+        "that of `pssr:ps+cae` had {}.",
+        lambda: (
+            WORDS[probed("carso") if probed("carso") == probed("atop") else 0],
+            *(audits("mnist")[name]["summary"]["counts"]["INCOMPLETE"] for name in ("carso", "atop")),
+            probed("pssr:ps+cae"),
+        ),
+    ),
+    Sentence(
         "docs/performance.md",
         "A whole training of `pssr` in {} took {:.1f} minutes",
         lambda: (card("mnist", "pssr")["precision"], card("mnist", "pssr")["seconds"] / 60),
@@ -123,6 +133,11 @@ def audits(name: str) -> Mapping[str, Mapping[str, Any]]:
     """The audits of a file, by the name of the defence."""
     found = (one["record"] for one in file(name)["attachments"] if one["kind"] == "audit")
     return {record["defense"]: record for record in found}
+
+
+def probed(defense: str) -> int:
+    """How many images the audit of a row on MNIST had."""
+    return int(audits("mnist")[defense]["effort"]["samples"])
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda one: one.said[:40])
