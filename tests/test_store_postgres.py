@@ -1,5 +1,7 @@
 """What is PostgreSQL's own: locks, passwords, many writers; test_store.py runs on both kinds of store."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from evidence import CELL, RANDOM, assert_filled, begin, fill, outcome
 from postgres import server, url  # noqa: F401
@@ -35,6 +37,16 @@ def test_what_one_holds_no_other_gets(url):  # noqa: F811
         assert other.runs()[0].status == "running"
         one.close()
         assert other.runs()[run - 1].status == "killed"
+
+
+def test_two_that_give_back_what_the_other_takes_do_not_wait_for_each_other(url):  # noqa: F811
+    def swap(store):
+        held = set()
+        for turn in range(40):
+            held, _ = store.exchange((), held, [["a", "b"][(turn + (store is one)) % 2], "c", "d"], [])
+
+    with Store.open(url) as one, Store.open(url) as other, ThreadPoolExecutor(2) as pool:
+        list(pool.map(swap, (one, other)))
 
 
 def test_many_writers_of_the_same_lose_nothing_and_none_fails(url):  # noqa: F811
