@@ -119,6 +119,14 @@ def test_what_the_rows_of_a_file_lack_is_said() -> None:
             assert part == "an audit" or {f"{access} {name}" for name in names.split(", ")} <= set(lacking)
 
 
+def test_what_defences_set_of_their_own_is_read_off_their_recipes() -> None:
+    table = generate.recipes("diffpure,gdmp digits")
+    assert "| `t_star` | diffpure 0.1, gdmp 0.036 | diffpure 0.2, gdmp 0.1 |" in table
+    assert "| `rounds` | gdmp 4 | gdmp 2 | How often" in table
+    assert "| `attention` | 1 | none | Resolutions" in table
+    assert "epochs" not in table  # every recipe has them
+
+
 def test_every_page_is_in_the_menu() -> None:
     class Loader(yaml.SafeLoader):
         """The extensions of Markdown are Python names."""
