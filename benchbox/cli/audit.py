@@ -121,7 +121,7 @@ def _affordable(ready: Ready, seconds: float, limit: Budget) -> tuple[Ready, Cou
         notice(
             f"all of the audit would take over {duration(limit.seconds)} here, where a second is worth "
             f"{pace.share:.2g} of a processor, so it is cut down: {price.said(less)}; checks that need more say "
-            "INCOMPLETE; --budget 15min leaves out less, --whole nothing"
+            "INCOMPLETE; a longer --budget leaves out less, --whole nothing"
         )
     notice(
         f"{len(ready.samples)} images, {cost.passes.least} to {gradients} gradients and up to {forwards} further "
