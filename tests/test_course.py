@@ -6,15 +6,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from broken_defenses import SPEC, THREAT, Wrapped
 from digits import held_out, images
 
-from benchbox.audit import Effort, Stored, Subject, audit, price
+from benchbox.audit import Effort, Stored, Subject, audit, conduct, price
+from benchbox.audit.conduct import Ready
 from benchbox.audit.course import Course
 from benchbox.audit.price import Pace
 from benchbox.audit.probes.passes import ORDER, READ_BY, passes
 from benchbox.audit.probes.probe import probe
+from benchbox.data.dataset import load, sample_list
 from benchbox.engine.judge import Judge
+from benchbox.errors import DefenseError
 from benchbox.training.layout import Layout
 
 EFFORT = Effort(
@@ -109,3 +113,33 @@ def test_every_call_has_its_place() -> None:
     assert {one.what for one in passes(RANDOM, Effort()).most} == set(ORDER)
     assert set(READ_BY) == set(price.WORDS)
     assert set(READ_BY.values()) <= set(ORDER)
+
+
+def test_an_audit_runs_on_the_threads_that_were_found_to_be_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    class Threads(Wrapped):
+        """Notes how many there are."""
+
+        def forward(self, x, draws=None):
+            heard.append(torch.get_num_threads())
+            return super().forward(x, draws)
+
+    def begin(*asked: object, **more: object) -> None:
+        heard.append(torch.get_num_threads())
+        raise RuntimeError
+
+    dataset, before = load("digits"), torch.get_num_threads()
+    small = replace(dataset, train=dataset.train.rows([]), spec=SPEC)
+    judge, three = Judge(Threads(), Layout(threads=1)), sample_list(dataset, 3)
+    ready = Ready(judge, None, small, three, THREAT, EFFORT, torch.device("cpu"), None, {})
+    monkeypatch.setattr(conduct, "probe", begin)
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(DefenseError):
+            conduct.conduct(ready, None)
+        price.pace(ready, 1.0)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(heard) == {1}
