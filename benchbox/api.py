@@ -88,6 +88,7 @@ def evaluate(
     Raises:
         BenchboxError: What was asked for does not exist or does not fit.
     """
+    from benchbox.engine import lent
     from benchbox.engine import secret as secrets
     from benchbox.engine.lent import borrowed
     from benchbox.engine.session import Session, Settings, artifacts_folder
@@ -105,7 +106,7 @@ def evaluate(
         for item in defenses:
             if not isinstance(item, str):
                 if not isinstance(item, type):
-                    loans.enter_context(borrowed(item, _device(session)))
+                    loans.enter_context(borrowed(lent.require_module(item), _device(session)))
                 asked = _lend(session, asked, item, name, randomized=randomized)
         result = carry_out(session, plans(session, asked), console)
     for error in dict.fromkeys(result.failed.values()):
@@ -353,8 +354,6 @@ def _lend(
     session: Session, asked: Grid, item: nn.Module | type[Defense], name: str | None, *, randomized: bool
 ) -> Grid:
     """The request with one more defence, that is there as an object."""
-    from torch import nn
-
     from benchbox.contract.defense import Defense
     from benchbox.engine import lent
 
@@ -365,7 +364,7 @@ def _lend(
         if own.name not in session.defenses.names() or session.defenses.get(own.name).cls is not item:
             session.defenses.lend(own)
         found = own.name
-    elif isinstance(item, nn.Module):
+    else:
         if len(asked.datasets) != 1:
             raise RequestError(
                 f"a module is about one data set, and {len(asked.datasets)} are named; name its own"
@@ -374,8 +373,6 @@ def _lend(
         plugin = lent.lent(item, images, name, randomized=randomized)
         session.lend(plugin)
         found = plugin.name
-    else:
-        raise RequestError(f"{type(item).__name__} is no defence; give a name, a torch.nn.Module or a Defense")
     return asked.with_options({"defenses": [*asked.defenses, found]})
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import io
+import logging
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +24,7 @@ import torch
 from commands import WHITE, Said, refusal
 from torch import Tensor, nn
 
-from benchbox import Attack, Card, Defense, Draws, ImageSpec, Recipe
+from benchbox import Attack, Card, Defense, Draws, ImageSpec, Recipe, cli
 from benchbox.contract import border
 from benchbox.contract.process import restored
 from benchbox.domain import ThreatModel
@@ -165,6 +169,11 @@ BENDS = {
     "warnings": "warnings.simplefilter('error')",
     "signals": "signal.signal(signal.SIGINT, signal.SIG_IGN)",
     "recursion": "sys.setrecursionlimit(4321)",
+    "products": "torch.set_float32_matmul_precision('medium')",
+    "modules": "sys.modules['json'] = None; del sys.modules['csv']",
+    "mask": "os.umask(0o777)",
+    "file size": "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))",
+    "logging": "logging.disable(logging.CRITICAL)",
 }
 
 
@@ -190,6 +199,11 @@ def state() -> dict[str, object]:
         "warnings": list(warnings.filters),
         "signal": signal.getsignal(signal.SIGINT),
         "recursion": sys.getrecursionlimit(),
+        "products": torch.get_float32_matmul_precision(),
+        "modules": (sys.modules.get("json"), sys.modules.get("csv")),
+        "mask": os.umask(0o022) or os.umask(0o022),
+        "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
+        "logging": logging.root.manager.disable,
     }
 
 
@@ -203,6 +217,44 @@ def test_what_a_plug_in_changes_of_the_process_is_put_back(bend: str) -> None:
     after = state()
     assert during, bend
     assert {k for k, v in after.items() if v != before[k]} == set()
+
+
+@pytest.mark.parametrize("closing", ["sys.stdout.close()", "os.close(1)", "sys.__stdout__.close(); os.close(2)"])
+def test_what_closes_the_streams_silences_nobody(closing: str) -> None:
+    here, there = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.dup2(there, 1)
+            sys.stdout = sys.__stdout__ = os.fdopen(1, "w")  # type: ignore[misc]
+            with restored():
+                exec(closing)
+            sys.stdout.write("still here\n")
+            sys.stdout.flush()
+        finally:
+            os._exit(0)
+    os.close(there)
+    with os.fdopen(here) as told:
+        assert told.read() == "still here\n"
+    os.waitpid(child, 0)
+
+
+def test_a_thread_that_never_ends_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
+    ended, release = list[int](), threading.Event()
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["benchbox", "--version"])
+    left = threading.Thread(target=release.wait, name="mine")
+    left.start()
+    try:
+        cli.main()
+    finally:
+        release.set()
+        left.join()
+    assert ended == [0]
+    assert "a plug-in left a thread running (mine)" in capsys.readouterr().err
 
 
 def numbers(said: Said, workspace: Path) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import benchbox
 from benchbox import Card, DefenseError, Draws, ThreatModel, View
 from benchbox.audit import Case, Effort, Stored, Subject, check
+from benchbox.audit.evidence import Panel, Run
 from benchbox.audit.probes.gradients import examine
 from benchbox.audit.probes.search import Target
 from benchbox.contract import registry
@@ -190,10 +191,20 @@ class Doubled(Wrapped):
         return logits
 
 
+class Brain(Wrapped):
+    """As it is, computed with the eight bits of bfloat16: the shortest differences see its rounding alone."""
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: Tensor = self.classifier(x)
+        return logits
+
+
 @pytest.mark.parametrize(
     ("cls", "verdict", "words"),
     [
         (Wrapped, "PASS", ""),
+        (Brain, "WARN", "the gradient does not match finite differences: relative error 0.1"),
         (Stepped, "WARN", "the gradient does not match finite differences: it is right between jumps (relative"),
         (Doubled, "FAIL", "the gradient does not match finite differences: relative error"),
     ],
@@ -201,11 +212,19 @@ class Doubled(Wrapped):
 def test_a_gradient_that_is_right_between_jumps_is_no_wrong_one(cls: Any, verdict: str, words: str) -> None:
     x, y, rows = digits.held_out(20)
     found = examine(Target(Judge(cls(), Layout()), x, y, Draws(rows), BALLS[0], Effort()))
-    probes: Any = SimpleNamespace(gradients=found, panel=SimpleNamespace(indices=np.arange(20)))
+    every = np.ones(20, bool)
+    probes: Any = SimpleNamespace(gradients=found, panel=Panel("probes", np.arange(20), every, ()))
     said = check("B11")(Case(Stored(Subject("x", "a"), BALLS[0], (1, 8, 8)), probes))
     assert said is not None
     assert str(said.verdict) == verdict, said.sentence
     assert said.sentence.startswith(words)
+    if verdict == "FAIL":
+        # Where a search along it breaks them all it masks nothing, as the gradient of spikes.
+        run = Run("iterative", "PGD", every, np.ones(20), every, "deployed")
+        probes.panel = Panel("probes", np.arange(20), every, (run,))
+        said = check("B11")(Case(Stored(Subject("x", "a"), BALLS[0], (1, 8, 8)), probes))
+        assert said is not None
+        assert str(said.verdict) == "WARN", said.sentence
 
 
 def test_a_network_without_a_gradient_is_named_in_one_line(said: Said, workspace: Path) -> None:

@@ -5,8 +5,10 @@ Nothing here imports torch until a command needs it, so that `benchbox --help` a
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -39,6 +41,8 @@ from benchbox.cli.options import Interrupted
 from benchbox.errors import BenchboxError
 
 INTERRUPTED = 130
+#: Seconds that a thread is given to end by itself.
+PATIENCE = 1.0
 EXAMPLES = ("benchbox run --defense pssr --dataset digits --attacks all", "benchbox report --format html")
 #: In the order of `benchbox --help`.
 COMMANDS: tuple[Command | Family, ...] = (
@@ -101,7 +105,28 @@ def build() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the console script.
+    """Entry point of the console script: a command, and an end of the process that no plug-in holds up."""
+    status = carry_out(arguments)
+    if arguments is None:
+        _leave_threads(status)
+    return status
+
+
+def _leave_threads(status: int) -> None:
+    """Python waits for threads until they end, also for those that a plug-in left behind and that never do."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(PATIENCE)
+    if left := [t.name for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]:
+        notice(f"a plug-in left a thread running ({', '.join(left)}); benchbox does not wait for it")
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def carry_out(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
 
     Args:
         arguments: The words after `benchbox`; those of the process by default.

@@ -218,6 +218,12 @@ def is_of_library(function: Any) -> bool:
     return is_library(file) if isinstance(file, str) else function.__code__.co_filename.startswith("<frozen")
 
 
+def is_without_gradient(error: BaseException) -> bool:
+    """Whether autograd says that there is no gradient, rather than that something broke."""
+    said = reason(error)
+    return "does not require grad" in said or "not have been used in the graph" in said
+
+
 def reason(error: BaseException) -> str:
     """An error in one line, which is cut where it is endless."""
     try:

@@ -27,6 +27,7 @@ def check(cls: type[Any], kind: str, where: str) -> None:
             missing, or a default cannot be recorded.
     """
     check_card(getattr(cls, "card", None), kind, where)
+    check_flags(cls, where)
     check_methods(getattr(cls, "__abstractmethods__", ()), kind, where)
     check_defaults(_of_attack(cls) if kind == "attack" else _of_recipe(cls, where), where)
 
@@ -40,13 +41,30 @@ def check_card(card: object, kind: str, where: str) -> None:
     if not isinstance(card, Card):
         found = "has no card" if card is None else f"has a {type(card).__name__} as its card"
         raise RequestError(f"{where} {found}; write card = Card('a-name', 'one line of what it is')")
+    if isinstance(card.name, str) and type(card.name) is not str:
+        raise RequestError(f"{where}: card.name is a {type(card.name).__name__}; give plain text")
     check_name(card.name, kind, where)
     words = {"summary": card.summary, "paper": card.paper, "kind": card.kind}
-    wrong = next(
-        (field for field, said in words.items() if not (isinstance(said, str) and said.isprintable())), None
-    )
+    # Who derives from text may be equal to whatever it likes.
+    wrong = next((field for field, said in words.items() if not (type(said) is str and said.isprintable())), None)
     if wrong:
         raise RequestError(f"{where}: card.{wrong} is {words[wrong]!r}; give one line of text")
+
+
+def check_flags(cls: type[Any], where: str) -> None:
+    """Refuse what is no plain True or False, for it would be another in each place that reads it.
+
+    Raises:
+        RequestError: One is, or the class of the class answers in its place.
+    """
+    for name in ("randomized", "deployable", "square"):
+        found = inspect.getattr_static(cls, name, False)
+        if not isinstance(found, bool) or getattr(cls, name, False) is not found:
+            kind = type(found).__name__ if not isinstance(found, bool) else "question to its metaclass"
+            remedy = f"write {name} = True or False in the class"
+            if name == "randomized":
+                remedy += ", and is_randomized(arguments) where it hangs on the recipe"
+            raise RequestError(f"{where}: {name} is a {kind}; {remedy}")
 
 
 def check_methods(missing: Iterable[str], kind: str, where: str) -> None:

@@ -277,3 +277,14 @@ class Purifier(Defense[R]):
         """Everything but the classifier, which stays frozen."""
         frozen = {id(p) for p in self.classifier.parameters()}
         return {"purifier": [p for p in self.parameters() if id(p) not in frozen]}
+
+
+def bare(defense: Defense[Any]) -> Callable[[Tensor, Draws], Tensor]:
+    """The classifier in a defence, asked about images in the type of its weights."""
+    classifier = defense.classifier
+
+    def forward(x: Tensor, draws: Draws) -> Tensor:
+        types = (parameter.dtype for parameter in classifier.parameters() if parameter.is_floating_point())
+        return classifier(x.to(next(types, x.dtype)))  # type: ignore[no-any-return]
+
+    return forward

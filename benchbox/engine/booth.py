@@ -8,7 +8,8 @@ seen from inside a process is listed in docs/trust.md, with the check that watch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,16 +74,42 @@ def ask_all(
     leaf = x.detach().clone().requires_grad_()
 
     def called() -> _Inside:
+        let_differentiate_again()
         # What is handed over is made here and not by whoever asks, so that it ends here, too.
         found = forward(hand_over(leaf, channels_last), draws.rows(slice(None)))
         answers = found if isinstance(found, tuple) else (found,)
-        return _Inside(leaf, answers if precision == "float32" else tuple(answer.float() for answer in answers))
+        # Whoever asks computes in float32, whatever a network does.
+        return _Inside(leaf, tuple(answer.float() for answer in answers))
 
     with torch.enable_grad(), reduced(x.device, precision):
         inside: _Inside = greenlet(called).switch()
     if not (wanted and any(answer.requires_grad for answer in inside.answers)):
         return inside.copies()
     return _Through.apply(x, inside)  # type: ignore[no-any-return]
+
+
+def let_differentiate_again() -> None:
+    """Have code that `torch.compile` makes from now on be differentiated more than once, if it is there at all.
+
+    Torch keeps this setting by context, so it is asked for where the code is called.
+    """
+    config: Any = sys.modules.get("torch._functorch.config")
+    if config is not None and config.donated_buffer:
+        config.donated_buffer = False
+
+
+def slope(outputs: Sequence[Tensor], leaf: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """The gradient (n, C, H, W) of some images; whoever differentiates may come back, for that of another logit.
+
+    Code that was compiled before it was handed over lets itself be differentiated once.
+    """
+    let_differentiate_again()  # a backward pass may be compiled when it is asked for first
+    try:
+        return torch.autograd.grad(outputs, leaf, gradients, retain_graph=True)[0]
+    except RuntimeError as error:
+        if "donated buffers" not in str(error):
+            raise
+    return torch.autograd.grad(outputs, leaf, gradients)[0]
 
 
 class _Inside:
@@ -104,10 +131,7 @@ class _Inside:
         """Of the image, given those of the answers."""
         pairs = [pair for pair in zip(self.answers, gradients, strict=True) if pair[0].requires_grad]
         outputs, given = zip(*pairs, strict=True)
-        # Whoever differentiates may come back, for the gradient of another logit.
-        ask = partial(torch.autograd.grad, outputs, self.leaf, given, retain_graph=True)
-        found: Tensor
-        (found,) = greenlet(ask).switch()
+        found: Tensor = greenlet(partial(slope, outputs, self.leaf, given)).switch()
         return found.contiguous()
 
     def __del__(self) -> None:

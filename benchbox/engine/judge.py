@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchbox.contract import border
 from benchbox.contract.attack import Crafted
 from benchbox.contract.confirmation import Confirmation
 from benchbox.contract.deciding import DecidingPurifier
-from benchbox.contract.defense import Defense
+from benchbox.contract.defense import Defense, bare
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Forward, Trail, View, Walk
 from benchbox.domain import Cell, Outcome, Precision
@@ -91,10 +91,27 @@ class Judge:
         check_shape(logits, len(x), self.defense.images.classes, self.defense.card.name)
         return logits
 
+    def bare(self, x: Tensor, draws: Draws) -> Tensor:
+        """Logits (n, K) of the classifier in the defence, which a gray-box attacker knows; asked as that is.
+
+        Raises:
+            DefenseError: There is none, or it has other classes.
+        """
+        defense, named = self.defense, f"the classifier of {self._named}"
+        if not isinstance(getattr(defense, "classifier", None), nn.Module):
+            raise DefenseError(f"{named} is missing; set self.classifier to the network that an attacker knows")
+        logits = self.asked(border.guarded(bare(defense), type(defense), named), x, draws)
+        if logits.shape != (len(x), defense.images.classes):
+            raise DefenseError(
+                f"{named} returned shape {tuple(logits.shape)} for {len(x)} images and {defense.images.classes} "
+                "classes; set self.classifier to the network whose logits an attacker knows"
+            )
+        return logits
+
     def without_gradient(self, x: Tensor, draws: Draws) -> Tensor:
         """Likewise in a mode that nobody else asks in: whoever answers otherwise watches for gradients."""
         with torch.no_grad():
-            return self._forward(hand_over(x, self.layout.channels_last), self._veiled(draws)).detach()
+            return self._forward(hand_over(x, self.layout.channels_last), self._veiled(draws)).detach().float()
 
     def through(self, stand_in: str | None, precision: Precision = "float32") -> Forward:
         """What an attacker differentiates: the deployed defence, or one of its stand-ins."""

@@ -184,6 +184,26 @@ def _logits(defense: Defense, images: ImageSpec, name: str) -> str:
     return " ".join(f"{value:.3e}" for value in logits.flatten().tolist())
 
 
+def require_module(item: object) -> nn.Module:
+    """What can be attacked as it is.
+
+    Raises:
+        RequestError: It is no module, or one whose parameters have no numbers yet.
+    """
+    if not isinstance(item, nn.Module):
+        remedy = (
+            "wrap it in a torch.nn.Module" if callable(item) else "give a name, a torch.nn.Module or a Defense"
+        )
+        raise RequestError(f"a {type(item).__name__} is no defence; {remedy}")
+    for key, parameter in item.named_parameters():
+        if nn.parameter.is_lazy(parameter) or parameter.is_meta:
+            raise RequestError(
+                f"{type(item).__name__} has no numbers in {key} yet (lazy, or on the device meta); call it once "
+                "or load its weights before it is attacked"
+            )
+    return item
+
+
 @contextmanager
 def borrowed(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
     """A module frozen and in evaluation mode, on a device if one is named; afterwards it is as it was.
@@ -194,7 +214,9 @@ def borrowed(model: nn.Module, device: torch.device | None = None) -> Iterator[N
     parameters = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(part, key, value) for part in model.modules() for key, value in part._buffers.items()]
     try:
-        model.eval().requires_grad_(False)
+        model.eval()
+        for parameter in model.parameters():  # a script lets itself be frozen in no other way
+            parameter.requires_grad_(False)
         if device is not None:
             model.to(device)
         yield

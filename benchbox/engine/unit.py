@@ -136,7 +136,7 @@ def work(unit: Unit, models: Models) -> Done:
                 crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
             except (RuntimeError, AttackError) as error:
                 # An attack that is not ours differentiates by itself, and is not to blame for what it is given.
-                if "does not require grad" not in border.reason(error) or _has_gradient(view, x):
+                if not border.is_without_gradient(error) or _has_gradient(view, x):
                     raise
                 raise without_gradient(attacked, cell) from error
         images = adversarials(cell, unit.positions, crafted)
@@ -148,8 +148,13 @@ def work(unit: Unit, models: Models) -> Done:
 
 
 def _has_gradient(view: View, x: Tensor) -> bool:
-    with torch.enable_grad():
-        return view(x.detach().requires_grad_()).requires_grad
+    leaf = x.detach().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(view(leaf).sum(), leaf)
+    except RuntimeError:
+        return False
+    return True
 
 
 def without_gradient(attacked: Judge, cell: Cell) -> DefenseError:

@@ -204,7 +204,8 @@ def _state(defense: torch.nn.Module) -> str:
         sha.update(name.encode())
         # A quantised network keeps a type, or packed numbers, among its tensors.
         plain = isinstance(value, Tensor) and not value.is_quantized
-        sha.update(value.detach().cpu().contiguous().numpy().tobytes() if plain else repr(value).encode())
+        flat = value.detach().cpu().contiguous().flatten() if plain else value
+        sha.update(flat.view(torch.uint8).numpy().tobytes() if plain else repr(value).encode())
     return sha.hexdigest()
 
 

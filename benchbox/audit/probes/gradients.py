@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,12 +14,14 @@ from torch import Tensor
 from benchbox.audit.checks import thresholds
 from benchbox.audit.probes.measurements import Differences, Flags, Gradients, Randomness
 from benchbox.audit.probes.search import LOSSES, Target, gradient
-from benchbox.audit.probes.search import refused as autograd_refused
 from benchbox.contract.ascent import Loss, margin
+from benchbox.contract.border import is_without_gradient
 from benchbox.contract.view import Forward
 
 #: Half the distances of the finite differences, from afar to as near as float32 lets them be told from rounding.
 STEPS = (1e-3, 1e-4, 1e-5)
+#: Half the distance that is tried where all of these fail: bfloat16 has eight bits, and sees no shorter one.
+COARSE = 1e-2
 #: Probability of a wrong class below which float32 may have rounded its gradient away.
 FAINTEST = 1e-12
 #: Noise that keeps two pixels from being equal.
@@ -35,7 +38,7 @@ def examine(target: Target) -> Gradients:
         try:
             largest, share, broken[name] = _largest(target, forward)
         except RuntimeError as error:
-            if not autograd_refused(error):
+            if not is_without_gradient(error):
                 raise
             refused[name], largest, share = " ".join(str(error).split())[:200], torch.zeros(len(target.y)), 1.0
         zero[name] = (largest == 0).cpu().numpy()
@@ -129,9 +132,18 @@ def _differences(target: Target) -> Differences:
     and no gradient, and so has a median where pixels were cut to 0 or 1: hence the noise. They are drawn into the
     box, so that no difference leaves it, and the draws of a randomised defence are held.
     """
+    differences = _compared(target, STEPS)
+    if differences.error is None or differences.error <= thresholds.FIDELITY_FAIL:
+        return differences
+    coarse = _compared(target, (COARSE,))
+    nearer = coarse.error is not None and coarse.error < differences.error / 2
+    return replace(coarse, afar=None) if nearer else differences
+
+
+def _compared(target: Target, steps: Sequence[float]) -> Differences:
     start = target.threat.random_start(target.x, target.draws.at("audit", "fidelity", "point"))
     loose = target.draws.at("audit", "fidelity", "loose").uniform(*target.x.shape[1:], high=LOOSE)
-    x = start * (1 - LOOSE - 4 * max(STEPS)) + loose + 2 * max(STEPS)
+    x = start * (1 - LOOSE - 4 * max(steps)) + loose + 2 * max(steps)
     held = target.draws.at("audit", "fidelity")
 
     def loss(at: Tensor) -> Tensor:
@@ -141,7 +153,7 @@ def _differences(target: Target) -> Differences:
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
     slope = slope.nan_to_num(0.0, 0.0, 0.0)  # told elsewhere; what is finite is compared
-    found = [_error(target, loss, x, slope, step) for step in STEPS]
+    found = [_error(target, loss, x, slope, step) for step in steps]
     # Where nothing moves there is nothing to compare: that says no more than any step that sees something.
     error, size = min(found, key=lambda one: float("inf") if one[0] is None else one[0])
     d = target.draws.at("audit", "direction", 0).uniform(*x.shape[1:]).sub(0.5).sign()

@@ -129,7 +129,7 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
     company = behaviour.ALIKE + (eot if defense.randomized else behaviour.ALIKE)
     yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 14 + company, n)
     yield Calls("asking one by one", 0, n, 1)
-    differences = 2 * len(gradients.STEPS) * effort.directions
+    differences = 2 * (len(gradients.STEPS) + 1) * effort.directions
     yield Calls("gradients", 2 * losses * models + 8, differences + effort.noise, n)
     yield Calls("FGSM", losses * models * eot, found * models, n)
     yield climbs("PGD", models * effort.restarts, n)

@@ -19,6 +19,7 @@ from benchbox.audit.evidence import Kind, Run
 from benchbox.audit.probes.climb import Climb, climb
 from benchbox.audit.probes.measurements import Effort, Flags
 from benchbox.contract.ascent import Loss, ascend, cross_entropy, margin
+from benchbox.contract.border import is_without_gradient
 from benchbox.contract.defense import Defense
 from benchbox.contract.view import Forward, View
 from benchbox.domain import ThreatModel
@@ -174,7 +175,7 @@ def gradient(
                 deployed=deployed,
             )
     except RuntimeError as error:
-        if not refused(error):
+        if not is_without_gradient(error):
             raise
         # No gradient, no step: the attack leaves the images where they were.
         # Where it started is not kept, so what it saw there is no second answer to anything.
@@ -235,11 +236,6 @@ def spread_draws(right: Flags, rows: NDArray[np.int64], n: int) -> Flags:
     return spread
 
 
-def refused(error: RuntimeError) -> bool:
-    """Whether autograd says that there is no gradient, rather than that something broke."""
-    return "does not require grad" in str(error) or "not have been used in the graph" in str(error)
-
-
 def _ascend(
     view: View,
     target: Target,
@@ -278,11 +274,9 @@ def _run(target: Target, kind: Kind, name: str, reached: Climb, through: str) ->
 
 def transfer(target: Target) -> Run | None:
     """Adversarial images of the bare classifier; None when it is the defence itself."""
-    bare = target.defense.classifier
     with torch.no_grad():
-        same = torch.equal(bare(target.x).argmax(1), target.ask(target.x, target.draws).argmax(1))
-        same = same and bool(torch.allclose(bare(target.x), target.ask(target.x, target.draws)))
-    if same:
+        bare, whole = target.judge.bare(target.x, target.draws), target.ask(target.x, target.draws)
+    if torch.equal(bare.argmax(1), whole.argmax(1)) and torch.allclose(bare.float(), whole.float()):
         return None
     first, second = on_classifier(target, "transfer")
     broken, seen = first.broken | second.broken, first.seen | second.seen
@@ -296,11 +290,10 @@ def on_classifier(target: Target, name: str) -> tuple[Run, Run]:
 
     Who transfers does not see what the defence says, so it cannot stop when the defence errs.
     """
-    bare = target.defense.classifier
     first, second = (
         gradient(
             target,
-            lambda x, draws: bare(x),
+            target.judge.bare,
             f"{name} {loss}",
             loss,
             through="bare classifier",

@@ -93,11 +93,10 @@ def _is_far(target: Target, image: Tensor) -> Tensor:
 
 
 def _attacked(target: Target) -> Elsewhere:
-    bare = target.defense.classifier
     first, second = on_classifier(target, "unseen")
     carried = first.broken | second.broken
     with torch.no_grad():
-        known: Flags = (bare(target.x).argmax(1) == target.y).cpu().numpy()
+        known: Flags = (target.judge.bare(target.x, target.draws).argmax(1) == target.y).cpu().numpy()
     right = ~target.wrong(target.x, "unseen")
     broken = carried & (known | right)
     for name, forward in target.models().items():

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from benchbox.contract import border, overheard, registry
 from benchbox.contract.deciding import DecidingPurifier
-from benchbox.contract.defense import Defense
+from benchbox.contract.defense import Defense, bare
 from benchbox.contract.features import penultimate
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
 from benchbox.data.dataset import Dataset, Images
 from benchbox.draws import Draws
 from benchbox.engine import device, dynamic
+from benchbox.engine.booth import let_differentiate_again, slope
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.order import Order
 from benchbox.engine.isolation.wire import Message
@@ -91,6 +92,7 @@ class Cell:
         words = asked.words
         leaf = asked.tensors["x"].to(self.device).requires_grad_(words["leaf"])
         precision: Precision = "bfloat16" if words["reduced"] else "float32"
+        let_differentiate_again()
         with torch.set_grad_enabled(words["grad"]), reduced(self.device, precision):
             images = hand_over(leaf, words["channels_last"])
             forward = self._forward(defense, words["of"], features=words["features"])
@@ -118,7 +120,7 @@ class Cell:
     def _forward(self, defense: Defense, of: str | None, *, features: bool) -> Callable[[Tensor, Draws], Tensor]:
         named = f"defence {defense.card.name}"
         if of == "classifier":
-            return border.guarded(lambda x, draws: defense.classifier(x), type(defense), named)
+            return border.guarded(bare(defense), type(defense), named)
         forward = defense.surrogates()[of] if of else defense
         return border.guarded(penultimate(defense, forward) if features else forward, type(defense), named)
 
@@ -130,7 +132,7 @@ class Cell:
             if answer.requires_grad
         ]
         outputs, gradients = zip(*pairs, strict=True)
-        return {}, {"gradient": torch.autograd.grad(outputs, leaf, gradients, retain_graph=True)[0]}
+        return {}, {"gradient": slope(outputs, leaf, gradients)}
 
     def _lay(self, defense: Defense, asked: Message) -> Answer:
         lay(defense, asked.words["channels_last"])
