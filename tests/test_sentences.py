@@ -74,6 +74,20 @@ def recipe(defense: str, *scopes: str) -> Any:
     return registry.defenses().get(defense).cls.configure(*scopes)
 
 
+def smallcnn() -> Row:
+    """TRADES on the network of its authors."""
+    (found,) = (row for row in rows("mnist").values() if row.defense.arguments.get("network") == "smallcnn")
+    return found
+
+
+def autoattacked(row: Row) -> tuple[float, float, float, int]:
+    """What AutoAttack on the whole defence leaves, its interval, and of how many images as yet."""
+    entry = row.entries[Column(Access.WHITE_BOX, "aa")]
+    assert entry.score is not None
+    (one,) = entry.measurements
+    return entry.score.percent, entry.score.low, entry.score.high, len(one.evidence.outcome)
+
+
 def readings(attack: str) -> Iterator[float]:
     """What an attack on the bare classifier leaves of each reading of surgery that removes pixels."""
     for row in benchbox.load(ROOT / "docs/evidence/pssr-readings.json").tables[0].rows:
@@ -115,6 +129,20 @@ SENTENCES = (
             *(audits("mnist")[name]["summary"]["counts"]["INCOMPLETE"] for name in ("carso", "atop")),
             probed("pssr:ps+cae"),
         ),
+    ),
+    Sentence(
+        "docs/results.md",
+        "`network=smallcnn`: {} epochs, β = {:.0f} and an inner attack of {} steps, where their script has "
+        "{}, {:.0f} and {}.",
+        lambda: (
+            *(smallcnn().defense.arguments[name] for name in ("epochs", "beta", "attack_steps")),
+            *(getattr(recipe("trades"), name) for name in ("epochs", "beta", "attack_steps")),
+        ),
+    ),
+    Sentence(
+        "docs/results.md",
+        "here it leaves {:.1f} % \\[{:.1f}, {:.1f}\\] of the first {:,}.",
+        lambda: autoattacked(smallcnn()),
     ),
     Sentence(
         "docs/performance.md",
