@@ -197,11 +197,12 @@ class Copies(Decoy):
     card = Card("copies", "a scoring asks about copies of one image")
     randomized = True
 
-    def attacked(self, x, draws):
-        return len(x) % 10 > 0 or not torch.equal(x[0], x[len(x) // 10])
-
     def forward(self, x, draws=None):
+        self.copies = len(x) % 10 == 0 and torch.equal(x[0], x[len(x) // 10])
         return super().forward(x + 0.02 * draws.at("noise").normal(*x.shape[1:]), draws)
+
+    def attacked(self, x, draws):
+        return not self.copies
 
 
 class _ByLoss(torch.autograd.Function):

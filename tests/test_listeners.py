@@ -11,7 +11,16 @@ import pytest
 import torch
 from broken_defenses import THREAT
 from digits import held_out, images, withstanding
-from listening_defenses import ANSWERING, LEAVING, LOOKING, Finaliser
+from listening_defenses import (
+    LEAVING,
+    LOOKING,
+    Allocation,
+    Differentiated,
+    Environment,
+    Finaliser,
+    Memory,
+    Pace,
+)
 from test_audit_cheats import EFFORT, NoCheat
 
 from benchbox import DefenseError
@@ -23,10 +32,10 @@ from benchbox.training.layout import Layout
 
 #: The integrity checks of which one has to fail, and what its sentence has to name.
 EXPECTED = {
-    "differentiated": ("A12", "answered in two ways"),
-    "module-memory": ("A13", "answered by what was asked before it"),
-    "pace": ("A6", "does not answer the same twice"),
-    "environment": ("A13", "by what was asked before it"),
+    Differentiated: ("A12", "answered in two ways"),
+    Memory: ("A13", "answered by what was asked before it"),
+    Pace: ("A6", "does not answer the same twice"),
+    Environment: ("A13", "by what was asked before it"),
 }
 #: What compares two answers to one image: which of them differ hangs on where memory happens to be free.
 TWO_ANSWERS = ("A6", "A10", "A12", "A13")
@@ -60,24 +69,21 @@ def test_hooks_and_finalisers_see_no_frame_of_who_asks() -> None:
 
 
 @cache
-def findings(cls, samples=EFFORT.samples):
+def findings(cls, samples=EFFORT.samples, ran=lambda cls: ()):
     x, y = (t[:40] for t in images())
     with restored():
         probes = probe(Judge(cls(), Layout(), "5ec2e7"), *held_out(samples), THREAT, EFFORT, held=(x, y))
     subject = Subject(cls.card.name, "a", cls.randomized)
-    return {f.check: f for f in audit(Stored(subject, THREAT, (1, 8, 8)), probes)}
+    return {f.check: f for f in audit(Stored(subject, THREAT, (1, 8, 8), ran(cls)), probes)}
 
 
 def test_who_answers_by_addresses_is_found_out() -> None:
-    (cls,) = (cls for cls in ANSWERING if cls.card.name == "allocation")
-    assert any(findings(cls)[check].verdict == "FAIL" for check in TWO_ANSWERS)
+    assert any(findings(Allocation)[check].verdict == "FAIL" for check in TWO_ANSWERS)
 
 
-@pytest.mark.parametrize(
-    "cls", [cls for cls in ANSWERING if cls.card.name in EXPECTED], ids=lambda cls: cls.card.name
-)
+@pytest.mark.parametrize("cls", EXPECTED, ids=lambda cls: cls.card.name)
 def test_who_answers_by_what_it_heard_is_found_out(cls) -> None:
-    check, words = EXPECTED[cls.card.name]
+    check, words = EXPECTED[cls]
     found = findings(cls)
     assert found[check].verdict == "FAIL", {f.check: (str(f.verdict), f.sentence) for f in found.values()}
     assert words in found[check].sentence

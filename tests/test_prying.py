@@ -14,21 +14,23 @@ import numpy as np
 import pytest
 import torch
 from broken_defenses import THREAT
-from digits import withstanding
+from digits import held_out, withstanding
 from evidence import RANDOM, outcome
 from odd_defenses import ODD
-from prying_defenses import EDITED, LEFT, ByLoss, Corners, Fenced, PooledMemory, Scripted, Watchdog
+from prying_defenses import EDITED, LEFT, ByLoss, Copies, Corners, Fenced, PooledMemory, Scripted, Watchdog
 from test_audit_cheats import NoCheat
 from test_audit_cheats import findings as usual
 from test_listeners import findings as listening
 
 import benchbox.audit.probes.search
 import benchbox.contract.ascent
-from benchbox import DefenseError
+from benchbox import DefenseError, Draws
 from benchbox.audit import Case, Stored, Subject, check, summary
 from benchbox.audit.evidence import Panel
 from benchbox.contract import border, listeners, overheard
 from benchbox.domain import Evidence, SampleList
+from benchbox.engine.judge import Judge
+from benchbox.training.layout import Layout
 
 #: The check that has to fail, and what its sentence has to name.
 EXPECTED = {
@@ -37,12 +39,27 @@ EXPECTED = {
     ByLoss: ("B11", "looks at the loss"),
     Scripted: ("A13", "in a fork of the process"),
     PooledMemory: ("A16", "reads a file again and again"),
+    Copies: ("A9", "differ from those that were scored"),
 }
+
+
+def ran(cls):
+    """What a run of ten images a batch stores of a randomised defence, which is asked in ten draws at once."""
+    if not cls.randomized:
+        return ()
+    x, y, rows = held_out(40)
+    cell = replace(RANDOM, samples=SampleList("digits", "test", tuple(rows.tolist()), "c"), threat=THREAT)
+    judge, draws = Judge(cls(), Layout()), Draws(rows)
+    tens = torch.arange(40).split(10)
+    clean = torch.cat([judge.score(x[ten], draws.rows(ten), cell.scoring_draws) for ten in tens]).numpy()
+    still = np.zeros(40)
+    told = replace(outcome(cell, range(40)), label=y.numpy(), clean=clean, adversarial=clean, linf=still, l2=still)
+    return (Evidence(cell, told, "done"),)
 
 
 @cache
 def findings(cls):
-    return listening(cls, samples=40)
+    return listening(cls, samples=40, ran=ran)
 
 
 @pytest.mark.parametrize("cls", LEFT, ids=lambda cls: cls.card.name)

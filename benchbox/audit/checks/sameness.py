@@ -88,8 +88,7 @@ def unseen(case: Case) -> Judgement:
         amounts that nobody can foresee, beyond ε of every test image
     Formula: share that withstands, of what is right: test images − images from elsewhere
     Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
-    Finding: it is robust on the test images alone: it knows them, remembers what it met first, or was
-        trained on them
+    Finding: it is more robust on the test images than elsewhere
     Source: [P]: a look-up of the nearest test image falls from 97 to 0 % there
     """
     panel, found = case.probed.panel, case.probed.unseen
@@ -104,9 +103,9 @@ def unseen(case: Case) -> Judgement:
     )
     numbers = {"test images": here, **there}
     if max(drops.values()) >= limit.UNSEEN_FAIL or (min(drops.values()) >= limit.UNSEEN_WARN and len(drops) > 1):
-        return fail(said, **numbers)
+        return fail(f"{said}: it knows them, remembers what it met first, or was trained on them", **numbers)
     if max(drops.values()) >= limit.UNSEEN_WARN:
-        return warn(said, **numbers)
+        return warn(f"{said}: a memory, or images unlike those that it was trained on", **numbers)
     few = min(one.correct for one in found.values()) < limit.UNSEEN_SAMPLES
     return passed(said, f"{limit.UNSEEN_SAMPLES:.0f} images of each are needed" if few else "", **numbers)
 
