@@ -257,6 +257,13 @@ def test_a_thread_that_never_ends_does_not_hold_up_the_end(
     assert "a plug-in left a thread running (mine)" in capsys.readouterr().err
 
 
+def test_a_defence_that_is_built_otherwise_is_one_line(said: Said, workspace: Path) -> None:
+    write(workspace)
+    file = workspace / "defenses" / "foreign.py"
+    file.write_text(file.read_text().replace(", classifier=None)", ")").replace("images, classifier)", "images)"))
+    assert "let it take (self, recipe, images, classifier=None)" in refusal(run(said, "--samples", "4"))
+
+
 def numbers(said: Said, workspace: Path) -> list[dict[str, str]]:
     """What is reported of `none`, trained and scored in one process after the foreign one."""
     run(said, "--defense", "none", "--set", "none.epochs=1", "--store", "s/s.sqlite")

@@ -136,7 +136,14 @@ class Workshop:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(wanted.seed)
             # A copy: what one defence does to its classifier, its layout included, is no other's business.
-            return cls(recipe, self.dataset.spec, copy.deepcopy(base.classifier) if base else None), recipe
+            classifier = copy.deepcopy(base.classifier) if base else None
+            try:
+                return cls(recipe, self.dataset.spec, classifier), recipe
+            except TypeError as error:
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise  # it was called, and something in it failed
+                remedy = "let it take (self, recipe, images, classifier=None)"
+                raise DefenseError(f"defence {wanted.defense.name}: {error}; {remedy}") from error
 
     def _train(self, wanted: Training, defense: Defense, recipe: Recipe) -> None:
         start = time.perf_counter()
