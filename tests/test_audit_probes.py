@@ -18,6 +18,7 @@ from benchbox.audit.conduct import Ready
 from benchbox.audit.price import Pace
 from benchbox.audit.probes import random_search
 from benchbox.audit.probes.climb import climb
+from benchbox.audit.probes.measurements import Elsewhere
 from benchbox.audit.probes.passes import passes
 from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target, gradient
@@ -224,6 +225,26 @@ def test_what_was_cut_passes_nothing_and_is_told() -> None:
         assert found["A5"].sentence == found["B5"].sentence == "left out: dear"
         assert found["A14"].sentence == found["B7"].sentence == found["B14"].sentence == "left out"
         assert found["A6"].sentence.endswith("but only 4 images were probed, not 20")
+
+
+@pytest.mark.parametrize(
+    ("robust", "verdict"),
+    [
+        # Of all sources 25 were right; nobody's attack broke a test image.
+        ({"shifted or turned": 20, "mixed": 5, "training images": 25}, "WARN"),
+        ({"shifted or turned": 20, "mixed": 0, "training images": 25}, "FAIL"),
+        ({"shifted or turned": 5, "mixed": 20, "training images": 25}, "FAIL"),
+        ({"shifted or turned": 10, "mixed": 10, "training images": 12}, "FAIL"),
+        ({"shifted or turned": 20, "mixed": 20, "training images": 25}, "PASS"),
+    ],
+)
+def test_mixtures_alone_convict_only_where_none_withstands(robust: dict[str, int], verdict: str) -> None:
+    """They are unlike what honest defences were trained on: 28 % withstood on one of 93 % robust accuracy."""
+    from test_audit import _panel, probed
+
+    unseen = {name: Elsewhere(25, count, 0) for name, count in robust.items()}
+    probes = replace(probed(Wrapped), panel=_panel(pgd=[]), unseen=unseen)
+    assert check("A14")(Case(Stored(Subject("x", "a"), THREAT, (1, 8, 8)), probes)).verdict == verdict
 
 
 def test_samples_that_were_not_pursued_are_no_masking_yet() -> None:

@@ -65,11 +65,11 @@ def test_among_equals_the_cheapest_attack_sets_the_number() -> None:
     assert found["ties"] == ["white-box aa"]
 
 
-@pytest.mark.parametrize(("bare", "word"), [(10, "not significant"), (2, "significant")])
+@pytest.mark.parametrize(("bare", "word"), [(10, "not significant"), (2, "significant"), (60, "no gain")])
 def test_a_gain_is_called_significant_only_if_it_is(bare: int, word: str) -> None:
     case = stored(evidence("none", WHITE, "pgd", bare))
     said = found_of(case)["said"][-1]
-    assert said.startswith(f"gain over the bare classifier (none): +{12 - bare}.0 points [")
+    assert said.startswith(f"gain over the bare classifier (none): {12 - bare:+}.0 points [")
     assert f"], {word} (exact McNemar, p = " in said
     assert judged("C3", case).verdict == ("PASS" if word == "significant" else "WARN")
 

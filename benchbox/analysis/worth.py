@@ -123,9 +123,11 @@ def _said(found: dict[str, Any]) -> list[str]:
                 f"{other['difference']:+.1f} points [{other['low']:+.1f}, {other['high']:+.1f}]"
             )
     if (gain := found["gain"]) is not None:
+        better = gain["difference"] > 0
+        worth = ("" if gain["significant"] else "not ") + "significant" if better else "no gain"
         said.append(
             f"gain over the bare classifier ({gain['over']}): {gain['difference']:+.1f} points "
-            f"[{gain['low']:+.1f}, {gain['high']:+.1f}], {'' if gain['significant'] else 'not '}significant "
+            f"[{gain['low']:+.1f}, {gain['high']:+.1f}], {worth} "
             f"({gain['test']}, p = {gain['p']:.2g})"
         )
     return said

@@ -87,7 +87,8 @@ def unseen(case: Case) -> Judgement:
     Needs: the probes on training images, and on test images shifted, turned or mixed with others of their class by
         amounts that nobody can foresee, beyond ε of every test image
     Formula: share that withstands, of what is right: test images − images from elsewhere
-    Threshold: ≥ 50 points: WARN; ≥ 75 from one source, or ≥ 50 from every one: FAIL
+    Threshold: ≥ 50 points: WARN; ≥ 75 from one source (of mixtures only where at most 5 % withstand: they are
+        unlike what honest ones were trained on, too), or ≥ 50 from every one: FAIL
     Finding: it is more robust on the test images than elsewhere
     Source: [P]: a look-up of the nearest test image falls from 97 to 0 % there
     """
@@ -102,7 +103,10 @@ def unseen(case: Case) -> Judgement:
         f"{100 * there[name]:.0f} % of {one.correct} {name}" for name, one in found.items()
     )
     numbers = {"test images": here, **there}
-    if max(drops.values()) >= limit.UNSEEN_FAIL or (min(drops.values()) >= limit.UNSEEN_WARN and len(drops) > 1):
+    steep = {name for name, drop in drops.items() if drop >= limit.UNSEEN_FAIL}
+    if there.get("mixed", 0) > limit.UNSEEN_MIXED:
+        steep.discard("mixed")
+    if steep or (min(drops.values()) >= limit.UNSEEN_WARN and len(drops) > 1):
         return fail(f"{said}: it knows them, remembers what it met first, or was trained on them", **numbers)
     if max(drops.values()) >= limit.UNSEEN_WARN:
         return warn(f"{said}: a memory, or images unlike those that it was trained on", **numbers)
