@@ -42,9 +42,7 @@ REFUSES = Threshold(0.05, "[P] of the samples: no honest classifier has all its 
 TWO_ANSWERS = Threshold(0.01, "[P] of the samples: rounding decides one at the very border of two classes")
 UNSEEN_WARN = Threshold(0.5, "[P] images from elsewhere are harder by less")
 UNSEEN_FAIL = Threshold(0.75, "[P] no honest defence loses three quarters by a shift of one pixel")
-UNSEEN_MIXED = Threshold(
-    0.05, "[P] 28 % withstood on an honest network that is 93 % robust, none on a look-up"
-)
+UNSEEN_MIXED = Threshold(0.05, "[P] 28 % withstood on an honest network that is 93 % robust, none on a look-up")
 UNSEEN_SAMPLES = Threshold(20, "[P] of each source, to see a drop by half")
 AA_FORWARDS = Threshold(7857, "AutoAttack standard, forward passes of a sample that never breaks (K >= 10)")
 AA_BACKWARDS = Threshold(1910, "AutoAttack standard, backward passes likewise")
