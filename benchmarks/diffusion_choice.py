@@ -1,7 +1,9 @@
 """Where t*, the steps and the guidance of the diffusion purifiers come from: training images that were held out.
 
-    python benchmarks/diffusion_choice.py digits docs/evidence/diffusion-choice-digits.json
-    python benchmarks/diffusion_choice.py mnist choice.json --train 20000 --images 64 --eot 2
+    python benchmarks/diffusion_choice.py digits docs/evidence/diffusion-choice-digits.json \\
+        --images 64 --eot 1 --epsilon 0.1
+    python benchmarks/diffusion_choice.py mnist docs/evidence/diffusion-choice-mnist.json \\
+        --images 32 --eot 1 --train 10000 --epochs 15
 
 A base and a score model are trained on the other training images, and the test images are not read. One after the
 other, the value with the highest mean of clean accuracy and accuracy under white-box PGD with EOT is taken: t* of
