@@ -240,3 +240,9 @@ def test_the_workspace_can_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "bad.py").write_text("raise SystemExit")
     assert "pssr" in registry.defenses(tmp_path, local=False).names()
+
+
+def test_an_import_that_a_file_forbids_is_forbidden_to_nobody_else(tmp_path: Path) -> None:
+    json = sys.modules["json"]
+    home.Home(written(tmp_path, early="import sys\nsys.modules['json'] = None\nNet = object\n"))
+    assert sys.modules["json"] is json

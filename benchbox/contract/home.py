@@ -112,8 +112,11 @@ class Home:
         file = getattr(module, "__file__", None)
         return bool(file) and not border.is_library(str(file)) and bool(resolved(top, self._paths))
 
-    def _is_local(self, module: ModuleType) -> bool:
-        if module.__name__.partition(".")[0] == "benchbox" or module.__name__.startswith(EXECUTED):
+    def _is_local(self, module: ModuleType | None) -> bool:
+        # Whoever forbids an import puts None there.
+        if module is None or module.__name__.partition(".")[0] == "benchbox":
+            return False
+        if module.__name__.startswith(EXECUTED):
             return False
         places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
         below = tuple(os.path.realpath(path) + os.sep for path in self._paths)
