@@ -1,6 +1,7 @@
 """What a gradient through a diffusion purifier costs, and what asking its draws together saves.
 
-    python benchmarks/diffusion.py docs/evidence/diffusion-cost.json docs/evidence/diffusion-memory.svg
+    python benchmarks/diffusion.py
+    python benchmarks/diffusion.py --out cost.json --figure memory.svg    # as in docs/evidence
 
 Memory is that of the tensors that are alive at once, at most, beside the weights and images that are there before;
 weights are random, for they change neither memory nor time.
@@ -8,8 +9,8 @@ weights are random, for they change neither memory nor time.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -186,6 +187,10 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
 
 
 if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    words.add_argument("--out", type=Path, help="where the numbers are written, too")
+    words.add_argument("--figure", type=Path, help="where memory against steps is drawn")
+    asked = words.parse_args()
     torch.set_num_threads(1)
     peaks = memory()
     found = {
@@ -195,5 +200,7 @@ if __name__ == "__main__":
         "attacked": attacked(),
         "torch": torch.__version__,
     }
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    draw(peaks, Path(sys.argv[2]))
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    if asked.figure:
+        draw(peaks, asked.figure)
