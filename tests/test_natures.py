@@ -122,7 +122,8 @@ OTHER_MEANINGS = {
     ("cli/doctor.py", "robustbench"),
     ("analysis/paper_table.py", "pgd"),  # what stands behind BPDA in the paper's Table 3
     ("analysis/reproduction.py", "pssr"),  # the paper, not the defence
-    ("engine/isolation/stranger.py", "square"),  # whether a defence wants images as wide as high
+    ("contract/declaration.py", "square"),  # whether a defence wants images as wide as high
+    ("engine/isolation/stranger.py", "square"),  # the same
     ("report/leaderboard_record.py", "null"),  # a measure in CSV
 }
 
