@@ -18,7 +18,7 @@ from benchbox.audit.probes.behaviour import _state
 from benchbox.contract import declaration
 from benchbox.engine.judge import Judge
 from benchbox.engine.lent import borrowed
-from benchbox.errors import DefenseError, RequestError
+from benchbox.errors import RequestError
 from benchbox.training.layout import Layout
 
 IMAGES = ImageSpec(1, 8, 10)
@@ -67,19 +67,6 @@ def test_a_classifier_that_writes_into_its_images_writes_into_copies() -> None:
     kept, leaf = x.clone(), x.clone().requires_grad_()
     torch.autograd.grad(judge(net).bare(leaf, Draws(rows)).sum(), leaf)
     assert torch.equal(leaf.detach(), kept)
-
-
-@pytest.mark.parametrize(
-    ("net", "said"),
-    [
-        (network(7), r"the classifier of defence brought returned shape \(3, 7\)"),
-        (None, "brought is missing; set"),
-    ],
-)
-def test_a_classifier_that_is_none_is_one_line(net: nn.Module | None, said: str) -> None:
-    x, _, rows = held_out(3)
-    with pytest.raises(DefenseError, match=said):
-        judge(net).bare(x, Draws(rows))
 
 
 def test_what_is_compiled_is_to_be_differentiated_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,12 @@ def test_a_classifier_that_returns_no_logits_is_refused_in_one_line(classifier, 
         assert "\n" not in str(error.value)
 
 
+def test_a_classifier_is_asked_in_the_type_of_its_weights():
+    defense = Headed(Recipe(), ImageSpec(1, 8, 10))
+    defense.classifier = Net().double()
+    require_classifier(defense.eval(), X)
+
+
 def test_what_stands_on_nothing_may_keep_parts_in_its_classifier_while_it_is_run():
     defense = type("Alone", (Headed,), {"base": None})(Recipe(), ImageSpec(1, 8, 10))
     defense.classifier = Trunk()

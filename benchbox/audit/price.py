@@ -29,7 +29,6 @@ from benchbox.training.layout import answer
 
 if TYPE_CHECKING:
     from benchbox.audit.conduct import Ready
-    from benchbox.audit.probes.measurements import Effort
 
 #: What is left out first, step by step: what checks need least for a verdict. The last images go last: of fewer
 #: than twenty no probe acquits any more, not even one that merely asks.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchbox.contract import border
 from benchbox.contract.attack import Crafted
@@ -92,21 +92,9 @@ class Judge:
         return logits
 
     def bare(self, x: Tensor, draws: Draws) -> Tensor:
-        """Logits (n, K) of the classifier in the defence, which a gray-box attacker knows; asked as that is.
-
-        Raises:
-            DefenseError: There is none, or it has other classes.
-        """
-        defense, named = self.defense, f"the classifier of {self._named}"
-        if not isinstance(getattr(defense, "classifier", None), nn.Module):
-            raise DefenseError(f"{named} is missing; set self.classifier to the network that an attacker knows")
-        logits = self.asked(border.guarded(bare(defense), type(defense), named), x, draws)
-        if logits.shape != (len(x), defense.images.classes):
-            raise DefenseError(
-                f"{named} returned shape {tuple(logits.shape)} for {len(x)} images and {defense.images.classes} "
-                "classes; set self.classifier to the network whose logits an attacker knows"
-            )
-        return logits
+        """Logits (n, K) of the classifier in the defence, which a gray-box attacker knows; asked as that is."""
+        named = f"the classifier of {self._named}"
+        return self.asked(border.guarded(bare(self.defense), type(self.defense), named), x, draws)
 
     def without_gradient(self, x: Tensor, draws: Draws) -> Tensor:
         """Likewise in a mode that nobody else asks in: whoever answers otherwise watches for gradients."""

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from benchbox.contract import border
-from benchbox.contract.defense import Defense
-from benchbox.draws import Draws
+from benchbox.contract.defense import Defense, bare
+from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import Judge, check_logits
 from benchbox.errors import DefenseError
 from benchbox.training.layout import ROUNDING, answer
@@ -64,12 +64,11 @@ def require_classifier(defense: Defense, x: Tensor) -> None:
     """
     name, shape = f"defence {defense.card.name}", (len(x), defense.images.classes)
     remedy = f"let self.classifier return logits of shape {shape}, and name what is no classifier otherwise"
-    classifier = getattr(defense, "classifier", None)
-    if classifier is None:
+    if not isinstance(getattr(defense, "classifier", None), nn.Module):
         raise DefenseError(f"{name} has no classifier, which gray-box attackers know; {remedy}")
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            said = classifier(x.clone())
+            said = bare(defense)(x.clone(), sample_draws(len(x)))
     except Exception as error:  # whatever code of others makes of being asked
         raise DefenseError(
             f"the classifier of {name} fails on images ({border.reason(error)}); {remedy}"
