@@ -43,6 +43,8 @@ def images(n: int, spec: ImageSpec) -> Tensor:
         ("lenet5", GREY, 320 + 18_496 + 627_400 + 2_010),
         ("mishcnn", GREY, 272 + 8_224 + 156_900 + 1_010 + 2 * (16 + 32 + 100)),
         ("resnet18", COLOUR, 11_173_962),  # as every CIFAR ResNet-18 of the literature
+        ("resnet18-64", COLOUR, 11_173_962),
+        ("resnet18-16", COLOUR, 701_466),
         (
             "densenet121",
             COLOUR,
@@ -57,7 +59,7 @@ def test_parameter_counts(name: str, spec: ImageSpec, count: int) -> None:
     assert parameters(network) == count
 
 
-@pytest.mark.parametrize("name", ["lenet5", "mishcnn", "resnet18", "densenet121", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["lenet5", "mishcnn", "resnet18", "resnet18-16", "densenet121", "wrn-10-1"])
 @pytest.mark.parametrize("spec", [GREY, COLOUR, ImageSpec(3, 40, 7)], ids=["grey", "colour", "odd"])
 def test_logits_of_one_image_ignore_the_others(name: str, spec: ImageSpec) -> None:
     network = nets.build(name, spec).eval()
@@ -84,7 +86,7 @@ def test_lenet_is_advertorchs_though_it_pools_first() -> None:
         assert torch.equal(got, wanted)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet18", "densenet121", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet18", "resnet18-16", "densenet121", "wrn-10-1"])
 def test_head_gives_the_logits(name: str) -> None:
     network = nets.build(name, GREY).eval()
     head = nets.head(network)
@@ -102,7 +104,7 @@ def test_head_of_a_network_without_linear_layer() -> None:
         nets.head(nn.Flatten())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-16", "densenet121", "wrn-10-1"])
 def test_networks_normalise_with_the_statistics_of_the_data(name: str) -> None:
     network = nets.build(name, COLOUR).eval()
     (normalize,) = (module for module in network.modules() if isinstance(module, Normalize))
@@ -123,13 +125,20 @@ def test_without_statistics_images_pass_unchanged() -> None:
 
 def test_the_cifar_stem_keeps_the_resolution() -> None:
     sizes: list[int] = []
-    for name, last in (("resnet18", 4), ("densenet121", 4), ("wrn-10-1", 8)):
+    for name, last in (("resnet18", 4), ("resnet18-16", 4), ("densenet121", 4), ("wrn-10-1", 8)):
         network = nets.build(name, COLOUR).eval()
         maps = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
         maps[0].register_forward_hook(lambda _, __, out: sizes.append(out.shape[-1]))
         maps[-1].register_forward_hook(lambda _, __, out: sizes.append(out.shape[-1]))
         network(images(1, COLOUR))
         assert sizes[-2:] == [32, last]
+
+
+def test_a_resnet_of_width_64_is_torchvisions() -> None:
+    ours, theirs = nets.build("resnet18-64", COLOUR).eval(), nets.build("resnet18", COLOUR).eval()
+    # Registered in the same order, whatever the names.
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    assert torch.equal(ours(images(2, COLOUR)), theirs(images(2, COLOUR)))
 
 
 def test_stems_are_initialised_as_torchvision_initialises() -> None:
@@ -146,6 +155,8 @@ def test_unknown_network_names_the_closest() -> None:
         nets.build("resnet81", GREY)
     with pytest.raises(RequestError, match="there is no wrn-29-10; the depth is 6n"):
         nets.build("wrn-29-10", COLOUR)
+    with pytest.raises(RequestError, match="there is no resnet18-0; the width is at least 1"):
+        nets.build("resnet18-0", COLOUR)
     with pytest.raises(RequestError, match="at least 4×4"):
         nets.build("lenet5", ImageSpec(1, 3, 10))
 

@@ -4,6 +4,7 @@
     smallcnn      the network of TRADES on MNIST; for 28×28 grey images
     mishcnn       the network of CARSO's authors on MNIST; for grey images
     resnet18      ResNet-18 with the CIFAR stem
+    resnet18-16   its first stage has 16 channels, not 64: a sixteenth of the operations; any resnet18-WIDTH
     densenet121   DenseNet-121 with the CIFAR stem
     wrn-28-10     Wide ResNet, 28 layers, 10 times as wide; any wrn-DEPTH-WIDTH
 
@@ -20,14 +21,14 @@ from benchbox.domain import ImageSpec
 from benchbox.errors import RequestError, unknown
 from benchbox.nets.normalize import Normalize as Normalize
 
-NAMES = ("lenet5", "smallcnn", "mishcnn", "resnet18", "densenet121", "wrn-28-10")
+NAMES = ("lenet5", "smallcnn", "mishcnn", "resnet18", "resnet18-16", "densenet121", "wrn-28-10")
 
 
 def build(name: str, images: ImageSpec) -> nn.Module:
     """A network with fresh random weights, drawn from torch's global generator.
 
     Args:
-        name: One of `NAMES`, or `wrn-DEPTH-WIDTH`.
+        name: One of `NAMES`, `resnet18-WIDTH` or `wrn-DEPTH-WIDTH`.
         images: What it is built for; its mean and standard deviation are what the network normalises with.
 
     Raises:
@@ -50,6 +51,10 @@ def build(name: str, images: ImageSpec) -> nn.Module:
         from benchbox.nets.torchvision_nets import resnet18
 
         return resnet18(images)
+    if narrow := re.fullmatch(r"resnet18-(\d{1,3})", name):
+        from benchbox.nets.torchvision_nets import NarrowResNet18
+
+        return NarrowResNet18(images, width=int(narrow[1]))
     if name == "densenet121":
         from benchbox.nets.torchvision_nets import densenet121
 

@@ -1,4 +1,4 @@
-"""ResNet-18 and DenseNet-121: torchvision's own, with the stem that is customary for 32×32 images.
+"""ResNet-18 and DenseNet-121 of torchvision's blocks, with the stem that is customary for 32×32 images.
 
 The ImageNet stem (7×7 convolution of stride 2, then max pooling) would leave 8×8 pixels of a CIFAR image;
 it is replaced by one 3×3 convolution of stride 1, initialised the way torchvision initialises its own.
@@ -6,12 +6,16 @@ it is replaced by one 3×3 convolution of stride 1, initialised the way torchvis
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from benchbox.domain import ImageSpec
+from benchbox.errors import RequestError
 from benchbox.nets.normalize import Normalize
 
 
@@ -21,6 +25,51 @@ def resnet18(images: ImageSpec) -> nn.Module:
     network.conv1 = _stem(images, mode="fan_out")
     network.maxpool = nn.Identity()
     return nn.Sequential(Normalize(images), network)
+
+
+class NarrowResNet18(nn.Module):
+    """ResNet-18 with stages of 1, 2, 4 and 8 times width channels: 701,466 parameters at width 16 for CIFAR-10.
+
+    Torchvision's has 64 and cannot be built narrower; with 16 a pass takes a sixteenth of its multiplications.
+
+    Args:
+        images: What it is built for.
+        width: Channels of the first stage.
+
+    Raises:
+        RequestError: The width is 0.
+    """
+
+    def __init__(self, images: ImageSpec, *, width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise RequestError(f"there is no resnet18-{width}; the width is at least 1")
+        widths = [width * 2**stage for stage in range(4)]
+        self.normalize = Normalize(images)
+        self.stem = nn.Sequential(
+            nn.Conv2d(images.channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.stages = nn.Sequential(
+            _stage(width, width, stride=1),
+            *(_stage(inside, outside, stride=2) for inside, outside in pairwise(widths)),
+        )
+        self.linear = nn.Linear(widths[-1], images.classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] -> logits (N, K)."""
+        maps = self.stages(self.stem(self.normalize(x)))
+        return self.linear(F.adaptive_avg_pool2d(maps, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+def _stage(inside: int, outside: int, stride: int) -> nn.Sequential:
+    # Where the shape changes, the shortcut is a 1×1 convolution (option B of the paper, torchvision's).
+    shortcut = None
+    if stride > 1:
+        shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+    return nn.Sequential(BasicBlock(inside, outside, stride, shortcut), BasicBlock(outside, outside))
 
 
 def densenet121(images: ImageSpec) -> nn.Module:
