@@ -10,6 +10,7 @@ from benchbox.analysis import paper, welch
 from benchbox.analysis.control import Control
 from benchbox.analysis.pairs import ALPHA
 from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Measurement
+from benchbox.analysis.substitutes import strangers
 from benchbox.analysis.table import Row, Table
 from benchbox.analysis.trainings import Trainings, repeated
 from benchbox.domain import Access
@@ -58,6 +59,9 @@ def remarks(table: Table) -> Iterator[str]:
         yield f"Searched in bfloat16, what they broke confirmed in float32: {', '.join(sorted(coarse))}."
     if any(entry.status == "same" for entry in entries):
         yield "=: same model under this access (the defence has no purifier); measured once, as white-box."
+    for row in rows:
+        if others := ", ".join(strangers(row, table.cards)):
+            yield f"{row.label}: transfer from {others}, which is no second training of its own classifier."
     if any(entry.status == "partial" for entry in entries):
         yield "…: unfinished, shown as far as it is."
     if any(row.undecided for row in rows):
