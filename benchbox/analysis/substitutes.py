@@ -24,8 +24,8 @@ def strangers(row: Row, cards: Cards) -> list[str]:
     cells = [m.evidence.cell for entry in row.entries.values() for m in entry.measurements]
     own = [(row.defense.name, dict(row.defense.arguments)), *map(_recipe, _chain(cards.get(row.artifact, {})))]
     found = {cell.view.artifact for cell in cells if cell.access is Access.TRANSFER}
-    substitutes = [next(_chain(cards.get(name, {})), None) for name in sorted(found)]
-    return [_called(one) for one in substitutes if one and ("teacher" in one or _recipe(one) not in own)]
+    substitutes = [training for name in sorted(found) for training in [*_chain(cards.get(name, {}))][:1]]
+    return [_called(one) for one in substitutes if "teacher" in one or _recipe(one) not in own]
 
 
 def _called(training: Mapping[str, Any]) -> str:
@@ -34,9 +34,9 @@ def _called(training: Mapping[str, Any]) -> str:
 
 
 def _chain(card: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The record of a training, then of what it stands on."""
+    """The record of a training, then of what it stands on; a card may say less."""
     training = card.get("training")
-    while training:
+    while training and "arguments" in training["defense"]:
         yield training
         training = training.get("base")
 
