@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -237,25 +236,6 @@ def test_a_search_in_bfloat16_is_said() -> None:
     said = "Searched in bfloat16, what they broke confirmed in float32: pgd."
     assert said in list(remarks(only([coarse])))
     assert said not in list(remarks(only([evidence("a")])))
-
-
-def test_a_substitute_of_another_recipe_is_named() -> None:
-    item = evidence("a", TRANSFER, arguments={"epochs": 2})
-
-    def said(**substitute: Any) -> list[str]:
-        training = {"defense": {"name": "a", "arguments": {"epochs": 2}}, "seed": 1000} | substitute
-        below = {"defense": {"name": "net", "arguments": {}}, "seed": 0}
-        own = {"defense": {"name": "a", "arguments": {"epochs": 2}}, "seed": 0, "base": below}
-        cards = {"substitute": {"training": training}, item.cell.artifact: {"training": own}}
-        return [line for line in remarks(only([item], Background(cards=cards))) if "transfer from" in line]
-
-    other = {"name": "b", "arguments": {}}
-    assert said(defense=other) == [
-        "a: transfer from b (seed 1000), which is no second training of its own classifier."
-    ]
-    assert said() == said(defense={"name": "net", "arguments": {}}) == []
-    assert said(defense={"name": "a", "arguments": {"epochs": 9}}) != []
-    assert "b (seed 1000, taught by the target's answers)" in said(defense=other, teacher=other)[0]
 
 
 def test_other_samples_and_other_balls_are_other_tables() -> None:
