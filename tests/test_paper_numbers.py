@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from rows import BPDA, GRAY, WHITE, evidence
+from rows import BPDA, GRAY, SAMPLES, WHITE, evidence, only, row
 
 from benchbox import report
 from benchbox.analysis import leaderboard
 from benchbox.analysis.background import Background
 from benchbox.analysis.reproduction import Answer, Verdict, answers
-from benchbox.domain import Evidence
+from benchbox.analysis.table import Column
+from benchbox.domain import Access, Evidence, ThreatModel
 from benchbox.report import paper_numbers
 
 KNOWN = Background(purifiers=["pssr"])
@@ -86,3 +89,44 @@ def test_a_line_for_each_number() -> None:
         x for x in lines if (x["table"], x["row"], x["column"]) == ("1", "baseline", "fgsm") and x["percent"]
     ]
     assert (line["paper_percent"], line["verdict"], line["percent"]) == ("39.72", "reproduced", "40.0")
+
+
+NARROW = {"network": "resnet18-16"}
+
+
+def on_cifar(name: str, access: Access, attack: str, right: int, **cell: Any) -> Evidence:
+    samples = replace(SAMPLES, dataset="cifar10")
+    return evidence(name, access, attack, right, samples=samples, threat=ThreatModel("linf", 8 / 255), **cell)
+
+
+def test_a_network_that_the_paper_does_not_have_is_named_and_compared_with_nothing() -> None:
+    found = on_cifar("none", WHITE, "pgd", 1, arguments=NARROW)
+    one = row(only([found]), "none (network=resnet18-16)")
+    assert not one.usual
+    assert (one.clean.paper, one.entries[Column(WHITE, "pgd")].paper) == (None, None)
+    answer = answered(found)["1", "cifar10", "baseline", "pgd"]
+    assert answer.verdict is Verdict.NOT_RUN
+    assert answer.why == "no row of none on resnet18 is published"
+    its_own = on_cifar("none", WHITE, "pgd", 1, arguments={"network": "resnet18"})
+    assert answered(its_own)["1", "cifar10", "baseline", "pgd"].verdict is Verdict.REPRODUCED  # printed: 1.37
+
+
+def test_the_papers_network_is_the_usual_one_however_often_another_was_attacked() -> None:
+    narrow = [on_cifar("pgd-at", WHITE, attack, 30, arguments=NARROW) for attack in ("fgsm", "pgd", "cw")]
+    table = only([*narrow, on_cifar("pgd-at", WHITE, "pgd", 57, arguments={"network": "resnet18"})])
+    assert {one.label: one.usual for one in table.rows} == {"pgd-at": True, "pgd-at (network=resnet18-16)": False}
+
+
+def test_a_purifier_is_on_the_network_of_its_base() -> None:
+    item = on_cifar("pssr:ps", WHITE, "pgd", 1, arguments={"alpha": 1.5})
+    base = {"defense": {"name": "none", "arguments": NARROW}, "base": None}
+    cards = {item.cell.artifact: {"training": {"base": base}}}
+    (one,) = only([item], Background(cards=cards)).rows
+    assert (one.label, one.usual) == ("pssr:ps (network=resnet18-16)", False)
+    (one,) = only([item]).rows
+    assert (one.label, one.usual) == ("pssr:ps", True)
+
+
+def test_networks_of_defences_that_the_paper_does_not_have_are_their_own() -> None:
+    (one,) = only([on_cifar("carso", WHITE, "pgd", 1, arguments=NARROW)]).rows
+    assert (one.label, one.usual) == ("carso", True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from benchbox.analysis import trainings
 from benchbox.analysis.access import ACCESSES
 from benchbox.analysis.conventions import scores
-from benchbox.analysis.labels import attack_place, departures, identity, labelled
+from benchbox.analysis.labels import attack_place, labelled
 from benchbox.analysis.score import measure, union
 from benchbox.analysis.shared_images import on
 from benchbox.analysis.worst_case import clean_correct
@@ -144,8 +145,7 @@ def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
 
 def _labels(rows: Sequence[Row]) -> Mapping[str, str]:
     """What to call each training, by the digest of its weights."""
-    said = departures([row.defense for row in rows])
-    names = {row.artifact: labelled(row.defense.name, said[identity(row.defense)]) for row in rows}
+    names = {row.artifact: trainings.label(row) for row in rows}
     uses = Counter(names.values())
     return {
         artifact: labelled(name, f"weights {artifact[:8]}") if uses[name] > 1 else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from benchbox.analysis import paper
@@ -28,10 +28,11 @@ def dataset_place(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
-def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
+def departures(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mapping[str, str]:
     """How each recipe differs from the most common one of its name.
 
     Args:
+        preferred: Identities of recipes that are taken for the most common ones before any other.
         specs: One per result, repeated as often as it was used. Of equally common ones the one that says the least
             wins, for what has its default may go without saying; then the first seen.
 
@@ -41,12 +42,13 @@ def departures(specs: Sequence[Spec]) -> Mapping[str, str]:
     uses = Counter(map(identity, specs))
     recipes = _recipes(specs)
     usual = {
-        name: max(own, key=lambda key: (uses[key], -len(own[key].arguments))) for name, own in recipes.items()
+        name: max(own, key=lambda key: (key in preferred, uses[key], -len(own[key].arguments)))
+        for name, own in recipes.items()
     }
     return {key: _difference(spec, own[usual[name]]) for name, own in recipes.items() for key, spec in own.items()}
 
 
-def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
+def distinctions(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mapping[str, str]:
     """What to call each recipe beside the others of its name.
 
     As `departures`; but where no recipe is more common than the others, as on a curve, none goes without saying:
@@ -54,12 +56,13 @@ def distinctions(specs: Sequence[Spec]) -> Mapping[str, str]:
 
     Args:
         specs: One per result, repeated as often as it was used.
+        preferred: As of `departures`.
     """
-    said = dict(departures(specs))
+    said = dict(departures(specs, preferred))
     uses = Counter(map(identity, specs))
     for own in _recipes(specs).values():
         recipes = list(own.values())
-        if len(recipes) > 1 and len({uses[identity(spec)] for spec in recipes}) == 1:
+        if len(recipes) > 1 and len({(key in preferred, uses[key]) for key in own}) == 1:
             fields = list(dict.fromkeys(field for spec in recipes for field in spec.arguments))
             differing = [f for f in fields if len({canonical(spec.arguments.get(f)) for spec in recipes}) > 1]
             for spec in recipes:

@@ -13,7 +13,7 @@ from benchbox.analysis.badge import badge
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, fallen, is_beginning, is_null
-from benchbox.domain import Access, Evidence, SampleList, ThreatModel
+from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 
 Measured = Mapping[Column, Sequence[Measurement]]
 
@@ -57,7 +57,7 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True)
 class _Name:
-    """What a row is called, and whether its recipe is the usual one of that name."""
+    """What a row is called, and whether it is the one of its name that the paper's numbers are about."""
 
     label: str
     usual: bool
@@ -77,7 +77,7 @@ class _Builder:
             groups[_key(item)].append(item)
         measured = {key: _measured(items, attacks) for key, items in groups.items()}
         columns = self._columns(groups, measured)
-        names = _names(self.evidence)
+        names = _names(self.evidence, self.known.cards)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         cards = weights.behind(self.evidence, self.known.cards)
         known = self.known
@@ -167,13 +167,21 @@ def _key(evidence: Evidence) -> _Key:
     return _Key(labels.identity(cell.defense), cell.training_seed, cell.artifact)
 
 
-def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
+def _names(evidence: Sequence[Evidence], cards: weights.Cards) -> Mapping[_Key, _Name]:
     specs = [item.cell.defense for item in evidence]
-    departs, said_of = labels.departures(specs), labels.distinctions(specs)
+    foreign = {_key(item): _foreign_network(item.cell, cards) for item in evidence}
+    papers_own = {key.recipe for key, network in foreign.items() if not network}
+    departs, said_of = labels.departures(specs, papers_own), labels.distinctions(specs, papers_own)
     rows = {_key(item): item.cell.defense.name for item in evidence}
     seeds = {name: {key.seed for key, owner in rows.items() if owner == name} for name in rows.values()}
     said = {
-        key: (name, said_of[key.recipe], f"seed {key.seed}" if len(seeds[name]) > 1 else "")
+        key: (
+            name,
+            said_of[key.recipe],
+            # The recipe may have said it.
+            "" if foreign[key] in said_of[key.recipe] else foreign[key],
+            f"seed {key.seed}" if len(seeds[name]) > 1 else "",
+        )
         for key, name in rows.items()
     }
     uses = Counter(said.values())
@@ -181,10 +189,17 @@ def _names(evidence: Sequence[Evidence]) -> Mapping[_Key, _Name]:
     return {
         key: _Name(
             labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""),
-            not departs[key.recipe],
+            not departs[key.recipe] and not foreign[key],
         )
         for key, parts in said.items()
     }
+
+
+def _foreign_network(cell: Cell, cards: weights.Cards) -> str:
+    """As in "network=resnet18-16", where the paper's numbers are about another one; else ""."""
+    network = weights.network(cell, cards)
+    dataset, name = cell.samples.dataset, cell.defense.name
+    return "" if paper.is_its_network(dataset, name, network) else f"network={network}"
 
 
 def _measured(evidence: Sequence[Evidence], departs: Mapping[str, str]) -> Measured:

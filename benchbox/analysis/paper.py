@@ -20,6 +20,8 @@ from benchbox.domain import TOLERANCE, Access, ThreatModel
 NAME = "arXiv 2402.00304"
 #: The paper's perturbation budgets (section 4.3), all L∞.
 EPSILON: Mapping[str, float] = {"mnist": 0.3, "cifar10": 8 / 255, "cifar100": 8 / 255}
+#: Its target models (section 4.1), by our names.
+NETWORK: Mapping[str, str] = {"mnist": "lenet5", "cifar10": "resnet18", "cifar100": "densenet121"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,17 @@ def is_its_ball(dataset: str, threat: ThreatModel) -> bool:
     """Whether a ball is the paper's on this data set."""
     epsilon = EPSILON.get(dataset)
     return epsilon is not None and threat.norm == "linf" and abs(threat.epsilon - epsilon) <= TOLERANCE
+
+
+def is_its_network(dataset: str, defense: str, network: str) -> bool:
+    """Whether a network is the one that the paper has of a defence; any of a defence that it does not have.
+
+    Args:
+        dataset: Our name of the data set.
+        defense: Our name of the defence.
+        network: Our name of its target classifier's network; "" where it is not known, and passes for the paper's.
+    """
+    return defense not in _rows() or network in ("", NETWORK.get(dataset, network))
 
 
 @cache

@@ -89,10 +89,13 @@ def _answer(number: Number, table: Table | None) -> Answer:
     ]
     if table is None:
         return Answer(number, Verdict.NOT_RUN, why=f"nothing is published on {papers.shown(number.dataset)}")
-    rows = [row for row in table.rows if row.defense.name in names and row.usual and not row.invalid]
+    own = [row for row in table.rows if row.defense.name in names]
+    rows = [row for row in own if row.usual and not row.invalid]
     if not rows:
         missing = " or ".join(names) or "it"
-        return Answer(number, Verdict.NOT_RUN, why=f"no row of {missing} is published")
+        # Published on another network it is another number.
+        on = f" on {paper.NETWORK[number.dataset]}" if own and not any(row.usual for row in own) else ""
+        return Answer(number, Verdict.NOT_RUN, why=f"no row of {missing}{on} is published")
     found = [one for row in rows for one in _compared(number, row)]
     if not found:
         attack, access = _attack(number.column), _ACCESS[number.table]

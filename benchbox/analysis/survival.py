@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchbox.analysis import labels, paper, papers, references
+from benchbox.analysis import labels, paper, papers, references, trainings
 from benchbox.domain import Access, ThreatModel
 
 if TYPE_CHECKING:
@@ -96,9 +96,8 @@ def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in table.rows:
             groups[labels.identity(row.defense)].append(row)
-        said = labels.distinctions([row.defense for row in table.rows])
-        for identity, rows in groups.items():
-            found = _survival(table, rows, labels.labelled(rows[0].defense.name, said[identity]))
+        for rows in groups.values():
+            found = _survival(table, rows, trainings.label(rows[0]))
             if found.dots:
                 yield found
 
@@ -136,7 +135,8 @@ def _survival(table: Table, rows: Sequence[Row], label: str) -> Survival:
         dots=_dots(shown),
         worst=_named("worst case", furthest.robust if furthest else None),
         clean=_named("clean images", furthest.clean.score if furthest else None),
-        claim=claim(dataset, name, table.threat),
+        # What a paper prints is about the usual recipe alone.
+        claim=claim(dataset, name, table.threat) if any(row.usual for row in rows) else None,
         warnings=tuple(_warnings(rows)),
     )
 

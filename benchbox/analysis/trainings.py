@@ -47,15 +47,15 @@ def repeated(rows: Sequence[Row]) -> list[Trainings]:
         if row.shares is not None and not row.undecided:
             groups.setdefault(identity(row.defense), []).append(row)
     return [
-        Trainings(_label(found[0]), tuple(sorted(found, key=lambda row: row.training_seed)))
+        Trainings(label(found[0]), tuple(sorted(found, key=lambda row: row.training_seed)))
         for found in groups.values()
         # Equal seeds are one recipe on several bases, which are no repetitions.
         if len(found) > 1 and len({row.training_seed for row in found}) == len(found)
     ]
 
 
-def _label(row: Row) -> str:
-    """The row's label without what tells the trainings apart."""
+def label(row: Row) -> str:
+    """A row's label without what tells the trainings apart."""
     _, _, inside = row.label.partition(" (")
     kept = [part for part in inside.removesuffix(")").split(", ") if part and part != f"seed {row.training_seed}"]
     return labelled(row.defense.name, *kept)

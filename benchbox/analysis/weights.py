@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchbox.canonical import digest
-from benchbox.domain import Evidence
+from benchbox.domain import Cell, Evidence
 
 Cards = Mapping[str, Mapping[str, Any]]
 
@@ -28,3 +28,17 @@ def behind(evidence: Iterable[Evidence], cards: Cards) -> Cards:
             # A training is named by the digest of its record, and holds that of its base.
             name = digest(base) if base else ""
     return found
+
+
+def network(cell: Cell, cards: Cards) -> str:
+    """The network of a cell's target classifier: by its recipe or the card of the weights; "" where neither says.
+
+    Args:
+        cell: Any.
+        cards: What is known of trained weights, by digest.
+    """
+    arguments = cell.defense.arguments
+    base = cards.get(cell.artifact, {}).get("training", {}).get("base")
+    while base:
+        arguments, base = base["defense"]["arguments"], base.get("base")
+    return str(arguments.get("network", ""))

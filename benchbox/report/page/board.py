@@ -177,12 +177,10 @@ def _tab(id: str, section: Section, table: Table, pictures: Mapping[str, str]) -
     split = max(firsts) + 1
     heads = [head for _, head in own]
     heads = [*heads[:after], Head("claim", "the paper's claim"), *heads[after:split], *added, *heads[split:]]
-    departs = labels.departures([row.defense for row in table.rows])
     lines = []
     for place, (row, values) in enumerate(zip(table.rows, grid.rows, strict=True), start=1):
         recipe = labels.identity(row.defense)
-        # What a paper prints is about the usual recipe alone.
-        claimed = None if departs[recipe] else claim(table.samples.dataset, row.defense.name, table.threat)
+        claimed = claim(table.samples.dataset, row.defense.name, table.threat) if row.usual else None
         under = by_access(table, row)
         cells = [_cell(values[i], place, claimed, head) for i, head in own]
         cells = [
