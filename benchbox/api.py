@@ -101,7 +101,7 @@ def evaluate(
         secrets.check(secret)
     where = Settings(place, artifacts_folder(place), folder, device, batch_size, precision, download, secret)
     settings = replace(where, workers=workers, ray=ray, isolate=isolate)
-    session = Session(*_registries(), settings, announce=_LOG.info)
+    session = Session(*_registries(isolate=isolate), settings, announce=_LOG.info)
     with ExitStack() as loans:
         for item in defenses:
             if not isinstance(item, str):
@@ -338,10 +338,11 @@ def console_for(progress: bool | None) -> Console | None:
     return console if progress or console.is_jupyter else None
 
 
-def _registries() -> tuple[Any, Any]:
+def _registries(*, isolate: bool = False) -> tuple[Any, Any]:
     from benchbox.contract import registry
+    from benchbox.engine.isolation import strangers
 
-    return registry.defenses(announce=_LOG.info), registry.attacks(announce=_LOG.info)
+    return strangers.defenses(announce=_LOG.info, isolate=isolate), registry.attacks(announce=_LOG.info)
 
 
 def _device(session: Session) -> Any:

@@ -263,7 +263,7 @@ class Work:
         Raises:
             RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
         """
-        found = plugins(workspace=not self.no_workspace)
+        found = plugins(workspace=not self.no_workspace, isolate=bool(settings.get("isolate")))
         if asked:
             foresight.check(asked, *found)
             requests.check_names(asked, *found, _datasets(self.data_dir))
@@ -300,12 +300,13 @@ class Scoring(Training):
     secret: Secret = None
 
 
-def plugins(*, workspace: bool = True) -> tuple[Registry[Defense], Registry[Attack]]:
+def plugins(*, workspace: bool = True, isolate: bool = False) -> tuple[Registry[Defense], Registry[Attack]]:
     """The defences and attacks: built-in, installed and, unless they are left out, of this workspace."""
     from benchbox.contract import registry
+    from benchbox.engine.isolation import strangers
 
     return (
-        registry.defenses(announce=notice, local=workspace),
+        strangers.defenses(announce=notice, local=workspace, isolate=isolate),
         registry.attacks(announce=notice, local=workspace),
     )
 

@@ -17,6 +17,7 @@ from benchbox.engine.request import Grid
 def train(
     asked: Annotated[Grid, ("defenses", "datasets", "seeds", "overrides", "weights", "grid")],
     work: options.Training,
+    isolate: options.Isolate = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train defences and everything they build on, and print where their weights lie.
@@ -24,7 +25,7 @@ def train(
     A training that was stopped continues where it was half a minute before. Processes with one store train each
     defence once. `benchbox run` trains by itself; this is for training on another machine or at another time.
     """
-    session = work.session(asked)
+    session = work.session(asked, isolate=isolate)
     from benchbox.progress import describe_training, watcher
     from benchbox.store import Store
     from benchbox.training.artifacts import Artifacts

@@ -42,6 +42,7 @@ def verdict(
         ),
     ] = "60s",
     work: options.Scoring,
+    isolate: options.Isolate = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Say in two sentences whether a defence is broken, with the attack that broke it.
@@ -55,7 +56,7 @@ def verdict(
     request = asked.with_options({"defenses": [defense], "sample_seed": seed}).only()
     if len(request.seeds) > 1 or len(request.defenses) > 1 or request.axes:
         raise RequestError("a verdict is about one defence of one training seed; ask for one at a time")
-    session = work.session(request)
+    session = work.session(request, isolate=isolate)
     answer = _search(session, session.plan(request), limit, quiet)
     command = _command(request, work.store)
     for sentence in (_found(answer, request, limit), _missing(answer, command)):

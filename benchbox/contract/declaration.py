@@ -115,7 +115,7 @@ def check_defaults(values: Mapping[str, Any], where: str) -> None:
             raise RequestError(f"{where}: {name} has no default; give every hyper-parameter one")
     for name, value in values.items():
         try:
-            json.dumps(value, default=_plain)
+            json.dumps(value, default=plain)
         except (TypeError, ValueError):
             raise RequestError(
                 f"{where}: the default of {name} is a {type(value).__name__}, which cannot be recorded; use "
@@ -148,7 +148,7 @@ def defaults(recipe: type[Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What pydantic and dataclasses make plain."""
     if hasattr(value, "model_dump"):
         return value.model_dump()

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -46,7 +46,12 @@ class Home:
         self._modules: dict[str, ModuleType] = {}
         self.module = self._executed()
         self._stamps = _stamps(files := self._files())
-        self.code = _digest(self.file, files)
+        self.code = digest(self.file, files)
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that its code is in."""
+        return list(self._stamps)
 
     def is_current(self) -> bool:
         """Whether no file has been edited since it was executed."""
@@ -126,16 +131,26 @@ class Home:
         )
 
     def _files(self) -> list[Path]:
-        """The file and every local one that it imported, or that a function will import when it is called."""
         loaded = [Path(m.__file__).resolve() for m in self._modules.values() if m.__file__]
-        found: dict[Path, None] = {}
-        todo = [self.file, *(file for file in loaded if file.suffix == ".py")]
-        while todo:
-            file = todo.pop()
-            if file not in found:
-                found[file] = None
-                todo += [f for name in _imports(file) for f in resolved(name, [str(file.parent), *self._paths])]
-        return sorted({*found, *loaded})
+        return files(self.file, loaded, self._paths)
+
+
+def files(file: Path, loaded: Sequence[Path], folders: Sequence[str] = ()) -> list[Path]:
+    """A file and every local one that it imported, or that a function will import when it is called.
+
+    Args:
+        file: The plug-in.
+        loaded: What it is known to have imported.
+        folders: Where it imports from, beside its own.
+    """
+    found: dict[Path, None] = {}
+    todo = [file, *(one for one in loaded if one.suffix == ".py")]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found[one] = None
+            todo += [f for name in _imports(one) for f in resolved(name, [str(one.parent), *folders])]
+    return sorted({*found, *loaded})
 
 
 def file_and_line(error: BaseException, file: Path) -> str:
@@ -220,7 +235,7 @@ def _imports(file: Path) -> Iterator[str]:
     """Every module that a file names in an import, in functions too; relative ones from its folder."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -250,7 +265,8 @@ def _stamps(files: list[Path]) -> dict[Path, tuple[int, int] | None]:
     return {f: (f.stat().st_mtime_ns, f.stat().st_size) if f.is_file() else None for f in files}
 
 
-def _digest(file: Path, files: list[Path]) -> str:
+def digest(file: Path, files: list[Path]) -> str:
+    """SHA-256 of a file, or of it and every local file that it imports."""
     digests = {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
     if set(digests) == {file}:
         return f"sha256:{digests[file]}"

@@ -114,8 +114,8 @@ class Registry(Generic[T]):
             return self._lent[name]
         path, _, attribute = name.rpartition(":")
         if path.endswith(".py"):
-            found = home.at(self._at(path, name))
-            return Plugin(name, _settled(self._of_file(found.module, attribute, name), found), path, found.code)
+            cls, code = self._in_file(self._at(path, name), attribute, name)
+            return Plugin(name, cls, path, code)
         if name in self._claims:
             cls, code = self._claims[name].load()
             return Plugin(name, cls, self._claims[name].origin, code)
@@ -126,6 +126,15 @@ class Registry(Generic[T]):
             if preset:
                 return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
         raise unknown(self.kind, name, self.names())
+
+    def of_file(self, file: Path) -> list[Plugin[T]]:
+        """The plug-ins in a file of the workspace, which is executed."""
+        found, origin = home.at(file), f"./{file.relative_to(self.workspace)}"
+        plugins = []
+        for cls in self._members(found.module):
+            declaration.check(cls, self.kind, f"{file}:{cls.__name__}")
+            plugins.append(Plugin(cls.card.name, _settled(cls, found), origin, found.code))
+        return plugins
 
     def read(self, name: str) -> Written | None:
         """The class behind a name as its file has it, which is not executed; None where that cannot be told.
@@ -197,10 +206,7 @@ class Registry(Generic[T]):
         return declared
 
     def _installed(self) -> list[tuple[str, Claim[T]]]:
-        return [
-            (e.name, self._claim(f"{e.dist.name} {e.dist.version}" if e.dist else e.value, e.value))
-            for e in self._entry_points()
-        ]
+        return [(e.name, self._claim(origin_of(e), e.value)) for e in self._entry_points()]
 
     def _entry_points(self) -> importlib.metadata.EntryPoints:
         return importlib.metadata.entry_points(group=f"benchbox.{self.folder}")
@@ -223,14 +229,10 @@ class Registry(Generic[T]):
         return Claim(origin, load)
 
     def _local(self) -> list[tuple[str, Claim[T]]]:
-        claims = []
+        claims: list[tuple[str, Claim[T]]] = []
         for file in self._files():
             self.announce(f"loading workspace file {file.relative_to(self.workspace)}")
-            found = home.at(file)
-            for cls in self._members(found.module):
-                declaration.check(cls, self.kind, f"{file}:{cls.__name__}")
-                origin = f"./{file.relative_to(self.workspace)}"
-                claims.append((cls.card.name, Claim(origin, _loaded(_settled(cls, found), found.code))))
+            claims += [(one.name, Claim(one.origin, _loaded(one.cls, one.code))) for one in self.of_file(file)]
         return claims
 
     def _files(self) -> list[Path]:
@@ -255,6 +257,11 @@ class Registry(Generic[T]):
             if (hasattr(c, "card") and not inspect.isabstract(c))
             or not (c.__name__.startswith("_") or any(d is not c and issubclass(d, c) for d in derived))
         ]
+
+    def _in_file(self, file: Path, attribute: str, name: str) -> tuple[type[T], str]:
+        """A plug-in of a file that is named, and its code."""
+        found = home.at(file)
+        return _settled(self._of_file(found.module, attribute, name), found), found.code
 
     def _of_file(self, module: ModuleType, attribute: str, name: str) -> type[T]:
         member = getattr(module, attribute, None)
@@ -291,6 +298,11 @@ def _named(written: Written) -> str | None:
     with suppress(Unreadable):
         return str(written.get("card").name)
     return None
+
+
+def origin_of(entry: importlib.metadata.EntryPoint) -> str:
+    """Which package claims a name."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
 def undefended() -> str:

@@ -16,7 +16,6 @@ from benchbox.contract.defense import Defense
 from benchbox.domain import Cell, Evidence
 from benchbox.draws import sample_draws
 from benchbox.engine import device as devices
-from benchbox.engine.lent import IN_MEMORY
 from benchbox.errors import DefenseError
 from benchbox.training.artifacts import Training
 
@@ -143,30 +142,18 @@ class _Clock:
         """Of one pass over one image: half of a forward and a backward one."""
         key = cell.view.artifact
         if key not in self._known:
-            training = self.plan.trainings[key]
-            with border.crossing(self.session.defenses.get(training.defense.name).cls, DefenseError):
-                self._known[key] = self._measured(training)
+            self._known[key] = self._measured(self.plan.trainings[key])
         return self._known[key]
 
     def _measured(self, training: Training) -> float:
-        defense = self._built(training).to(self.where).eval()
-        draws = sample_draws(BATCH, 0, self.where)
-        x = draws.uniform(*self.session.dataset(training.dataset).spec.shape)
-        if not defense.deployable:
-            defense.reveal(x, draws)
-        return min(_timed(defense, x, draws, self.where) for _ in range(2)) / BATCH / 2
-
-    def _built(self, training: Training) -> Defense:
-        plugin = self.session.defenses.get(training.defense.name)
-        base = self._built(training.base) if training.base else None
-        recipe = (
-            plugin.cls.configure() if training.source else plugin.cls.recipe_type(**training.defense.arguments)
-        )
-        with torch.random.fork_rng(devices=[]):
-            defense = plugin.cls(recipe, self.session.dataset(training.dataset).spec, base and base.classifier)
-        if training.source not in (None, IN_MEMORY):
-            defense.adopt(training.source)  # type: ignore[operator]
-        return defense
+        shop = self.session.workshop(training.dataset, lambda training, progress: None)
+        defense = shop.untrained(training)
+        with border.crossing(type(defense), DefenseError):
+            draws = sample_draws(BATCH, 0, self.where)
+            x = draws.uniform(*shop.dataset.spec.shape)
+            if not defense.deployable:
+                defense.reveal(x, draws)
+            return min(_timed(defense, x, draws, self.where) for _ in range(2)) / BATCH / 2
 
 
 def _timed(defense: Defense, x: torch.Tensor, draws: Any, where: torch.device) -> float:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from typing import TYPE_CHECKING
 
 from benchbox.domain import Cell
 from benchbox.errors import RequestError
-from benchbox.store import Records, Store
+
+if TYPE_CHECKING:
+    from benchbox.store import Records, Store
 
 #: Of draws as they were before there were secrets: indices and seeds are the cell's own.
 OPEN = ""

@@ -32,6 +32,9 @@ class Elsewhere(Protocol):
     def load(self, wanted: Training) -> Defense:
         """A trained defence, in such a process."""
 
+    def untrained(self, wanted: Training) -> Defense:
+        """A defence as it is built, in such a process."""
+
     def train(self, wanted: Training, shop: Workshop) -> None:
         """Train a defence in such a process; its weights are in the shop's artifacts then."""
 
@@ -122,9 +125,29 @@ class Workshop:
         self.artifacts.load_into(wanted, defense)
         return defense
 
+    def untrained(self, wanted: Training) -> Defense:
+        """The defence as it is built, on a base as it is built; with weights only where a file gives them.
+
+        Raises:
+            DefenseError: Its own code failed.
+            RequestError: It takes no images of this shape.
+        """
+        if wanted.digest in self._ready:
+            return self._ready[wanted.digest]
+        if self.apart is not None:
+            return self.apart.untrained(wanted)
+        with border.crossing(self.defenses.get(wanted.defense.name).cls, DefenseError):
+            defense, _ = self._built(wanted, self.untrained(wanted.base) if wanted.base else None)
+            if wanted.source is not None:
+                assert isinstance(defense, Pretrained)
+                defense.adopt(wanted.source)
+        return _frozen(defense, self.device)
+
     def build(self, wanted: Training) -> tuple[Defense, Recipe]:
         """The untrained defence on its trained base, and its recipe. Initial weights follow from the seed."""
-        base = self._here(wanted.base) if wanted.base else None
+        return self._built(wanted, self._here(wanted.base) if wanted.base else None)
+
+    def _built(self, wanted: Training, base: Defense | None) -> tuple[Defense, Recipe]:
         cls = self.defenses.get(wanted.defense.name).cls
         if cls.square and self.dataset.spec.width is not None:
             height, width = self.dataset.spec.shape[1:]

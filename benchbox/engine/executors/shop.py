@@ -12,7 +12,7 @@ from benchbox.engine import device, pupil
 from benchbox.engine.bench import Bench
 from benchbox.engine.executors.task import Executor
 from benchbox.engine.executors.worker import Worker
-from benchbox.engine.isolation import apart
+from benchbox.engine.isolation import apart, strangers
 from benchbox.training import precision
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.loop import Progress
@@ -57,7 +57,7 @@ class Shop:
         where = device.choose(place)
         attacks = registry.attacks(self.workspace, local=self.local)
         kept = Artifacts(artifacts or self.settings.artifacts.absolute())
-        defenses = registry.defenses(self.workspace, local=self.local)
+        defenses = strangers.defenses(self.workspace, local=self.local, isolate=self.settings.isolate)
         workshop = Workshop(
             kept,
             defenses,

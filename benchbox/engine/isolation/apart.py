@@ -27,7 +27,7 @@ from benchbox.contract.registry import Registry
 from benchbox.domain import ImageSpec
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.order import Order
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, RequestError
 from benchbox.training.artifacts import Artifacts, Training, load_tensors
 from benchbox.training.loop import Progress
 
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 #: Variables that decide how numbers are computed, or where libraries lie; the process gets no others.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 KEPT_FAMILIES = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH_", "CUBLAS_")
+#: What is raised here for what was raised there.
+ERRORS = {"memory": torch.OutOfMemoryError, "runtime": RuntimeError, "request": RequestError}
 #: What runs on the other side.
-MODULE = "benchbox.engine.isolation.cell"
+MODULE = "benchbox.engine.isolation"
 
 
 class Process:
@@ -52,6 +54,7 @@ class Process:
     """
 
     _end: weakref.finalize[..., Process]
+    _patience = 5.0
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class Process:
             theirs.close()
         copy = object.__new__(Process)
         copy.name, copy.facts, copy._child, copy._forgotten = self.name, self.facts, self._child, []
-        copy._tell = self._tell
+        copy._tell, copy._patience = self._tell, 0.0
         copy._pipe = Connection(ours.detach())
         copy._end = weakref.finalize(copy, copy._pipe.close)
         return copy
@@ -146,19 +149,16 @@ class Process:
             self._end()
             raise DefenseError(f"defence {self.name}: its process answered no message: {error}") from error
         if "error" in found.words:
-            kind = {"memory": torch.OutOfMemoryError, "runtime": RuntimeError}.get(
-                found.words["kind"], DefenseError
-            )
-            raise kind(str(found.words["error"]))
+            raise ERRORS.get(str(found.words["kind"]), DefenseError)(str(found.words["error"]))
         return found
 
     def _gone(self) -> DefenseError:
         """The error for a process that ended, as it is told from now on."""
         try:
-            status = self._child.wait(5)
-        except subprocess.TimeoutExpired:
-            status = 0
-        why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            status = self._child.wait(self._patience)
+            why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        except subprocess.TimeoutExpired:  # a fork's status is nobody's to know
+            why = "ended"
         self._lost = f"defence {self.name}: its process was {why} while it was asked; mend its code"
         self._end()
         return DefenseError(self._lost.replace("was ended", "ended"))
@@ -186,19 +186,30 @@ class Apart:
         Raises:
             DefenseError: It cannot be loaded there.
         """
-        from benchbox.engine.isolation.stranger import stranger
+        return self._standing_for(wanted, self.start(wanted))
 
-        process = self.start(wanted)
-        return stranger(self.defenses.get(wanted.defense.name).cls, process, self.images, process.facts)
+    def untrained(self, wanted: Training) -> Defense:
+        """A defence as it is built, in its process.
 
-    def start(self, wanted: Training) -> Process:
-        """A process that holds a trained defence, with copies of its weights and no way shown to the others.
+        Raises:
+            DefenseError: It cannot be built there.
+        """
+        return self._standing_for(wanted, self.start(wanted, trained=False))
+
+    def start(self, wanted: Training, *, trained: bool = True) -> Process:
+        """A process that holds a defence, with copies of its weights and no way shown to the others.
 
         Raises:
             DefenseError: It cannot be loaded there.
         """
         folder = self._folder(wanted)
-        return Process(wanted.defense.name, self._order(wanted, folder).as_dict(), folder)
+        order = replace(self._order(wanted, folder), trained=trained)
+        return Process(wanted.defense.name, order.as_dict(), folder)
+
+    def _standing_for(self, wanted: Training, process: Process) -> Defense:
+        from benchbox.engine.isolation.stranger import stranger
+
+        return stranger(self.defenses.get(wanted.defense.name).cls, process, self.images, process.facts)
 
     def train(self, wanted: Training, shop: Workshop) -> None:
         """Train a defence in a process that sees the training images, and keep its weights.

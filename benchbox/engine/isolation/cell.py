@@ -1,14 +1,11 @@
-"""The other side: a process that trains or loads one defence, and answers about it. `python -m …cell FD`."""
+"""The other side: a process that trains or loads one defence, and answers about it."""
 
 from __future__ import annotations
 
 import copy
 import os
-import signal
-import sys
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import asdict
-from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,25 +25,24 @@ from benchbox.engine import device, dynamic
 from benchbox.engine.booth import let_differentiate_again, slope
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.order import Order
+from benchbox.engine.isolation.server import Answer, Server
 from benchbox.engine.isolation.wire import Message
 from benchbox.engine.vetting import require_evaluation
 from benchbox.errors import DefenseError
 from benchbox.training.artifacts import Artifacts, Training
-from benchbox.training.layout import hand_over, is_out_of_memory, lay
+from benchbox.training.layout import hand_over, lay
 from benchbox.training.loop import Progress
 from benchbox.training.precision import Precision, reduced
 from benchbox.training.workshop import Workshop
 
-Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
 
-
-class Cell:
+class Cell(Server):
     """Holds a defence, copies of it, and the graphs of what it said."""
 
     def __init__(self, order: Order, heard: Set[str], pipe: Connection) -> None:
+        super().__init__(pipe)
         torch.set_num_threads(order.threads)
         self.heard = heard
-        self.pipe = pipe
         self.device = device.choose(order.device)
         none = Images(torch.zeros(0, *order.images.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
         train = Images(**load_file(order.lessons)) if order.lessons else none
@@ -57,7 +53,8 @@ class Cell:
         workshop = Workshop(
             Artifacts(order.artifacts), defenses, dataset, self.device, order.precision, report=self._tell
         )
-        self.copies: list[Defense] = [workshop.obtain(order.training)]
+        get = workshop.obtain if order.trained else workshop.untrained
+        self.copies: list[Defense] = [get(order.training)]
         require_evaluation(self.copies[0], self.copies[0].card.name)
         self.graphs: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
         self._said = 0
@@ -73,6 +70,7 @@ class Cell:
             "randomized": bool(defense.randomized),
             "deployable": bool(defense.deployable),
             "cost": list(defense.cost()),
+            "walks": isinstance(defense, StepwisePurifier | DecidingPurifier),
             "advice": type(defense).how_to_randomize(),
             "forks": hasattr(os, "fork") and self.device.type == "cpu" and not torch.cuda.is_initialized(),
         }
@@ -82,6 +80,8 @@ class Cell:
         for number in asked.words.get("forget", ()):
             self.graphs.pop(number, None)
         defense = self.copies[asked.words["copy"]]
+        if asked.words["do"] == "fork":
+            return self.fork()
         do: Callable[[Defense, Message], Answer] = getattr(self, f"_{asked.words['do']}")
         with border.crossing(type(defense), DefenseError, alone=True):
             words, tensors = do(defense, asked)
@@ -142,20 +142,6 @@ class Cell:
         self.copies.append(copy.deepcopy(defense))
         return {"twin": len(self.copies) - 1}, {}
 
-    def _fork(self, defense: Defense, asked: Message) -> Answer:
-        """Go on as two: the other one is asked through a pipe of its own, and remembers what this one does."""
-        there = reduction.recv_handle(self.pipe)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
-        if os.fork() == 0:
-            self.pipe = Connection(there)
-            torch.set_num_threads(1)  # no other thread is in a fork
-            try:
-                _serve(self)
-            finally:
-                os._exit(0)
-        os.close(there)
-        return {}, {}
-
     def _threads(self, defense: Defense, asked: Message) -> Answer:
         before = torch.get_num_threads()
         torch.set_num_threads(asked.words["threads"])
@@ -178,47 +164,3 @@ class Cell:
 
 def _as_it_is(trail: Trail, what: str) -> Trail:
     return trail
-
-
-def serve(pipe: Connection) -> None:
-    """Answer until the other side is gone."""
-    with overheard.listening() as heard:
-        cell = Cell(Order.from_dict(wire.receive(pipe).words), heard, pipe)
-        wire.send(pipe, cell.facts())
-        _serve(cell)
-
-
-def _serve(cell: Cell) -> None:
-    while True:
-        asked = wire.receive(cell.pipe)
-        try:
-            words, tensors = cell.answer(asked)
-        except Exception as error:
-            wire.send(cell.pipe, _told(error))
-            continue
-        wire.send(cell.pipe, words, tensors)
-
-
-def _told(error: Exception) -> dict[str, Any]:
-    kind = "memory" if is_out_of_memory(error) else "defence" if isinstance(error, DefenseError) else "runtime"
-    # Autograd's refusals are told apart by their words; anything else is one line.
-    return {
-        "error": str(error) if kind != "runtime" or isinstance(error, RuntimeError) else border.reason(error),
-        "kind": kind,
-    }
-
-
-def main() -> None:
-    """Serve on the file descriptor that is named."""
-    pipe = Connection(int(sys.argv[1]))
-    sys.argv[1:] = []
-    try:
-        serve(pipe)
-    except (EOFError, OSError):
-        os._exit(0)
-    except Exception as error:  # before there is a defence
-        wire.send(pipe, {**_told(error), "kind": "defence"})
-
-
-if __name__ == "__main__":
-    main()

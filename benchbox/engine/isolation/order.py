@@ -30,6 +30,7 @@ class Order:
         threads: How many it may use.
         lessons: File of the images it is trained on, where it is not trained yet.
         precision: What it is trained in.
+        trained: Whether it is; for the time that a pass takes, weights do not matter.
     """
 
     training: Training
@@ -41,6 +42,7 @@ class Order:
     threads: int
     lessons: Path | None = None
     precision: Precision = "float32"
+    trained: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -11,18 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
-from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Trail
 from benchbox.domain import ImageSpec
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.apart import Process
+from benchbox.engine.isolation.proxy import DECLARED
 from benchbox.errors import DefenseError
-
-#: What a class says of its defences and every part of benchbox reads there.
-DECLARED = ("randomized", "base", "stand_ins", "exact", "ablations", "version", "deployable", "square")
 
 
 class Stranger(Defense):
@@ -190,7 +186,7 @@ def stranger(cls: type[Defense], process: Process, images: ImageSpec, facts: Map
     """
     advice = classmethod(lambda _: str(facts["advice"]))
     said = {"card": cls.card, "__doc__": cls.__doc__, "__module__": __name__, "how_to_randomize": advice}
-    base = Walker if issubclass(cls, StepwisePurifier | DecidingPurifier) else Stranger
+    base = Walker if facts["walks"] else Stranger
     made = type(cls.__name__, (base,), said)
     for name in DECLARED:
         setattr(made, name, facts.get(name, getattr(cls, name)))
