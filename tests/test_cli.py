@@ -269,6 +269,28 @@ def test_show_refuses_what_nobody_has(said: Said) -> None:
 # ---- interruption -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("command", "at"),
+    [
+        (("verdict", "none"), "benchbox.engine.session.Session.plan"),
+        (("audit", "none"), "benchbox.audit.conduct.prepare"),
+        (("train", "--defense", "none"), "benchbox.engine.session.Session.train"),
+        (("list", "runs"), "benchbox.store.Store.open"),
+    ],
+)
+def test_whatever_is_interrupted_says_so_in_one_line(
+    said: Said, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], at: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, stop)
+    status, _, err = said(*command, *(["--dataset", "tiny"] if command[0] != "list" else []))
+    assert status == 130
+    (line,) = err.strip().splitlines()
+    assert line.startswith("benchbox: interrupted")
+
+
 def test_an_interrupted_run_says_what_is_stored_and_continues(said: Said, workspace: Path) -> None:
     """The real process, the real signal."""
     request = ["run", "--defense", "none", "--attacks", "fgsm,pgd", *WHITE[:-3], "--access", "white-box"]

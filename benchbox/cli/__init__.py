@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = carry_out(arguments)
     if arguments is None:
         _leave_threads(status)
+        if status == INTERRUPTED:
+            _end(status)
     return status
 
 
@@ -119,10 +121,15 @@ def _leave_threads(status: int) -> None:
             thread.join(PATIENCE)
     if left := [t.name for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]:
         notice(f"a plug-in left a thread running ({', '.join(left)}); benchbox does not wait for it")
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _end(status)
+
+
+def _end(status: int) -> None:
+    """End at once: on a busy machine Python takes seconds to take itself apart, which who stopped it waits for."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def carry_out(arguments: Sequence[str] | None = None) -> int:
@@ -149,12 +156,13 @@ def carry_out(arguments: Sequence[str] | None = None) -> int:
         notice(f"interrupted: {stop}")
         return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
-        notice("interrupted; what was stored stays, the same command continues")
-        return INTERRUPTED
+        status = INTERRUPTED
     except Exception as error:
         # The usage errors of typer, whose class has moved from one version to the next.
         if not hasattr(error, "format_message"):
             raise
         complain(f"{error.format_message().rstrip('.')}; see benchbox --help")
         return 2
+    if status == INTERRUPTED:  # which newer versions of typer return for Ctrl-C
+        notice("interrupted; what was stored stays, the same command continues")
     return status if isinstance(status, int) else 0
