@@ -13,6 +13,7 @@ import pytest
 
 import benchbox
 from benchbox.analysis import papers
+from benchbox.analysis.substitutes import strangers
 from benchbox.analysis.table import Column, Row
 from benchbox.contract import registry
 from benchbox.domain import Access
@@ -212,6 +213,31 @@ def test_the_paper_prints_more_for_trades_under_cw_than_on_benign_images() -> No
     assert printed["cw"] is not None
     assert printed["benign"] is not None
     assert printed["cw"] > printed["benign"]
+
+
+def test_neither_cw_inside_the_ball_is_the_papers_column() -> None:
+    """docs/results.md, of the three rows of docs/evidence/cw-l2.json; docs/pssr.md: “fits no better”."""
+    (table,) = benchbox.load(ROOT / "docs/evidence/cw-l2.json").tables
+    first = max(benchbox.load(ROOT / "results/published/mnist.json").tables, key=lambda one: len(one.samples))
+    assert table.samples.indices == first.samples.indices[:100]
+    allowed = {}
+    for row in table.rows:
+        margin, l2 = (row.entries[Column(Access.WHITE_BOX, attack)] for attack in ("cw", "cw-l2"))
+        assert margin.score is not None
+        assert l2.score is not None
+        assert margin.paper is not None
+        allowed[row.label] = [
+            s.low <= float(margin.paper.percent or 0) <= s.high for s in (margin.score, l2.score)
+        ]
+    assert allowed == {"none": [True, False], "pgd-at": [False, True], "trades": [False, False]}
+
+
+def test_transfer_to_two_rows_is_from_pgd_at() -> None:
+    """docs/results.md: “Transfer to that row and to `ibp` is from the substitute of `pgd-at`, a LeNet-5”."""
+    (table,) = (t for t in benchbox.load(ROOT / "results/published/mnist.json").tables if len(t.samples) == 1000)
+    found = {row.label: strangers(row, table.cards) for row in table.rows}
+    assert {name for name, them in found.items() if them} == {smallcnn().label, "ibp"}
+    assert found["ibp"] == found[smallcnn().label] == ["pgd-at (seed 1000)"]
 
 
 def test_mnist_lacks_what_the_page_says() -> None:
