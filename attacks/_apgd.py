@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View, direction
+from benchbox import LOOK, Draws, ThreatModel, View, direction
 
 from ._apgd_l1 import apgd_l1
 from ._losses import Loss
-from ._survivors import LOOK, Found, over_pixels
+from ._survivors import Found, over_pixels
 
 #: α of Algorithm 1: how much of a step is the gradient's; the rest repeats the previous one.
 MOMENTUM = 0.75

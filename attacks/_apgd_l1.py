@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from benchbox import Draws, ThreatModel, View, sparse_sign
+from benchbox import LOOK, Draws, ThreatModel, View, sparse_sign
 
 from ._losses import Loss
-from ._survivors import LOOK, Found, over_pixels
+from ._survivors import Found, over_pixels
 
 #: Radii that are searched one after the other, as multiples of epsilon, and their shares of the steps.
 STAGES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from benchbox import Norm, ThreatModel, View
+from benchbox import LOOK, Norm, ThreatModel, View
 
-from ._survivors import LOOK, Found
+from ._survivors import Found
 
 #: α_max: how far an iterate is pulled back towards the clean image.
 PULL = 0.1

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View
 
-#: Steps between two looks at who has left: a look waits for the device.
-LOOK = 4
-
 
 class Found(NamedTuple):
     """What a search comes back with; row i is one sample.

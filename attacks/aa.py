@@ -31,7 +31,8 @@ class AA(Attack):
 
     A sample leaves targeted APGD, FAB and Square at the image that breaks it. APGD-CE goes on to its last step, as
     the authors' does: most samples of a weak model fall there, and an image at the very boundary of the model it
-    was made on would say nothing about another one (gray-box, transfer).
+    was made on would say nothing about another one (gray-box, transfer). Where there is no other one
+    (`View.early_stop`) a sample leaves there too.
 
     With fewer than ten classes there are fewer than nine targets: as many as there are other classes. The
     targeted DLR loss needs four classes; with three, untargeted APGD-DLR takes its place. The DLR loss itself
@@ -120,7 +121,7 @@ def run(name: str, survivors: Survivors, classes: int) -> None:
 def _apgd(threat: ThreatModel, loss: Loss, restart: int) -> Search:
     def search(model: View, x: Tensor, y: Tensor, draws: Draws) -> Found:
         own = draws.at(loss.__name__, restart) if restart else draws.at(loss.__name__)
-        return apgd(model, x, y, threat, own, loss=loss)
+        return apgd(model, x, y, threat, own, loss=loss, leave=model.early_stop)
 
     return search
 

@@ -22,7 +22,7 @@ from .noise import worst
 
 @dataclass(frozen=True, kw_only=True)
 class APGDCE(Attack):
-    """Auto-PGD on the cross-entropy: every sample, to the last step.
+    """Auto-PGD on the cross-entropy: every sample, to the last step unless the view lets it stop early.
 
     Attributes:
         steps: Steps of a run.
@@ -41,9 +41,11 @@ class APGDCE(Attack):
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """`steps` + 1 passes each way a run; choosing among several, `model.eot` forward passes a run."""
         with torch.no_grad():
-            runs = list(self._losses(model, x, y))
+            runs, steps = list(self._losses(model, x, y)), self.steps
+            # Of several runs each attacks every sample, so that the best of their ends can be chosen.
+            leave = model.early_stop and len(runs) * self.restarts == 1
             ends = (
-                apgd(model, x, y, threat, draws.at(i, r), loss=loss, target=target, steps=self.steps).x
+                apgd(model, x, y, threat, draws.at(i, r), loss=loss, target=target, steps=steps, leave=leave).x
                 for i, (loss, target) in enumerate(runs)
                 for r in range(self.restarts)
             )

@@ -50,6 +50,7 @@ class BIM(Attack):
             step_size=self.step * threat.epsilon,
             momentum=self.decay(),
             keep=self.keep,
+            early_stop=model.early_stop,
         )
 
     def decay(self) -> float | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import reduce
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchbox import Access, Attack, Card, Count, Draws, Nature, ThreatModel, View, margin
+from benchbox import LOOK, Access, Attack, Card, Count, Draws, Nature, ThreatModel, View, margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,19 @@ class Noise(Attack):
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """One forward pass for each point (times `model.eot` when the model is randomised)."""
-        points = (threat.random_start(x, draws.at("point", i)) for i in range(self.draws))
-        return worst(model, y, points)
+        found, rows, best = x, torch.arange(len(y), device=y.device), None
+        for i in range(self.draws):
+            point = _ask(model, y, threat.random_start(x, draws.at("point", i)))
+            best = point if best is None else best.or_worse(point)
+            if model.early_stop and i % LOOK == 0 and bool((best.errors > 0).any()):
+                fallen, stands = best.errors > 0, best.errors == 0
+                found = found.index_copy(0, rows[fallen], best.x[fallen])
+                x, y, rows, draws = x[stands], y[stands], rows[stands], draws.rows(stands)
+                model, best = model.rows(stands), _Point(*(part[stands] for part in best))
+                if not len(rows):
+                    return found
+        assert best is not None
+        return found.index_copy(0, rows, best.x)
 
 
 def worst(model: View, y: Tensor, candidates: Iterable[Tensor]) -> Tensor:
@@ -55,16 +67,27 @@ def worst(model: View, y: Tensor, candidates: Iterable[Tensor]) -> Tensor:
     Returns:
         (N, C, H, W) images; the first of equals.
     """
-    best = errors = margins = None
-    for candidate in candidates:
-        with torch.no_grad():
-            each = torch.stack([margin(model(candidate), y) for _ in range(model.eot)])
-        wrong, mean = (each > 0).sum(0), each.mean(0)
-        if best is None or errors is None or margins is None:
-            best, errors, margins = candidate, wrong, mean
-            continue
-        better = (wrong > errors) | ((wrong == errors) & (mean > margins))
-        best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
-        errors, margins = torch.where(better, wrong, errors), torch.where(better, mean, margins)
-    assert best is not None
-    return best
+    return reduce(_Point.or_worse, (_ask(model, y, candidate) for candidate in candidates)).x
+
+
+class _Point(NamedTuple):
+    """An image of each sample, in how many draws the model gets it wrong, and its mean margin."""
+
+    x: Tensor
+    errors: Tensor
+    margins: Tensor
+
+    def or_worse(self, other: _Point) -> _Point:
+        """For each sample the one that is worse for the model."""
+        worse = (other.errors > self.errors) | ((other.errors == self.errors) & (other.margins > self.margins))
+        return _Point(
+            torch.where(worse.view(-1, 1, 1, 1), other.x, self.x),
+            torch.where(worse, other.errors, self.errors),
+            torch.where(worse, other.margins, self.margins),
+        )
+
+
+def _ask(model: View, y: Tensor, x: Tensor) -> _Point:
+    with torch.no_grad():
+        each = torch.stack([margin(model(x), y) for _ in range(model.eot)])
+    return _Point(x, (each > 0).sum(0), each.mean(0))

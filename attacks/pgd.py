@@ -66,6 +66,9 @@ class PGD(Attack):
         return next(runs) if self.restarts == 1 else worst(model, y, runs)
 
     def _run(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        along = self.along(model, x)
+        # Of several runs each attacks every sample; and what climbs along the model's way may know the samples.
+        early_stop = model.early_stop and self.restarts == 1 and along is None
         return ascend(
             model,
             x,
@@ -76,7 +79,8 @@ class PGD(Attack):
             step_size=self.step * threat.epsilon,
             loss=self.loss,
             keep=self.keep,
-            along=self.along(model, x),
+            along=along,
+            early_stop=early_stop,
         )
 
     def along(self, model: View, x: Tensor) -> Callable[[Trail, Tensor], Tensor] | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchbox.api import evaluate as evaluate
     from benchbox.api import load as load
     from benchbox.contract.absent import supplied as supplied
+    from benchbox.contract.ascent import LOOK as LOOK
     from benchbox.contract.ascent import Loss as Loss
     from benchbox.contract.ascent import ascend as ascend
     from benchbox.contract.ascent import cross_entropy as cross_entropy
@@ -75,6 +76,7 @@ HOME = {
     "evaluate": "api",
     "load": "api",
     "supplied": "contract.absent",
+    "LOOK": "contract.ascent",
     "ascend": "contract.ascent",
     "sparse_sign": "contract.ascent",
     "cross_entropy": "contract.ascent",

@@ -211,6 +211,7 @@ class Memory:
 
     def add_cell(self, cell, run):
         self.committed.setdefault(cell.key, np.zeros(len(cell.samples), bool))
+        return cell
 
     def positions(self, cell):
         return np.flatnonzero(self.committed[cell.key])

@@ -16,6 +16,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 #: Share of the pixels that an L1 step moves: SLIDE's 99th percentile.
 SPARSITY = 0.01
+#: Steps between two looks at who has fallen: a look waits for the device.
+LOOK = 4
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -42,6 +44,7 @@ def ascend(
     momentum: float | None = None,
     keep: Literal["last", "best"] = "last",
     along: Callable[[Trail, Tensor], Tensor] | None = None,
+    early_stop: bool = False,
 ) -> Tensor:
     """Projected gradient ascent on a loss, by sign steps (L∞), normalised steps (L2) or sparse sign steps (L1).
 
@@ -61,31 +64,55 @@ def ascend(
             seen: misclassified before correct, then by loss.
         along: (trail, y) -> per-sample losses, ascended in the place of `loss`, which then only tells iterates
             apart that `best` chooses from.
+        early_stop: Let a sample go at the first iterate that is misclassified, as `View.early_stop` permits, where
+            the best is kept. Losses see fewer samples then: they must not hang on which.
 
     Returns:
         (N, C, H, W) images inside the ball.
     """
-    x_adv, step = start, _stepper(x, threat, step_size)
-    velocity = torch.zeros_like(x)
-    best = _Best(start, torch.zeros_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=x.device))
-    for _ in range(steps):
-        if along is None:
-            gradient, losses, logits = model.gradient(x_adv, lambda logits: loss(logits, y))
-        else:
-            gradient, _, logits = model.along(x_adv, lambda trail: along(trail, y))
-            losses = loss(logits, y)
-        if keep == "best":
-            best = best.update(x_adv, logits.argmax(1) != y, losses)
-        if momentum is not None:
-            # A gradient of exactly zero must leave the sample movable: 0/0 would freeze it as NaN for ever.
-            mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-30)
-            velocity = gradient = momentum * velocity + gradient / mean.view(-1, 1, 1, 1)
-        x_adv = step(x_adv, gradient)
+    way = _Way(x, y, start, torch.zeros_like(x), _Best.nothing(start, y))
+    found, rows = start, torch.arange(len(y), device=y.device)
+    early_stop &= keep == "best" and not model.randomized
+    step = _stepper(x, threat, step_size)
+    for number in range(steps):
+        if early_stop and number % LOOK == 1 and bool(way.best.wrong.any()):
+            fallen, stands = way.best.wrong, ~way.best.wrong
+            found = found.index_copy(0, rows[fallen], way.best.x[fallen])
+            way, rows, model = way.rows(stands), rows[stands], model.rows(stands)
+            if not len(rows):
+                return found
+            step = _stepper(way.x, threat, step_size)
+        way = _advance(way, model, step, loss, momentum, along, keep == "best")
     if keep == "last":
-        return x_adv
+        return way.x_adv
     with torch.no_grad():
-        logits = model(x_adv)
-    return best.update(x_adv, logits.argmax(1) != y, loss(logits, y)).x
+        logits = model(way.x_adv)
+    best = way.best.update(way.x_adv, logits.argmax(1) != way.y, loss(logits, way.y))
+    return found.index_copy(0, rows, best.x)
+
+
+def _advance(
+    way: _Way,
+    model: View,
+    step: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
+    momentum: float | None,
+    along: Callable[[Trail, Tensor], Tensor] | None,
+    keeps_best: bool,
+) -> _Way:
+    """One step, and what the model said of the iterate it started from."""
+    if along is None:
+        gradient, losses, logits = model.gradient(way.x_adv, lambda logits: loss(logits, way.y))
+    else:
+        gradient, _, logits = model.along(way.x_adv, lambda trail: along(trail, way.y))
+        losses = loss(logits, way.y)
+    best = way.best.update(way.x_adv, logits.argmax(1) != way.y, losses) if keeps_best else way.best
+    velocity = way.velocity
+    if momentum is not None:
+        # A gradient of exactly zero must leave the sample movable: 0/0 would freeze it as NaN for ever.
+        mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-30)
+        velocity = gradient = momentum * velocity + gradient / mean.view(-1, 1, 1, 1)
+    return way._replace(x_adv=step(way.x_adv, gradient), velocity=velocity, best=best)
 
 
 def _stepper(x: Tensor, threat: ThreatModel, size: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -135,6 +162,11 @@ class _Best(NamedTuple):
     wrong: Tensor
     loss: Tensor
 
+    @classmethod
+    def nothing(cls, start: Tensor, y: Tensor) -> _Best:
+        """Before anything was asked: whatever comes is better."""
+        return cls(start, torch.zeros_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=y.device))
+
     def update(self, x: Tensor, wrong: Tensor, loss: Tensor) -> _Best:
         better = torch.where(wrong == self.wrong, loss > self.loss, wrong)
         return _Best(
@@ -142,3 +174,26 @@ class _Best(NamedTuple):
             self.wrong | wrong,
             torch.where(better, loss, self.loss),
         )
+
+
+class _Way(NamedTuple):
+    """How far an ascent has come; row i of each tensor is one sample.
+
+    Attributes:
+        x: Clean image.
+        y: True class.
+        x_adv: Iterate.
+        velocity: The accumulated gradient.
+        best: Of the iterates before.
+    """
+
+    x: Tensor
+    y: Tensor
+    x_adv: Tensor
+    velocity: Tensor
+    best: _Best
+
+    def rows(self, keep: Tensor) -> _Way:
+        """Some of the samples."""
+        best = _Best(*(tensor[keep] for tensor in self.best))
+        return _Way(self.x[keep], self.y[keep], self.x_adv[keep], self.velocity[keep], best)

@@ -47,6 +47,23 @@ class Crafted:
         asked = float(self.backwards.sum())
         return self.broken is not None and asked > 0 and float(self.broken[1].sum()) >= asked * (1 - 1e-9)
 
+    def with_rows(self, at: Tensor, again: Crafted) -> Crafted:
+        """The same where some samples (n,) were attacked once more: their new images, and what both cost."""
+        here = at.to(self.forwards.device)
+        broken, distance = self.broken, self.distance
+        if broken is not None and again.broken is not None:
+            broken = broken.index_add(1, here, again.broken)
+        if distance is not None and again.distance is not None:
+            distance = distance.index_copy(0, here, again.distance)
+        return Crafted(
+            self.x.index_copy(0, at, again.x),
+            self.first_success.index_copy(0, at, again.first_success),
+            self.forwards.index_add(0, here, again.forwards),
+            self.backwards.index_add(0, here, again.backwards),
+            broken,
+            distance,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):

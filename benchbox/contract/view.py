@@ -87,6 +87,7 @@ class View:
         deformation: What makes images of the parameters that the attack is handed in their place; else None.
         confirmation: Who decides in float32 what is broken, where `forward` is of lower precision; else None.
         walk: (x, draws) -> the logits with the steps to them; None of a model that has none, or hides them.
+        early_stop: Whether a sample may leave the search at the image that breaks it, see `Cell.early_stop`.
         whole: Calls that covered the whole batch, [forward, backward].
         partial: Rows passed in calls that covered a part of it, likewise.
     """
@@ -103,6 +104,7 @@ class View:
         confirmation: Confirmation | None = None,
         walk: Walk | None = None,
         deformation: Deformation | None = None,
+        early_stop: bool = False,
     ) -> None:
         self.forward = forward
         self.y = y
@@ -113,6 +115,7 @@ class View:
         self.confirmation = confirmation
         self.walk = walk
         self.deformation = deformation
+        self.early_stop = early_stop
         self.whole = [0, 0]
         self.partial = [0, 0]
         self._calls = 0
@@ -213,6 +216,7 @@ class View:
             batch=self.batch,
             walk=self.walk,
             deformation=deformation,
+            early_stop=self.early_stop,
         )
 
     def _said(self, x: Tensor, rows: int, draws: Draws, model: Model) -> Any:
@@ -251,6 +255,7 @@ class View:
             confirmation=self.confirmation and self.confirmation.rows(keep),
             walk=self.walk,
             deformation=self.deformation and self.deformation.rows(keep),
+            early_stop=self.early_stop,
         )
         self._parts.append((keep, part))
         return part

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: The control: the attack that changes no image. Whatever is attacked, a randomised defence is scored on it too.
+#: The control: the attack that changes no image. A randomised defence is scored on it whatever is asked for.
 NULL_ATTACK = "null"
-#: Fields of a cell that follow from the attack's code, which its key has already.
-DECLARED = ("averaging", "nature")
+#: Fields of a cell on which its number does not hang, or that follow from the attack's code, which its key has.
+DECLARED = ("averaging", "nature", "early_stop")
 #: Fields of a cell that its adversarial images hang on.
-CRAFTED = ("attack", "view", "threat", "samples", "attack_seed", "eot", "search_precision")
+CRAFTED = ("attack", "view", "threat", "samples", "attack_seed", "eot", "search_precision", "early_stop")
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -57,8 +57,7 @@ class Card:
         paper: Its paper in short: authors, venue.
         year: Of the paper.
         kind: Such as training, purifier, ablation; gradient, score-based.
-        bibtex: The paper's BibTeX entry, for whoever cites the table. Those of built-ins lie in
-            results/paper/references.bib, which has title and link too.
+        bibtex: The paper's BibTeX entry; that of a built-in lies in results/paper/references.bib.
     """
 
     name: str
@@ -248,12 +247,12 @@ class Cell:
         attack_seed: Seed of every draw the attack makes or sees.
         scoring_draws: Fresh draws per image when the defence is randomised, else 1.
         eot: Draws a gradient is averaged over when the view is randomised, else 1.
-        averaging: What the attack averages over them, as it declares (`Attack.averaging`); empty where there is
-            one draw, and in cells stored before it was recorded. It follows from the attack's code: no part of
-            the key.
-        nature: What the attack declares of itself (`Attack.declare`); None where it declares nothing, and in cells
-            stored before it was recorded. No part of the key either.
+        averaging: What the attack averages over them, as it declares (`Attack.averaging`); empty for one draw, and
+            in cells stored before it was recorded.
+        nature: What the attack declares of itself (`Attack.declare`); None if nothing, and in cells stored before.
         search_precision: What the attack asks its view in; what it breaks is confirmed in float32.
+        early_stop: Whether a sample may leave the search at the image that breaks it, because nobody but the model
+            that is searched will be asked about it. The same samples are broken either way.
     """
 
     defense: Spec
@@ -270,6 +269,7 @@ class Cell:
     averaging: str = ""
     nature: Nature | None = None
     search_precision: Precision = "float32"
+    early_stop: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -289,6 +289,8 @@ class Cell:
         record["nature"] = asdict(self.nature) if self.nature else None
         if self.search_precision == "float32":
             del record["search_precision"]  # cells were stored, and named, before there was a choice
+        if not self.early_stop:
+            del record["early_stop"]
         return {**record, "access": str(self.access), "samples": self.samples.as_dict()}
 
     @classmethod

@@ -142,6 +142,7 @@ class Judge:
         Of a randomised defence no single draw decides anything: nothing is confirmed before it is scored.
         """
         view = self.view(y, draws, stand_in=cell.view.stand_in, eot=cell.eot)
+        view.early_stop = cell.early_stop
         if cell.search_precision != "float32":
             if not self.defense.randomized:
                 view.confirmation = Confirmation(view.forward, x, cell.threat, self.layout.batch)

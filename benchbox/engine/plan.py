@@ -121,6 +121,8 @@ class Planner:
                         nature=natures[attack.name],
                         # Where nothing is searched there is nothing to be coarse about.
                         search_precision="float32" if needs == "nothing" else request.search_precision,
+                        # What is made on a bare classifier is scored on the purifiers before it too.
+                        early_stop=bool(training.base) and view.artifact == training.digest and not randomized,
                     )
                     cells[cell.key] = cell
         needed = {key for cell in cells.values() for key in (cell.artifact, cell.view.artifact)}

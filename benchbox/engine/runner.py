@@ -113,7 +113,7 @@ class Runner:
         models = len({cell.view.artifact for cell in plan.cells}) or 1
         self._images = sum(len(cell.samples) for cell in plan.cells) // models
         for order, cell in enumerate(plan.cells):
-            self.add(cell, run)
+            cell = self.add(cell, run)
             todo = self._todo(cell)
             if len(todo) == 0 and self._described(cell):
                 self.report.reused += 1
@@ -128,10 +128,11 @@ class Runner:
         self.report.total = time.perf_counter() - start
         return self.report
 
-    def add(self, cell: Cell, run: int) -> None:
-        """Make a cell known, with what is known of its images from other lists."""
-        self.store.add_cell(cell, run)
+    def add(self, cell: Cell, run: int) -> Cell:
+        """Make a cell known, with what is known of its images from other lists; gives it as the store has it."""
+        cell = self.store.add_cell(cell, run)
         reuse.take_over(self.store, cell, self.dataset, secrets.settled(self.store, self.secret))
+        return cell
 
     def some(
         self, cell: Cell, positions: NDArray[np.int64], trainings: Mapping[str, Training], report: Report

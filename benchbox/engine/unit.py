@@ -124,27 +124,59 @@ def work(unit: Unit, models: Models) -> Done:
     with models.deployed.layout.on_threads():
         models.deployed.clean(x, streams, cell.scoring_draws)
     middle = time.perf_counter()
-    if unit.stored is not None:
-        crafted, images = _crafted(unit.stored, models.device), None
-    else:
-        # Every sample is attacked, also one that is wrong already: another defence may score these images.
-        name, attacked = models.attack.card.name, models.attacked
-        attacked.reveal(x, streams)
-        with attacked.layout.on_threads(), border.crossing(type(attacked.defense), DefenseError):
-            view = attacked.searched(cell, x, y, streams.attacked(name))
-            try:
-                crafted = models.attack(view, x, y, cell.threat, streams.crafting(name))
-            except (RuntimeError, AttackError) as error:
-                # An attack that is not ours differentiates by itself, and is not to blame for what it is given.
-                if not border.is_without_gradient(error) or _has_gradient(view, x):
-                    raise
-                raise without_gradient(attacked, cell) from error
-        images = adversarials(cell, unit.positions, crafted)
+    crafted = craft(models, cell, x, y, streams) if unit.stored is None else _crafted(unit.stored, models.device)
     end = time.perf_counter()
-    with models.deployed.layout.on_threads():
-        outcome = models.deployed.outcome(unit.positions, x, y, crafted, streams, cell.scoring_draws)
+    outcome = _scored(unit, models, x, y, crafted, streams)
+    if unit.stored is None and len(in_vain := _in_vain(cell, outcome)):
+        crafted = _to_the_end(unit, models, x, y, crafted, in_vain)
+        outcome = _scored(unit, models, x, y, crafted, streams)
+    images = adversarials(cell, unit.positions, crafted) if unit.stored is None else None
     broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
+
+
+def craft(models: Models, cell: Cell, x: Tensor, y: Tensor, streams: Streams) -> Crafted:
+    """Adversarial images for every sample, also for one that is wrong already: others may score these images.
+
+    Raises:
+        AttackError: The attack broke its contract.
+        DefenseError: The attacked defence did.
+    """
+    name, attacked = models.attack.card.name, models.attacked
+    attacked.reveal(x, streams)
+    with attacked.layout.on_threads(), border.crossing(type(attacked.defense), DefenseError):
+        view = attacked.searched(cell, x, y, streams.attacked(name))
+        try:
+            return models.attack(view, x, y, cell.threat, streams.crafting(name))
+        except (RuntimeError, AttackError) as error:
+            # An attack that is not ours differentiates by itself, and is not to blame for what it is given.
+            if not border.is_without_gradient(error) or _has_gradient(view, x):
+                raise
+            raise without_gradient(attacked, cell) from error
+
+
+def _scored(unit: Unit, models: Models, x: Tensor, y: Tensor, crafted: Crafted, streams: Streams) -> Outcome:
+    with models.deployed.layout.on_threads():
+        return models.deployed.outcome(unit.positions, x, y, crafted, streams, unit.cell.scoring_draws)
+
+
+def _in_vain(cell: Cell, outcome: Outcome) -> NDArray[np.intp]:
+    """Rows whose search ended early at an image that does not break the deployed defence."""
+    return np.flatnonzero(cell.early_stop & (outcome.first_success >= 0) & (outcome.robust > 0))
+
+
+def _to_the_end(
+    unit: Unit, models: Models, x: Tensor, y: Tensor, crafted: Crafted, rows: NDArray[np.intp]
+) -> Crafted:
+    """What was crafted, with some rows searched once more, to the last step.
+
+    So that a search which ends early is never weaker: not by the last digit of a logit, nor where a stand-in errs
+    on an image that the defence gets right, nor where a defence errs once in order to be left alone.
+    """
+    cell, at = replace(unit.cell, early_stop=False), torch.from_numpy(rows).to(x.device)
+    streams = Streams([cell.samples.indices[p] for p in unit.positions[rows]], cell.attack_seed, x.device)
+    again = craft(models, cell, x[at], y[at], streams)
+    return crafted.with_rows(at, again)
 
 
 def _has_gradient(view: View, x: Tensor) -> bool:

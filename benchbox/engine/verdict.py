@@ -108,11 +108,10 @@ class Search:
             BenchboxError: The defence cannot be obtained, or breaks its contract.
         """
         self._runner, self._plan, self._report = runner, plan, Report()
-        self._defence = Ladder.of(self._usable(plan))
-        self._bare = Ladder.of(ladder.bare(self._defence.cells, plan))
+        self._defence = Ladder.of([runner.add(cell, run) for cell in self._usable(plan)])
+        self._bare = Ladder.of([runner.add(cell, run) for cell in ladder.bare(self._defence.cells, plan)])
         for side in (self._defence, self._bare):
-            for rung, cell in enumerate(side.cells):
-                runner.add(cell, run)
+            for rung in range(len(side.cells)):
                 self._learn(side, rung)
         for cell in (self._defence.cells[0], *self._bare.cells[:1]):
             runner.require(plan.trainings[cell.artifact], len(cell.samples))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from types import MappingProxyType
@@ -84,8 +84,8 @@ _IMAGES = select(CRAFTING.c.key, CRAFTING.c.committed).where(CRAFTING.c.key.in_(
 _CHANGE = update(CELL).where(CELL.c.id == bindparam("number"))
 
 
-def add(connection: Connection, cell: Cell, run: int) -> None:
-    """Make a cell known that is not; forget the failure of one that is."""
+def add(connection: Connection, cell: Cell, run: int) -> Cell:
+    """Make a cell known that is not; forget the failure of one that is, which goes on as it was begun."""
     values = {
         "key": cell.key,
         "run_id": run,
@@ -103,6 +103,8 @@ def add(connection: Connection, cell: Cell, run: int) -> None:
         row = find(connection, cell)
         if row.status == "failed":
             change(connection, row, status=status(row, row.committed), error="")
+        return replace(cell, early_stop=read(row).early_stop)
+    return cell
 
 
 def find(connection: Connection, cell: Cell) -> Row[Any]:

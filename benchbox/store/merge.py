@@ -6,6 +6,7 @@ image, up to the rounding of distances.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, CRAFTED, CR
 
 #: What has to be the same of an image that two stores have; distances and passes may differ by rounding.
 _DECIDED = ("label", "clean", "adversarial")
+#: Likewise where one of the two searches stopped early: which wrong class an image is taken for may differ.
+_BROKEN = ("label", "clean", "robust")
 
 
 @dataclass
@@ -106,11 +109,12 @@ def _batch(
     here: Connection, cell: Cell, outcome: Outcome, batch: Row[Any], run: int, found: Merged, source: str
 ) -> None:
     row = cells.find(here, cell)
+    decided = _DECIDED if cells.read(row).early_stop == cell.early_stop else _BROKEN
     known = arrays.positions(row.committed)
     if np.isin(outcome.position, known).any():
         for mine in here.execute(select(BATCH).where(BATCH.c.cell_id == row.id)).all():
             cells.check_batch(row, cell, mine)
-            _require_same(cell, outcomes.decode(mine.outcome, cell), outcome, source)
+            _require_same(cell, outcomes.decode(mine.outcome, cell), outcome, decided, source)
     new = outcomes.without(outcome, known)
     found.images += len(new)
     found.same += len(outcome) - len(new)
@@ -119,10 +123,10 @@ def _batch(
         batches.commit(here, [made], {cell.key: run})
 
 
-def _require_same(cell: Cell, ours: Outcome, theirs: Outcome, source: str) -> None:
+def _require_same(cell: Cell, ours: Outcome, theirs: Outcome, decided: Sequence[str], source: str) -> None:
     _, mine, other = np.intersect1d(ours.position, theirs.position, return_indices=True)
     differ = np.zeros(len(mine), bool)
-    for name in _DECIDED:
+    for name in decided:
         differ |= (getattr(ours, name)[mine] != getattr(theirs, name)[other]).reshape(len(mine), -1).any(1)
     if differ.any():
         raise StoreError(

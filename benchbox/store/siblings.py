@@ -62,6 +62,8 @@ def take_over(
 
 
 def _take_images(connection: Connection, cell: Cell, other: Cell, place: NDArray[np.int64]) -> None:
+    if other.early_stop and not cell.early_stop:
+        return  # those who go on from here ask another model about them
     key = other.craft_key
     there = arrays.positions(connection.scalar(select(CRAFTING.c.committed).where(CRAFTING.c.key == key)))
     wanted = there[place[there] >= 0]

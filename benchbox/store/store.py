@@ -173,15 +173,19 @@ class Store:
         alive = self._leases.alive(runs.lease(row.id) for row in rows if row.status == "running")
         return [runs.record(row, is_alive=runs.lease(row.id) in alive) for row in rows]
 
-    def add_cell(self, cell: Cell, run: int) -> None:
+    def add_cell(self, cell: Cell, run: int) -> Cell:
         """Make a cell known; batches committed from now on through this object belong to `run`.
 
         A cell that is there already keeps its first run and its outcomes. If it had failed, the failure is
         forgotten and it is `partial` (or `done`) again.
+
+        Returns:
+            The cell as the store has it, with images under the name they were begun under.
         """
         with self._writing() as connection:
-            cells.add(connection, cell, run)
+            known = cells.add(connection, cell, run)
         self._runs[cell.key] = run
+        return known
 
     def positions(self, cell: Cell) -> NDArray[np.int64]:
         """(N,) the positions of a cell that are committed, ascending."""

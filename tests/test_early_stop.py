@@ -1,0 +1,186 @@
+"""Samples that leave a search at the image that breaks them: the same fall, for fewer passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from evidence import CELL, begin, images, outcome
+from test_judge import Threshold
+from test_unit import models, unit
+from torch import Tensor
+
+from benchbox import Access, Attack, Card, Draws, StoreError, ThreatModel, View, ascend
+from benchbox.contract import registry
+from benchbox.draws import sample_draws
+from benchbox.engine.request import Request
+from benchbox.engine.session import Session, Settings
+from benchbox.engine.unit import work
+from benchbox.store import Store
+from benchbox.store.merge import merge
+
+BALL = ThreatModel("linf", 0.1)
+N, SHAPE = 24, (1, 3, 3)
+ROWS = sample_draws(N)
+
+
+def curved(seed: int) -> tuple[Any, Tensor, Tensor]:
+    """Five classes with logits that bend, images in the box, and classes for them, a few of them wrong."""
+    draws = sample_draws(5, seed)
+    weights, bends = draws.at("w").normal(9), draws.at("b").normal(9)
+    x = sample_draws(N, seed).at("x").uniform(*SHAPE)
+
+    def forward(x: Tensor, _: Draws) -> Tensor:
+        flat = x.flatten(1)
+        return flat @ weights.T + 2 * (4 * flat).sin() @ bends.T
+
+    y = forward(x, ROWS).argmax(1)
+    y[:3] = (y[:3] + 1) % 5
+    return forward, x, y
+
+
+def searched(attack: Attack, seed: int, *, early: bool, randomized: bool = False) -> tuple[Tensor, View, Tensor]:
+    forward, x, y = curved(seed)
+    view = View(forward, y, ROWS, early_stop=early, randomized=randomized)
+    found = attack(view, x, y, BALL, ROWS.at("a"))
+    return forward(found.x, ROWS).argmax(1) != y, view, found.x
+
+
+@pytest.mark.parametrize("name", ["bim", "mim", "pgd", "cw", "apgd-ce", "aa", "noise"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_whoever_falls_falls_either_way_and_for_fewer_passes(name: str, seed: int) -> None:
+    attack = registry.attacks().get(name).cls.configure("mnist")
+    broken, whole, _ = searched(attack, seed, early=False)
+    early, stopped, x_adv = searched(attack, seed, early=True)
+    assert 3 < int(broken.sum()) < N  # of both kinds
+    assert torch.equal(early, broken)
+    assert torch.equal(stopped.first_success, whole.first_success)
+    spent, full = stopped.spent().sum(0), whole.spent().sum(0)
+    assert (spent <= full).all()
+    assert torch.equal(spent[~broken], full[~broken])
+    assert float(spent[broken].sum()) < 0.6 * float(full[broken].sum())
+    assert float(spent[:3].max()) <= 2  # those that are wrong before
+    assert (BALL.norms(x_adv - curved(seed)[1]) <= 0.1 + 1e-6).all()
+
+
+def test_those_who_stand_end_where_they_would_have_ended() -> None:
+    for name in ("mim", "pgd", "noise"):
+        attack = registry.attacks().get(name).cls.configure("mnist")
+        broken, _, whole = searched(attack, 2, early=False)
+        _, _, early = searched(attack, 2, early=True)
+        torch.testing.assert_close(early[~broken], whole[~broken])
+
+
+def test_a_single_draw_of_a_randomised_model_breaks_nothing() -> None:
+    for name in ("pgd", "apgd-ce"):
+        attack = registry.attacks().get(name).cls.configure("mnist")
+        _, whole, x = searched(attack, 0, early=False, randomized=True)
+        _, early, same = searched(attack, 0, early=True, randomized=True)
+        assert torch.equal(x, same)
+        assert torch.equal(whole.spent(), early.spent())
+
+
+def test_the_last_iterate_is_not_left_for_an_earlier_one() -> None:
+    forward, x, y = curved(0)
+    ends = [
+        ascend(View(forward, y, ROWS), x, y, BALL, start=x, steps=9, step_size=0.03, early_stop=early, keep="last")
+        for early in (False, True)
+    ]
+    assert torch.equal(*ends)
+
+
+class Err(Threshold):
+    """Wrong about every image, as a stand-in may be: a search that believes it ends at once."""
+
+    def forward(self, x: Tensor, draws: Any = None) -> Tensor:
+        return super().forward(x, draws).flip(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient(Attack):
+    """Returns the image itself where the view lets it stop, and an image that everybody errs on where not."""
+
+    card = Card("patient", "two steps")
+
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        model(x)
+        return x if model.early_stop else threat.project(x + (0.5 - x).sign(), x)
+
+
+def test_who_stopped_at_an_image_that_breaks_nothing_is_searched_to_the_end() -> None:
+    """By a stand-in that errs where the defence does not, or by a defence that errs once to be left alone."""
+    both = models(attacked=Err(), attack=Patient())
+    whole = work(unit([0, 1, 2, 3]), both)
+    early = work(unit([0, 1, 2, 3], early_stop=True), both)
+    alone = work(unit([0, 1, 2, 3], early_stop=True), models(attack=Patient()))
+    stood, fell = whole.outcome.clean_correct > 0, whole.outcome.robust == 0
+    assert (stood & fell).any()
+    np.testing.assert_array_equal(early.outcome.robust, whole.outcome.robust)
+    assert early.images is not None
+    assert whole.images is not None
+    np.testing.assert_array_equal(early.images.x[stood], whole.images.x[stood])
+    assert early.outcome.forwards[stood].tolist() == [2.0] * int(stood.sum())  # of both searches
+    assert alone.outcome.forwards.max() == 1  # nobody erred, nobody stopped
+
+
+def test_only_images_that_nobody_else_is_asked_about_may_be_left_early() -> None:
+    session = Session(registry.defenses(), registry.attacks(), Settings(device="cpu"))
+    wanted = Request(defenses=("none", "pssr", "carso"), attacks=("pgd",), dataset="digits", samples=8)
+    plan = session.plan(wanted)
+    said = {(c.defense.name, c.access, c.view.stand_in): c.early_stop for c in plan.cells}
+    early = {place for place, stops in said.items() if stops}
+    assert {name for name, _, _ in early} == {"pssr"}  # none's images are pssr's gray-box ones; carso draws
+    assert {access for _, access, _ in early} == {Access.WHITE_BOX, Access.BPDA}
+    assert all(stops for (name, access, _), stops in said.items() if name == "pssr" and access is Access.BPDA)
+
+
+def test_the_number_is_the_same_cell_and_the_images_are_others() -> None:
+    early = replace(CELL, early_stop=True)
+    assert early.key == CELL.key
+    assert early.craft_key != CELL.craft_key
+    assert "early_stop" not in CELL.as_dict()
+    assert type(CELL).from_dict(early.as_dict()) == early
+
+
+def test_a_cell_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.sqlite") as store:
+        run = begin(store, CELL)
+        assert store.add_cell(replace(CELL, early_stop=True), run) == CELL
+        other = replace(CELL, attack_seed=7, early_stop=True)
+        assert store.add_cell(other, run) == other
+        assert store.add_cell(replace(other, early_stop=False), run) == other
+
+
+def test_images_that_were_left_early_serve_nobody_who_wants_whole_ones(tmp_path: Path) -> None:
+    early = replace(CELL, early_stop=True)
+    longer = replace(CELL, samples=replace(CELL.samples, indices=(4, 0, 5, 1, 9, 7, 2)))
+    for name, cell, served in (("a", longer, False), ("b", replace(longer, early_stop=True), True)):
+        with Store.open(tmp_path / f"{name}.sqlite") as store:
+            begin(store, early, cell)
+            made = images(early.craft_key, range(6))
+            store.commit_batch(early, outcome(early, range(6)), seconds=1, crafted=made)
+            rows = np.arange(6)
+            assert store.take_over(cell, early, rows, rows) == 6  # the outcomes hold either way
+            assert (store.crafted(cell.craft_key, rows) is not None) == served
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0, False), (1, True)])
+def test_stores_of_which_one_left_early_agree_if_the_same_images_fell(
+    tmp_path: Path, shift: int, refused: bool
+) -> None:
+    made = replace(outcome(CELL, range(3)), label=np.zeros(3, np.int64), adversarial=np.array([[1], [2], [3]]))
+    other = replace(made, adversarial=np.array([[4], [5], [0 if shift else 6]]))
+    for name, cell, found in (("a", CELL, made), ("b", replace(CELL, early_stop=True), other)):
+        with Store.open(tmp_path / f"{name}.sqlite") as store:
+            begin(store, cell)
+            store.commit_batch(cell, found, seconds=1)
+    merge(tmp_path / "a.sqlite", tmp_path / "c.sqlite")
+    if refused:
+        with pytest.raises(StoreError, match="1 images of cell"):
+            merge(tmp_path / "b.sqlite", tmp_path / "c.sqlite")
+    else:
+        assert merge(tmp_path / "b.sqlite", tmp_path / "c.sqlite").same == 3
