@@ -338,11 +338,11 @@ def test_a_damaged_artifact_is_named_and_spoils_only_its_defense(session, store,
 
 def test_gradients_that_were_not_finite_are_kept_with_the_images_they_were_taken_for(session, store):
     report, _, evidence = run(session, store, request("rooted", accesses=(Access.WHITE_BOX,)))
-    cell = evidence["rooted", Access.WHITE_BOX, "pgd"].cell
-    record = store.attached(cell.craft_key, "gradients")
+    found = evidence["rooted", Access.WHITE_BOX, "pgd"]
+    record = store.attached(found.cell.craft_key, "gradients")
     assert record is not None
     assert record["samples"] == 60  # every digit has a black pixel
-    assert record["asked"] == 60 * 5
+    assert 60 < record["asked"] == found.outcome.backwards.sum() < 60 * 5  # some are wrong before, and stop
     assert 60 <= record["gradients"] <= 300
     assert (report.done, report.batches) == (1, 2)
     assert min(report.crafting, report.scoring, report.training) > 0
