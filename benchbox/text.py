@@ -32,6 +32,11 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 
 
+def a(word: str) -> str:
+    """A word with its article: a tuple, an OrderedDict."""
+    return f"{'an' if word[:1] in tuple('AEIOUaeio') else 'a'} {word}"
+
+
 def masked(text: str) -> str:
     """A URL, an argument or a message without the passwords in it.
 

@@ -86,6 +86,19 @@ def run(said: Said, *words: str) -> tuple[int, str, str]:
         ({"forward": "return logits.to('meta')"}, "a tensor without numbers, on the device meta; return a dense"),
         ({"forward": "return logits, logits"}, "defence foreign returned a tuple; return its first element alone"),
         ({"forward": "return None"}, "defence foreign returned None; return a torch tensor"),
+        (
+            {"forward": "return {'aux': 0, 'logits': logits}"},
+            "returned a dict; return its 'logits' alone",
+        ),
+        (
+            {"forward": "return {'aux': 0, 'out': logits}"},
+            "returned a dict; return its 'out' alone",
+        ),
+        (
+            {"forward": "import types; return types.SimpleNamespace(logits=logits)"},
+            "defence foreign returned a SimpleNamespace; return its .logits alone",
+        ),
+        ({"forward": "return logits.tolist()"}, "defence foreign returned a list; return a torch tensor"),
         ({"forward": "return logits.detach().numpy()"}, "defence foreign returned a ndarray; return a torch"),
         ({"forward": "return logits.to(torch.complex64)"}, r"foreign returned torch\.complex64; return float32"),
         ({"forward": "return logits.argmax(1)"}, r"foreign returned torch\.int64; return float32"),
@@ -95,7 +108,7 @@ def run(said: Said, *words: str) -> tuple[int, str, str]:
         ({"losses": "return None"}, r"foreign: losses\(\) returned NoneType and no terms for 'classifier'"),
         ({"losses": "return loss"}, r"foreign: losses\(\) returned Tensor and no terms for 'classifier'"),
         ({"losses": "return {'net': {'loss': loss}}"}, r"losses\(\) returned \['net'\] and no terms for 'class"),
-        ({"losses": "return {'classifier': {'loss': 3}}"}, "loss 'loss' returned a int; return a torch tensor"),
+        ({"losses": "return {'classifier': {'loss': 3}}"}, "loss 'loss' returned an int; return a torch tensor"),
         (
             {"losses": "return {'classifier': {'loss': batch.x}}"},
             r"loss 'loss' has shape \(.*\); reduce it to one number",

@@ -162,6 +162,17 @@ def test_what_breaks_the_contract_is_named(found: Any, said: str) -> None:
         made(Odd(), ThreatModel("linf", 0.3), X.clone())
 
 
+def test_whoever_changes_the_classes_it_was_given_is_refused() -> None:
+    class Liar(Shift):
+        def search(self, model, x, y, threat, draws):
+            y.add_(1)
+            return x
+
+    for norm in ("linf", "flow"):
+        with pytest.raises(AttackError, match="changed the batch it was given; work on a copy"):
+            Liar()(view(), X.repeat(1, 3, 1, 1), Y.clone(), ThreatModel(norm, 0.3), ROWS)
+
+
 @pytest.mark.parametrize("beyond", [-1e-3, 1 + 1e-3])
 def test_one_pixel_outside_of_the_box_is_enough(beyond: float) -> None:
     class One(Shift):

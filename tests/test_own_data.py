@@ -264,3 +264,32 @@ def test_a_network_of_ours_takes_square_images(said: Said, workspace: Path) -> N
 def test_dataset_is_whole(tmp_path: Path) -> None:
     dataset: Dataset = load("own", own(tmp_path).parent)
     assert dataset.spec.mean != ()
+
+
+def test_images_of_more_than_eight_bits_are_refused_not_made_white(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "test" / "cat").mkdir(parents=True)
+    (tmp_path / "deep" / "test" / "dog").mkdir()
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep" / "test" / "cat" / "0.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "deep" / "test" / "dog" / "0.png")
+    with pytest.raises(DataError, match=r"0\.png has numbers of more than 8 bits \(mode I;16\); save it with 8"):
+        load(str(tmp_path / "deep"))
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "deep" / "test" / "cat" / "0.tif")
+    (tmp_path / "deep" / "test" / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"more than 8 bits \(mode F\)"):
+        load(str(tmp_path / "deep"))
+    own(tmp_path, x_test=np.full((12, 8, 8), 65535, np.uint16))
+    with pytest.raises(DataError, match=r"uint16 in \[65535, 65535\].*\(x // 257\)"):
+        load("own", tmp_path)
+
+
+def test_transparent_pixels_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.full((8, 8, 4), 255, np.uint8)
+    for place, alpha in enumerate((255, 255, 0)):
+        (tmp_path / "clear" / str(place)).mkdir(parents=True)
+        pixels[0, 0, 3] = alpha
+        Image.fromarray(pixels).save(tmp_path / "clear" / str(place) / f"{place}.png")
+    assert int(load(str(tmp_path / "clear")).test.x.min()) == 255
+    assert (
+        "clear: 1 images have transparent pixels, the first is 2.png; what colour lies there is taken"
+        in caplog.text
+    )

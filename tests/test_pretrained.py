@@ -113,7 +113,7 @@ def test_the_first_key_that_does_not_fit_is_named(
             ArtifactError,
             "'1.weight' is (10, 784) where the network has (16, 784)",
         ),
-        ("model.py:nett", "net.safetensors", RequestError, "model.py 'nett'; it defines no plug-in"),
+        ("model.py:nett", "net.safetensors", RequestError, "model.py 'nett'; did you mean net"),
         ("pgd-at", "net.safetensors", RequestError, "pgd-at is trained here; weights belong to a factory"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_file_is_a_plug_in_by_its_path(workspace):
     write(workspace, "mine", "elsewhere.txt").rename(workspace / "one.py")
     plugin = registry.defenses(workspace).get("one.py:Mine")
     assert plugin.name == "one.py:Mine"
-    with pytest.raises(RequestError, match=r"unknown class in .*one\.py 'Main'; did you mean Mine"):
+    with pytest.raises(RequestError, match=r"unknown name in .*one\.py 'Main'; did you mean Mine"):
         registry.defenses(workspace).get("one.py:Main")
     with pytest.raises(RequestError, match=r"no such plug-in file: two\.py"):
         registry.defenses(workspace).get("two.py:Mine")
@@ -114,3 +114,23 @@ def test_an_installed_package_goes_through_the_same_door(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == ["benchbox-example-plugin", "1.2.3", "Grey", "Brighten()"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("model.py", "model.py names nothing in the file; write model.py:NAME"),
+        ("pkg", "pkg is a folder; name a file in it, as pkg/__init__.py:NAME"),
+        ("pkg:net", "pkg is a folder; name a file in it, as pkg/__init__.py:net"),
+        ("first.ipynb:net", "first.ipynb is a notebook; make a file of it, .*, and name first.py:net"),
+        ("net.pt", "net.pt is no network; .*--defense file.py:NAME --weights net.pt"),
+        ("one.py:Nothing", "unknown name in .*one.py 'Nothing'; it has factory, Net"),
+    ],
+)
+def test_what_was_meant_is_told_from_the_name(workspace, monkeypatch, name, sentence):
+    monkeypatch.chdir(workspace)
+    (workspace / "pkg").mkdir()
+    (workspace / "one.py").write_text("def factory(): ...\nclass Net: ...\ndef _own(): ...\n")
+    for ask in ("get", "read") if name.startswith("one") else ("get",):
+        with pytest.raises(RequestError, match=sentence):
+            getattr(registry.defenses(workspace), ask)(name)

@@ -155,7 +155,7 @@ class Attack(ABC):
         Args:
             model: Images (n, C, H, W) -> logits (n, K); counts its passes, averages gradients when randomised.
             x: (N, C, H, W) float32 in [0, 1], images or the parameters of a deformation. Not to be modified.
-            y: (N,) int64, true classes.
+            y: (N,) int64, true classes. Not to be modified.
             threat: The ball. `threat.project` returns to it.
             draws: The only source of randomness; row i belongs to sample i.
         """
@@ -174,11 +174,11 @@ class Attack(ABC):
             deformation = DEFORMATIONS[threat.norm](x, threat.epsilon)
             made = self(model.deformed(deformation), deformation.still(), y, BALL, draws)
             return replace(made, x=deformation(made.x), distance=deformation.length(made.x))
-        before = x.clone()
+        before, classes = x.clone(), y.clone()
         with border.crossing(type(self), AttackError):
             found = self.search(model, x, y, threat, draws.at("attack"))
         found = border.tensor(found, f"attack {self.card.name}", AttackError).detach()
-        if not torch.equal(before, x):
+        if not (torch.equal(before, x) and torch.equal(classes, y)):
             raise AttackError(f"attack {self.card.name} changed the batch it was given; work on a copy")
         self._check(found, x, threat)
         forwards, backwards = model.spent()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar,
 from weakref import WeakKeyDictionary
 
 from benchbox.errors import AttackError, BenchboxError, DefenseError
-from benchbox.text import printable
+from benchbox.text import a, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -248,9 +248,8 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
     from torch import Tensor, strided
 
     if not isinstance(found, Tensor):
-        remedy = "return its first element alone" if isinstance(found, tuple | list) else "return a torch tensor"
-        shown = "None" if found is None else f"a {type(found).__name__}"
-        raise fault(f"{what} returned {shown}; {remedy}")
+        shown = "None" if found is None else a(type(found).__name__)
+        raise fault(f"{what} returned {shown}; return {_within(found)}")
     plain: Tensor = found if type(found) is Tensor else _plain(found, what, fault)
     if plain.layout is not strided or plain.is_meta:
         kind = "without numbers, on the device meta" if plain.is_meta else f"of layout {plain.layout}"
@@ -258,6 +257,22 @@ def tensor(found: Any, what: str, fault: type[BenchboxError] = DefenseError) -> 
     if not plain.dtype.is_floating_point:
         raise fault(f"{what} returned {plain.dtype}; return float32")
     return plain
+
+
+def _within(found: Any) -> str:
+    """What to return in place of something that is no tensor, in words."""
+    from torch import Tensor
+
+    if isinstance(found, tuple | list) and found and isinstance(found[0], Tensor):
+        return "its first element alone"
+    if isinstance(found, dict):
+        named = [key for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)]
+        key = "logits" if "logits" in named else next(iter(named), "")
+        return f"its {key!r} alone" if key else "a torch tensor"
+    with contextlib.suppress(Exception):  # an attribute of somebody's object may be any code
+        if isinstance(found.logits, Tensor):
+            return "its .logits alone"
+    return "a torch tensor"
 
 
 def _plain(found: Any, what: str, fault: type[BenchboxError]) -> Tensor:

@@ -31,6 +31,7 @@ from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.domain import Card, ImageSpec
 from benchbox.draws import Draws, sample_draws
 from benchbox.errors import ArtifactError, DefenseError, RequestError
+from benchbox.text import a
 
 _LOG = logging.getLogger("benchbox")
 
@@ -155,13 +156,14 @@ class Pretrained(Defense[P]):
         except Exception as error:
             raise DefenseError(
                 f"{name} does not take images of {'×'.join(map(str, shape))} ({border.reason(error)}); "
-                "name the data set it was trained on with --dataset"
+                f"let its forward take float32 (N, {', '.join(map(str, shape))}) in [0, 1] and resize, normalise, "
+                "permute or cast there, or name the data set it was trained on with --dataset"
             ) from error
         logits = border.tensor(logits, name)
         if tuple(logits.shape) != (2, spec.classes):
             raise DefenseError(
-                f"{name} returns {tuple(logits.shape)} for 2 images, expected logits (2, {spec.classes}); name "
-                "the data set it was trained on with --dataset, or return the logits alone"
+                f"{name} returns {tuple(logits.shape)} for 2 images, expected logits (2, {spec.classes}); "
+                f"{_remedy(tuple(logits.shape), spec.classes)}"
             )
 
     def players(self) -> Mapping[str, list[Parameter]]:
@@ -259,7 +261,7 @@ class Checkpoint(Pretrained):
             )
         built: object = cls.factory()
         if not isinstance(built, nn.Module):
-            what = f"the class {built.__name__}" if isinstance(built, type) else f"a {type(built).__name__}"
+            what = f"the class {built.__name__}" if isinstance(built, type) else a(type(built).__name__)
             raise DefenseError(f"{name}() returned {what}; return a torch.nn.Module")
         bare = _unwrapped(built)
         if any(tensor.is_meta for tensor in bare.state_dict().values()):
@@ -311,6 +313,15 @@ def _unwrapped(module: nn.Module) -> nn.Module:
             module = inner
         else:
             return module
+
+
+def _remedy(shape: tuple[int, ...], classes: int) -> str:
+    """What to do about logits of another shape, of 2 images."""
+    if classes == 2 and shape in ((2,), (2, 1)):
+        return "make two logits of its one, z = z.view(-1, 1); torch.cat([torch.zeros_like(z), z], 1)"
+    if shape[:2] == (2, classes):
+        return "return the logits alone, as in logits.flatten(1)"
+    return "name the data set it was trained on with --dataset, or return the logits alone"
 
 
 def _needy(factory: Callable[..., object]) -> list[str]:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from benchbox.contract import border, declaration, home, reading
+from benchbox.contract.misnamed import misnamed
 from benchbox.contract.source import Source, Unreadable, Written, of, ours
 from benchbox.errors import RequestError, unknown
 
@@ -125,7 +126,7 @@ class Registry(Generic[T]):
             preset = getattr(cls, "family_field", None)
             if preset:
                 return Plugin(name, cls, self._claims[family].origin, code, {preset: member})
-        raise unknown(self.kind, name, self.names())
+        raise misnamed(self.kind, name, self.names())
 
     def of_file(self, file: Path) -> list[Plugin[T]]:
         """The plug-ins in a file of the workspace, which is executed."""
@@ -146,8 +147,7 @@ class Registry(Generic[T]):
         if path.endswith(".py"):
             source = of(self._at(path, name).resolve())
             if not source.binds(attribute):
-                names = [one.name for one in reading.members(source, self._base_name)]
-                raise unknown(f"class in {source.file}", attribute, names, "it defines no plug-in")
+                raise self._absent(source, attribute, [m.name for m in reading.members(source, self._base_name)])
             found = _written(source, attribute)
             if found and found.derives(ours("benchbox", self._base_name)):
                 reading.check(found, self.kind, f"{source.file}:{attribute}")
@@ -170,6 +170,12 @@ class Registry(Generic[T]):
             source = of(file.resolve())
             for one in reading.members(source, self._base_name):
                 reading.check(one, self.kind, f"{file}:{one.name}")
+
+    def _absent(self, source: Source, attribute: str, plugins: list[str]) -> RequestError:
+        """The error for a name that a file has not; where anything may be adapted, it says what it has."""
+        names = plugins or (source.makers() if self.adapter else [])
+        remedy = f"it has {', '.join(names)}" if names else f"it defines no {self.kind}"
+        return unknown(f"name in {source.file}", attribute, names, remedy)
 
     @property
     def _base_name(self) -> str:
@@ -274,11 +280,14 @@ class Registry(Generic[T]):
     def _member(self, module: ModuleType, attribute: str) -> type[T]:
         cls = getattr(module, attribute, None)
         if cls is None:
-            names = [c.__name__ for c in self._members(module)]
-            raise unknown(f"class in {module.__file__}", attribute, names, "it defines no plug-in")
+            source = of(Path(str(module.__file__)))
+            raise self._absent(source, attribute, [c.__name__ for c in self._members(module)])
         base = self._base_class()
         if not (isinstance(cls, type) and issubclass(cls, base)):
-            raise RequestError(f"{module.__file__}:{attribute} is no {self.kind}; derive it from {base.__name__}")
+            raise RequestError(
+                f"{module.__file__}:{attribute} is no {self.kind}; derive it from benchbox.{base.__name__}, as "
+                f"`benchbox new {self.folder[:-1]} NAME` does"
+            )
         declaration.check(cls, self.kind, f"{module.__file__}:{attribute}")
         return cls
 

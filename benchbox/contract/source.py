@@ -83,6 +83,11 @@ class Source:
         """Whether some line may give a name a value."""
         return name in self._bound or "*" in self._bound
 
+    def makers(self) -> list[str]:
+        """The functions and classes that the file writes for others to call, in its order."""
+        written = (one for one in self.tree.body if isinstance(one, ast.ClassDef | ast.FunctionDef))
+        return [one.name for one in written if not one.name.startswith("_")]
+
     def classes(self) -> Iterator[Written]:
         """The classes that the file writes and that can be read."""
         for statement in self.tree.body:

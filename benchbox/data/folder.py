@@ -22,13 +22,13 @@ def read(path: Path) -> tuple[Split, Split]:
     """Read and check a folder: `train/CLASS/*` and `test/CLASS/*` (or `val`), or `CLASS/*` alone for a test set.
 
     Classes are numbered in the order of their names. Images are put into a fixed random order, as the files are
-    sorted by class. They are grey if all of them are, else RGB.
+    sorted by class. They are grey if all of them are, else RGB; of transparent pixels the colour is taken.
 
     Returns:
         The training and the test set, each as images (N, C, H, W) uint8 and labels (N,) int64.
 
     Raises:
-        DataError: There are no images, one cannot be read, or they have several sizes.
+        DataError: There are no images, one cannot be read or is not of 8 bits, or they have several sizes.
     """
     test = next((path / name for name in _TEST if (path / name).is_dir()), None)
     parts = {"test": test} if test else {"test": path}
@@ -45,7 +45,15 @@ def read(path: Path) -> tuple[Split, Split]:
     _LOG.warning(
         "%s: %d classes, numbered in their order: %s%s", path, len(classes), shown, ", …" * (len(classes) > 10)
     )
-    pixels = {split: [_pixels(file) for _, file in files] for split, files in found.items()}
+    transparent: list[Path] = []
+    pixels = {split: [_pixels(file, transparent) for _, file in files] for split, files in found.items()}
+    if transparent:
+        _LOG.warning(
+            "%s: %d images have transparent pixels, the first is %s; what colour lies there is taken",
+            path,
+            len(transparent),
+            transparent[0].name,
+        )
     grey = all(image.ndim == 2 for images in pixels.values() for image in images)
     sizes = {
         image.shape[:2]: file
@@ -75,12 +83,23 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _pixels(file: Path) -> NDArray[np.uint8]:
-    """(H, W) of a grey image, else (H, W, 3)."""
+def _pixels(file: Path, transparent: list[Path]) -> NDArray[np.uint8]:
+    """(H, W) of a grey image, else (H, W, 3); a file with transparent pixels is added to the list.
+
+    Raises:
+        DataError: It cannot be read, or has more than 8 bits: Pillow would make all above 255 white.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{file} has numbers of more than 8 bits (mode {image.mode}); save it with 8, scaled as the "
+                    "network is to see it"
+                )
+            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+                transparent.append(file)
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise DataError(

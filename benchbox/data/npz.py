@@ -119,6 +119,8 @@ def _remedy(x: NDArray[Any]) -> str:
         return "convert them with (255 * x).round().astype('uint8')"
     if low >= 0 and high <= 255:
         return f"convert them with x{'.round()' if x.dtype.kind == 'f' else ''}.astype('uint8')"
+    if low >= 0 and x.dtype == np.uint16:
+        return "scale them to 0..255 as the network is to see them, full 16 bits with (x // 257).astype('uint8')"
     return "save them as they were before they were normalised, in whole numbers from 0 to 255"
 
 

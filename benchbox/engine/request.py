@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from benchbox.contract.misnamed import misnamed
 from benchbox.domain import NAMED, SIGNS, Access, Norm, Precision
 from benchbox.engine import protocols
 from benchbox.errors import RequestError, unknown
@@ -341,7 +342,7 @@ def _key(name: str) -> str:
 def check_names(
     asked: Grid, defenses: Registry[Defense], attacks: Registry[Attack], datasets: Collection[str]
 ) -> None:
-    """Look every name of a request up without loading what it names.
+    """Look every name of a request up without loading what it names; files and members of families are left.
 
     Raises:
         RequestError: Nobody claims one, with the closest that somebody does.
@@ -355,10 +356,9 @@ def check_names(
         ("plug-in in --set", asked.overrides, [*everything, *asked.defenses, *asked.attacks]),
     ):
         for name in names:
-            # Files, and members of a family, are known to who loads them.
             given = kind == "data set" and (name.endswith(".npz") or Path(name).is_dir())
             if name not in known and not given and not {":", "/", "\\"} & set(name):
-                raise unknown(kind, name, known)
+                raise misnamed(kind, name, known)
 
 
 def read(path: Path) -> Grid:
