@@ -20,8 +20,9 @@ from benchbox.draws import sample_draws
 from benchbox.engine.request import Request
 from benchbox.engine.session import Session, Settings
 from benchbox.engine.unit import work
-from benchbox.store import Store
+from benchbox.store import Store, seals
 from benchbox.store.merge import merge
+from benchbox.store.schema import CELL as CELLS
 
 BALL = ThreatModel("linf", 0.1)
 N, SHAPE = 24, (1, 3, 3)
@@ -144,6 +145,23 @@ def test_the_number_is_the_same_cell_and_the_images_are_others() -> None:
     assert early.craft_key != CELL.craft_key
     assert "early_stop" not in CELL.as_dict()
     assert type(CELL).from_dict(early.as_dict()) == early
+
+
+@pytest.mark.parametrize(
+    ("record", "of_before"),
+    [
+        (
+            {"averaging": "gradients", "nature": None},
+            "1dc68144f184aa1416a3cf1eb3ae27de320065e08f5764559131a303788f233d",
+        ),
+        ({}, "cf0e0c97b24d8d9fab94bd8410cf2953806dcf6aec84817f4033132d72f3e84b"),
+    ],
+)
+def test_seals_of_before_still_fit(record: dict[str, Any], of_before: str) -> None:
+    row = {column.name: None for column in CELLS.c} | {"key": "k" * 64, "record": {"eot": 20, **record}}
+    assert seals.seal(CELLS, row) == of_before
+    early = row | {"record": {"eot": 20, **record, "early_stop": True}}
+    assert seals.seal(CELLS, early) != of_before
 
 
 def test_a_cell_goes_on_as_it_was_begun(tmp_path: Path) -> None:

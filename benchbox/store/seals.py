@@ -22,6 +22,10 @@ from benchbox.store.schema import CELL, now
 #: What mends it, at the end of every message about damage.
 REMEDY = "`benchbox doctor --repair` drops what is damaged, and the same command runs it again"
 
+#: What the key of a cell omits, and is sealed as null where a cell lacks it. A field that came later is sealed only
+#: where it stands, so that the seals of before it still fit.
+_SEALED_AS_NULL = frozenset({"averaging", "nature"})
+
 #: The number of a row is no content, and whom it belongs to is sealed by key (`of`).
 _UNSEALED = frozenset({"id", "seal", "cell_id", "crafting_id"})
 
@@ -56,7 +60,8 @@ def seal(table: Table, values: Mapping[str, Any], of: str = "") -> str:
     content = {name: values[name] for name in _sealed(table)}
     if table is CELL:
         # The key is the digest of the record, and is checked as such; what the key omits is sealed here.
-        content["record"] = {name: content["record"].get(name) for name in DECLARED}
+        record = content["record"]
+        content["record"] = {n: record.get(n) for n in DECLARED if n in record or n in _SEALED_AS_NULL}
     parts = {k: hashlib.sha256(v).hexdigest() if isinstance(v, bytes) else v for k, v in content.items()}
     return hashlib.sha256(canonical([table.name, of, parts]).encode()).hexdigest()
 
