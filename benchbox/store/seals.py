@@ -22,8 +22,8 @@ from benchbox.store.schema import CELL, now
 #: What mends it, at the end of every message about damage.
 REMEDY = "`benchbox doctor --repair` drops what is damaged, and the same command runs it again"
 
-#: What the key of a cell omits, and is sealed as null where a cell lacks it. A field that came later is sealed only
-#: where it stands, so that the seals of before it still fit.
+#: What the key of a cell omits, and is sealed as null where a cell lacks it. A field that came later is sealed
+#: only where it stands, so that the seals of before it still fit.
 _SEALED_AS_NULL = frozenset({"averaging", "nature"})
 
 #: The number of a row is no content, and whom it belongs to is sealed by key (`of`).
