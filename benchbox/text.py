@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -29,12 +30,35 @@ _UNPRINTABLE = re.compile(
 )
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+#: Signs that tables and sentences are made of.
+_SPELT = str.maketrans(
+    {
+        "∞": "inf",
+        "ε": "eps",
+        "α": "alpha",
+        "σ": "sigma",
+        "×": "x",
+        "≈": "~",
+        "≤": "<=",
+        "≥": ">=",
+        "±": "+-",
+        "−": "-",
+    }
+    | {"–": "-", "—": "-", "─": "-", "│": "|", "→": "->", "·": ".", "†": "+", "‡": "++", "§": "#", "✓": "ok"}
+    | {"“": '"', "”": '"', "‘": "'", "’": "'"}
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 
 
 def a(word: str) -> str:
     """A word with its article: a tuple, an OrderedDict."""
     return f"{'an' if word[:1] in tuple('AEIOUaeio') else 'a'} {word}"
+
+
+def spelt(text: str) -> str:
+    """A text in ASCII, for who has nothing else: signs by what they look like, letters without accents."""
+    plain = unicodedata.normalize("NFKD", text.translate(_SPELT))
+    return "".join(c if c.isascii() else "" if unicodedata.combining(c) else f"\\u{ord(c):04x}" for c in plain)
 
 
 def masked(text: str) -> str:

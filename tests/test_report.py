@@ -238,6 +238,21 @@ def test_a_search_in_bfloat16_is_said() -> None:
     assert said not in list(remarks(only([evidence("a")])))
 
 
+@pytest.mark.parametrize(("clean", "said"), [(45, False), (40, True), (3, True)])
+def test_who_is_no_better_than_a_constant_answer_is_said_to_have_nothing_to_defend(clean: int, said: bool) -> None:
+    item = evidence("a", right=clean, clean=clean)
+    label = np.repeat([0, 1, 2], [40, 30, 30])
+    outcome = replace(item.outcome, label=label, clean=(item.outcome.clean.T + label).T)
+    outcome = replace(outcome, adversarial=outcome.clean)
+    found = [
+        line for line in remarks(only([replace(item, outcome=outcome)])) if "nothing is left to defend" in line
+    ]
+    assert bool(found) == said
+    assert all(
+        line.startswith("a: no better on clean images than naming one class always (40.0 %)") for line in found
+    )
+
+
 def test_other_samples_and_other_balls_are_other_tables() -> None:
     item = evidence()
     bigger = replace(item, cell=replace(item.cell, threat=ThreatModel("linf", 0.4)))

@@ -11,9 +11,9 @@ import pytest
 from benchbox import provenance
 from benchbox.canonical import canonical
 from benchbox.cli import main
-from benchbox.cli.console import one_line, output
+from benchbox.cli.console import one_line, output, spell_out
 from benchbox.errors import RequestError
-from benchbox.text import check_name, check_words, masked, masked_record, printable, spreadsheet_text
+from benchbox.text import check_name, check_words, masked, masked_record, printable, spelt, spreadsheet_text
 
 SECRET = "hunter2"
 URLS = [
@@ -148,3 +148,14 @@ def test_no_names(name):
         check_name("defence", name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+def test_what_an_encoding_lacks_is_spelt(monkeypatch):
+    assert spelt("L∞ ε ≥ 4 – Müller’s, 中") == "Linf eps >= 4 - Muller's, \\u4e2d"
+    for encoding, written in (("ascii", "Linf, Muller"), ("cp1252", "Linf, Müller"), ("utf-8", "L∞, Müller")):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+        spell_out()
+        sys.stdout.write("L∞, Müller")
+        sys.stdout.flush()
+        assert raw.getvalue().decode(encoding) == written

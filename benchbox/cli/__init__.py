@@ -36,7 +36,7 @@ from benchbox.cli import (
     verdict,
 )
 from benchbox.cli.command import Command, Family, epilog
-from benchbox.cli.console import complain, hear, notice
+from benchbox.cli.console import complain, hear, notice, spell_out
 from benchbox.cli.options import Interrupted
 from benchbox.errors import BenchboxError
 
@@ -147,6 +147,7 @@ def carry_out(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     hear()
+    spell_out()
     try:
         status = build()(words, prog_name="benchbox", standalone_mode=False)
     except BenchboxError as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from benchbox.errors import RequestError
-from benchbox.text import masked, printable
+from benchbox.text import masked, printable, spelt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +96,20 @@ def hear() -> None:
     log = logging.getLogger("benchbox")
     if not any(isinstance(handler, _Heard) for handler in log.handlers):
         log.addHandler(_Heard())
+
+
+def spell_out() -> None:
+    """Let streams write everything: what their encoding lacks, as under Windows or LANG=C, is spelt in ASCII."""
+    codecs.register_error("benchbox", _spelt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="benchbox")
+
+
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return spelt(error.object[error.start : error.end]), error.end
 
 
 def notice(text: object) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from benchbox.analysis import paper, welch
 from benchbox.analysis.control import Control
 from benchbox.analysis.pairs import ALPHA
@@ -97,6 +99,7 @@ def remarks(table: Table) -> Iterator[str]:
         said = table.contract.get(row.artifact, {})
         for what, words in said.items():
             yield f"{row.label}, tried on training images before any attack: {what}: {words}."
+    yield from _of_chance(rows)
     yield from _of_gradients(rows, table.gradients)
     yield from _of_audits(rows)
     yield f"{NOT_RUN}: not run."
@@ -174,6 +177,23 @@ def of_probes(row: Row) -> str:
         return ""
     images = "image" if row.fallen == 1 else "images"
     return f"audit broke {row.fallen} more {images} than the stored attacks, which were too weak"
+
+
+def _of_chance(rows: Sequence[Row]) -> Iterator[str]:
+    """Who is right no more often than a constant answer: weights or images are not what their maker thinks."""
+    for row in rows:
+        evidence = next(
+            (m.evidence for e in row.entries.values() for m in e.measurements if m.evidence.outcome), None
+        )
+        if row.clean.score is None or evidence is None:
+            continue
+        share = 100 * float(np.bincount(evidence.outcome.label).max()) / len(evidence.outcome)
+        if row.clean.score.percent <= share < 100:  # images of one class tell nothing
+            yield (
+                f"{row.label}: no better on clean images than naming one class always ({share:.1f} %), so nothing "
+                "is left to defend; other weights, an untrained network, classes in another order, or images on "
+                "another scale than [0, 1]?"
+            )
 
 
 def _of_gradients(rows: Sequence[Row], broken: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
