@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from broken_defenses import SPEC, THREAT, Wrapped
+from commands import SHORT, WHITE, Said
 from digits import held_out, images
 
 from benchbox.audit import Effort, Stored, Subject, audit, conduct, price
@@ -63,7 +64,7 @@ def audited(times: float, effort: Effort = EFFORT):
     defense = Slow(clock, times)
     course = Course(defense, PACE, PLANNED, told.append, clock)
     held = tuple(t[:20] for t in images())
-    probes = probe(Judge(defense, Layout()), *held_out(20), THREAT, effort, held=held, plan=course.before)
+    probes = probe(Judge(defense, Layout()), *held_out(20), THREAT, effort, held=held, plan=course)
     return replace(probes, left_out=course.left_out), told, clock.seconds
 
 
@@ -89,6 +90,42 @@ def test_a_slow_machine_ends_in_time_and_says_what_was_left_out(times: float) ->
         if field in zero:
             assert found[check].verdict == "INCOMPLETE"
             assert "left out on the way" in found[check].sentence
+
+
+class Leaping(Slow):
+    """Calls take a thousand times longer once some seconds have passed, so that no plan is right."""
+
+    def __init__(self, clock: Clock, after: float) -> None:
+        super().__init__(clock, 1)
+        self.after = after
+
+    def forward(self, x, draws=None):
+        self.times = 1000 if self.clock.seconds > self.after else 1
+        return super().forward(x, draws)
+
+
+class Deaf(Course):
+    """One that looks at the clock between probes alone."""
+
+    def is_over(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("after", [3.0, 4.0, 5.0])
+def test_where_the_load_leaps_within_a_probe_it_is_left(after: float) -> None:
+    found = {}
+    for kind in (Course, Deaf):
+        clock, told = Clock(), []
+        defense = Leaping(clock, after)
+        course = kind(defense, PACE, PLANNED, told.append, clock)
+        held = tuple(t[:20] for t in images())
+        probes = probe(Judge(defense, Layout()), *held_out(20), THREAT, EFFORT, held=held, plan=course)
+        found[kind] = replace(probes, left_out=course.left_out), clock.seconds, told
+    (probes, spent, told), (_, deaf, _) = found[Course], found[Deaf]
+    assert spent < PLANNED + 4 * 20 < deaf  # four passes of twenty seconds, which no audit goes without
+    assert any(sentence.startswith("the time is up, so less is done: no ") for sentence in told)
+    (late,) = (field for field, why in probes.left_out.items() if "before it ended" in why)
+    assert getattr(probes.effort, late) == 0
 
 
 def test_the_effort_that_is_recorded_gives_the_same_audit_again() -> None:
@@ -143,3 +180,16 @@ def test_an_audit_runs_on_the_threads_that_were_found_to_be_fastest(monkeypatch:
     finally:
         torch.set_num_threads(before)
     assert set(heard) == {1}
+
+
+def test_an_audit_asks_a_defence_in_the_layout_that_a_run_found_to_be_fastest(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("a layout was measured again")
+
+    assert said("run", "--defense", "none", "--attacks", "noise", *WHITE, "--samples", "2")[0] == 0
+    monkeypatch.setattr("benchbox.engine.bench.measure", measured)
+    few = ["--samples", "2", "--steps", "2", "--random-points", "2", "--budget", "20s"]
+    status, _, err = said("audit", "none", *SHORT, *few)
+    assert status == 0, err

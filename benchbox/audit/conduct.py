@@ -17,7 +17,7 @@ from benchbox.audit import audit, summary, toll
 from benchbox.audit.course import Course
 from benchbox.audit.evidence import WHITE_BOX, Probes, Rescored, Stored, Subject, from_store
 from benchbox.audit.probes.measurements import Effort
-from benchbox.audit.probes.probe import as_asked, probe, pursue
+from benchbox.audit.probes.probe import probe, pursue
 from benchbox.audit.probes.search import Target
 from benchbox.audit.verdict import Finding
 from benchbox.contract import border
@@ -28,7 +28,7 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import TOLERANCE, Access, Evidence, SampleList, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine import device, secret
-from benchbox.engine.bench import fastest
+from benchbox.engine.bench import fastest, remembered
 from benchbox.engine.judge import Judge, Streams
 from benchbox.engine.plan import Request, ball
 from benchbox.engine.session import Session
@@ -81,7 +81,9 @@ class Ready:
         )
 
 
-def prepare(session: Session, request: Request, effort: Effort, report: Callable[..., None]) -> Ready:
+def prepare(
+    session: Session, request: Request, effort: Effort, report: Callable[..., None], store: Store | None = None
+) -> Ready:
     """Obtain the defence, trained now if need be.
 
     Args:
@@ -89,6 +91,7 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
         request: One defence, one data set, one seed.
         effort: How hard the probes try; its samples are those of the request.
         report: Hears of a training.
+        store: Where it is remembered how the defence runs fastest; found out anew without.
 
     Raises:
         BenchboxError: A name or a setting does not fit, the weights are damaged, the ball is none of a norm, or
@@ -111,7 +114,8 @@ def prepare(session: Session, request: Request, effort: Effort, report: Callable
         # Of random images: the probes are the first to show it those of the test set.
         require_classifier(defense, sample_draws(2, device=where).uniform(*dataset.spec.shape))
     # A secret of its own: the audit scores in draws that no run has scored in.
-    judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch), secret.new())
+    known = remembered(store, training.digest, where) if store else None
+    judge = Judge(defense, fastest(defense, dataset, where, len(samples), effort.batch, known), secret.new())
     effort = replace(effort, samples=len(samples))
     return Ready(
         judge, training, dataset, samples, threat, effort, where, session.attacks, record, trained=trained
@@ -150,7 +154,7 @@ def _conducted(
     with border.crossing(type(ready.defense), DefenseError):
         probes = probe(
             ready.judge, x, y, indices, ready.threat, ready.effort, held=_held(ready), report=report,
-            plan=course.before if course else as_asked,
+            plan=course,
         )  # fmt: skip
     # What was left out on the way is left out from here on.
     left_out = {**ready.left_out, **(course.left_out if course else {})}

@@ -9,11 +9,12 @@ from benchbox.audit import price
 from benchbox.audit.price import Pace
 from benchbox.audit.probes.measurements import Effort
 from benchbox.audit.probes.passes import ORDER, READ_BY, Calls, passes
+from benchbox.audit.probes.probe import Plan
 from benchbox.contract.defense import Defense
 from benchbox.engine.budget import duration
 
 
-class Course:
+class Course(Plan):
     """A plan that is less and less as a machine gives less than it was made for; it never becomes more.
 
     What was done is known by its passes, and its seconds are read from a clock; so it is known what a pass takes
@@ -47,17 +48,19 @@ class Course:
         self._done: list[tuple[Effort, list[Calls]]] = []
         self._at = 0
 
+    def is_over(self) -> bool:
+        """Whether the seconds are over: a machine may give less and less while a probe runs."""
+        return self._now() > self._end
+
+    def note_late(self, field: str) -> None:
+        """Why a probe was left out as a whole though it had begun."""
+        self._tell(f"the time is up, so less is done: no {price.WORDS[field]}")
+        self.left_out[field] = (
+            "left out on the way, for the time was up before it ended; --whole has it, or a longer --budget"
+        )
+
     def before(self, calls: str, effort: Effort, standing: float | None = None) -> Effort:
-        """The effort from some calls on.
-
-        Args:
-            calls: In `ORDER`, which come next.
-            effort: Until now.
-            standing: Share of the samples that withstand everything so far, once attacks were made.
-
-        Returns:
-            The same, but for fields that nothing has read yet.
-        """
+        """The effort from some calls in `ORDER` on: the same, but for fields that nothing has read yet."""
         ahead, now = ORDER.index(calls), self._now()
         self._standing = self._standing if standing is None else standing
         # Who asks first of all forks, which says nothing of a pass.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,8 +86,9 @@ def audit(
     from benchbox.store import Store, open_records
 
     effort = Effort(steps=steps, random_points=random_points)
-    with watcher(None if quiet else errors(), 0) as observer:
-        ready = prepare(session, request, effort, observer.training)
+    with watcher(None if quiet else errors(), 0) as observer, ExitStack() as stack:
+        there = None if options.is_absent(work.store) else stack.enter_context(Store.open(work.store))
+        ready = prepare(session, request, effort, observer.training, there)
     # What a training took is no part of an audit.
     spent = time.perf_counter() - begun - ready.trained
     seconds = math.inf if whole else max(limit.seconds - spent, limit.seconds * LEAST)

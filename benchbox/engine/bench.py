@@ -90,7 +90,7 @@ class Bench:
         key = layout_key(wanted.digest, device.describe(self.device))
         layout = self._layouts.get(wanted.digest)
         if layout is None and self.store:
-            layout = Layout.from_dict(self.store.recall(key))
+            layout = remembered(self.store, wanted.digest, self.device)
         if layout is None:
             layout = measure(defense, _named(defense), x, draws, self.images, self.batch_size)
             if self.store:
@@ -111,10 +111,32 @@ def layout_key(digest: str, described: str) -> str:
     return f"layout {digest}, {described}, torch {torch.__version__}"
 
 
+def remembered(store: Store, digest: str, where: torch.device) -> Layout | None:
+    """The layout that an artifact was seen to run fastest in on this device."""
+    return Layout.from_dict(store.recall(layout_key(digest, device.describe(where))))
+
+
 def fastest(
-    defense: Defense, dataset: Dataset, where: torch.device, images: int, batch_size: int | None = None
+    defense: Defense,
+    dataset: Dataset,
+    where: torch.device,
+    images: int,
+    batch_size: int | None = None,
+    known: Layout | None = None,
 ) -> Layout:
-    """The layout a defence runs fastest in."""
+    """The layout a defence runs fastest in, with its weights laid so.
+
+    Args:
+        defense: In evaluation mode, on the device.
+        dataset: Its training images are what it is tried on.
+        where: The device.
+        images: How many will be attacked, for how long measuring may take.
+        batch_size: Images a call, where it was asked for.
+        known: What was found out before; nothing is measured then.
+    """
+    if known is not None:
+        lay(defense, known.channels_last)
+        return replace(known, batch=batch_size or known.batch)
     with border.crossing(type(defense), DefenseError):
         x, draws = _few(defense, dataset, where)
         return measure(defense, _named(defense), x, draws, images, batch_size)

@@ -103,7 +103,12 @@ def _features(target: Target, through: str) -> Forward:
         features = defense.features(stand_in)
     else:
         features = penultimate(defense, defense.surrogates()[stand_in] if stand_in else defense)
-    return lambda x, draws: target.judge.asked(features, x, draws)
+
+    def asked(x: Tensor, draws: Draws) -> Tensor:
+        target.keep_time()
+        return target.judge.asked(features, x, draws)
+
+    return asked
 
 
 def _draws(target: Target, *purpose: str | int) -> Draws:
@@ -139,7 +144,10 @@ def _readouts(target: Target, inner: int) -> tuple[_Readouts, Flags]:
         for r in range(_repeats(target)):
             outside.append(features(boundary, _draws(target, "outer", r)).cpu())
     points = (torch.stack(part, 1).double().numpy() for part in (inside, outside))
-    solved = [_separate(*both) for both in zip(*points, strict=True)]
+    solved = []
+    for both in zip(*points, strict=True):
+        target.keep_time()
+        solved.append(_separate(*both))
     device = target.x.device
     weights = torch.tensor(np.stack([w for w, _, _ in solved]), dtype=torch.float32, device=device)
     offsets = torch.tensor([b for _, b, _ in solved], dtype=torch.float32, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from benchbox.audit.checks import thresholds
 from benchbox.audit.evidence import WHITE_BOX, Panel, Probes
 from benchbox.audit.probes import behaviour, binarisation, gradients, random_search, search, unseen
 from benchbox.audit.probes.history import here, history
-from benchbox.audit.probes.measurements import Binarisation, Effort, Flags
+from benchbox.audit.probes.measurements import Binarisation, Effort, Flags, Randomness
 from benchbox.audit.probes.passes import RUNGS, UNBOUNDED
-from benchbox.audit.probes.search import LOSSES, Found, Target
+from benchbox.audit.probes.search import LOSSES, Found, Late, Target
 from benchbox.contract import overheard
 from benchbox.contract.view import Forward
 from benchbox.domain import ThreatModel
@@ -25,13 +26,28 @@ from benchbox.engine.isolation.stranger import Stranger
 from benchbox.engine.judge import Judge
 from benchbox.errors import DefenseError, RequestError
 
-#: What comes next, the effort until there, and the share of the samples that stand, if it is known -> the effort.
-Plan = Callable[[str, Effort, float | None], Effort]
+T = TypeVar("T")
 
 
-def as_asked(calls: str, effort: Effort, standing: float | None) -> Effort:
-    """The plan that leaves nothing out."""
-    return effort
+class Plan:
+    """How hard to try as time goes by; this one leaves nothing out."""
+
+    def before(self, calls: str, effort: Effort, standing: float | None = None) -> Effort:
+        """The effort from some calls on.
+
+        Args:
+            calls: Which come next.
+            effort: Until now.
+            standing: Share of the samples that withstand everything so far, once attacks were made.
+        """
+        return effort
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return False
+
+    def note_late(self, field: str) -> None:
+        """Hear that the time was up within the probe that a field of the effort stands for."""
 
 
 def probe(
@@ -45,7 +61,7 @@ def probe(
     seed: int = 0,
     held: tuple[Tensor, Tensor] | None = None,
     report: Callable[[str], None] = lambda what: None,
-    plan: Plan = as_asked,
+    plan: Plan | None = None,
 ) -> Probes:
     """Probe a trained defence.
 
@@ -59,12 +75,13 @@ def probe(
         seed: Of every draw.
         held: Images and classes that are in no test set, the training images say.
         report: Told what begins.
-        plan: Asked before each probe how hard to try from there on.
+        plan: Says before each probe how hard to try from there on, and when the time is up; by default nothing
+            is left out.
     """
     begin = time.perf_counter()
     effort = effort or Effort()
     with overheard.listening() as heard:
-        found = _probe(judge, x, y, indices, threat, effort, seed, held, report, plan)
+        found = _probe(judge, x, y, indices, threat, effort, seed, held, report, plan or Plan())
     defense = judge.defense
     heard = {*defense.heard()} if isinstance(defense, Stranger) else heard | overheard.written(type(defense))
     return replace(found, heard=frozenset(heard), seconds=time.perf_counter() - begin)
@@ -82,11 +99,20 @@ def _probe(
     report: Callable[[str], None],
     plan: Plan,
 ) -> Probes:
-    target = Target(judge, x, y, Draws(indices.to(x.device), seed), threat, effort)
+    target = Target(judge, x, y, Draws(indices.to(x.device), seed), threat, effort, is_over=plan.is_over)
 
     def begin(what: str, calls: str, standing: float | None = None) -> None:
         report(what)
-        target.effort = plan(calls, target.effort, standing)
+        target.effort = plan.before(calls, target.effort, standing)
+
+    def spared(field: str, do: Callable[[Target], T]) -> T:
+        """What a probe finds; if the time is up before it ends, what it finds without any effort."""
+        try:
+            return do(replace(target, spared=True))
+        except Late:
+            plan.note_late(field)
+            target.effort = replace(target.effort, **{field: 0})
+            return do(target)
 
     begin("asking", "asking")
     # First of all, for it asks copies that have seen nothing yet.
@@ -108,31 +134,20 @@ def _probe(
     begin("random points and score-based search", "random search", share)
     runs += [random_search.squares(target, standing), random_search.random_points(target, standing)]
     begin("more starts", "more starts", share)
+    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs))
+    suspects, fell = spared("pursued", lambda target: _pursued(target, panel.suspects))
     lacking = _lacking(target.effort, len(y), judge.defense.randomized)
-    panel = Panel("probes", indices.cpu().numpy(), correct, tuple(runs), lacking)
-    suspects = _first(panel.suspects, target.effort.pursued)
-    fell = np.zeros(len(suspects), bool)
-    fell[suspects] = pursue(target.rows(torch.from_numpy(np.flatnonzero(suspects)).to(y.device)))
-    panel = replace(panel, pursued=suspects).with_pursuit(fell)
+    panel = replace(panel, lacking=lacking, pursued=suspects).with_pursuit(fell)
     model = target.models()[strongest]
     begin("images that nobody has seen", "images that nobody has seen", share)
-    elsewhere = unseen.examine(target, held)
+    elsewhere = spared("elsewhere", lambda target: unseen.examine(target, held))
     begin("other radii", "other radii", share)
     trace = next(f.trace for f in found if f.run.through == strongest and f.run.kind == "iterative").double()
-    ladder = _ladder(target, model, strongest) if target.effort.radii else {}
-    radii = UNBOUNDED if target.effort.radii else ()
-    unbounded = {radius: search.unbounded(target, model, strongest, radius) for radius in radii}
+    ladder, unbounded = spared("radii", lambda target: _other_radii(target, model, strongest))
     begin("twice the steps, twice the starts", "twice the steps and starts", share)
-    subset = _first(correct, target.effort.doubled)
-    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(y.device))
-    doubled = _doubled(chosen, model, strongest, subset)
-    draws = (
-        gradients.randomness(target, model, strongest, chosen)
-        if judge.defense.randomized and len(chosen.y)
-        else None
-    )
+    subset, doubled, draws = spared("doubled", lambda target: _of_subset(target, model, strongest, correct))
     begin("planted adversarial examples", "planted examples", share)
-    planted, why = _binarisation(target, strongest, correct)
+    planted, why = spared("binarisation", lambda target: _binarisation(target, strongest, correct))
     report("asking once more")
     others = replace(target, x=unseen.moved(target, "at the end"))
     at_last = history(others)
@@ -162,6 +177,34 @@ def _probe(
     )
 
 
+def _pursued(target: Target, suspects: Flags) -> tuple[Flags, Flags]:
+    """(N,) which samples PGD was tried on again with many more starts, and which of them it broke."""
+    chosen = _first(suspects, target.effort.pursued)
+    fell: Flags = np.zeros(len(chosen), bool)
+    fell[chosen] = pursue(target.rows(torch.from_numpy(np.flatnonzero(chosen)).to(target.y.device)))
+    return chosen, fell
+
+
+def _other_radii(target: Target, model: Forward, through: str) -> tuple[dict[float, Flags], dict[float, Flags]]:
+    """The ladder, and the radii at which nothing of an image is left."""
+    if not target.effort.radii:
+        return {}, {}
+    unbounded = {radius: search.unbounded(target, model, through, radius) for radius in UNBOUNDED}
+    return _ladder(target, model, through), unbounded
+
+
+def _of_subset(
+    target: Target, model: Forward, through: str, correct: Flags
+) -> tuple[Flags, dict[str, Flags], Randomness | None]:
+    """Some samples, twice the steps and starts on them, and what draws change there."""
+    subset = _first(correct, target.effort.doubled)
+    chosen = target.rows(torch.from_numpy(np.flatnonzero(subset)).to(target.y.device))
+    doubled = _doubled(chosen, model, through, subset)
+    if not (target.defense.randomized and len(chosen.y)):
+        return subset, doubled, None
+    return subset, doubled, gradients.randomness(target, model, through, chosen)
+
+
 def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
     """FGSM and PGD through every model with both losses, and the model that broke most samples.
 
@@ -175,6 +218,9 @@ def _white_box(target: Target, correct: Flags) -> tuple[list[Found], str]:
             found.append(search.gradient(target, forward, label, loss, through=name, one_step=True))
         left = correct.copy()
         for restart in range(target.effort.restarts):
+            if restart and target.is_over():
+                target.effort = replace(target.effort, restarts=restart)
+                break
             for loss in LOSSES:
                 label = f"PGD-{target.effort.steps}, {loss}, {name}, start {restart}"
                 found.append(search.gradient(target, forward, label, loss, through=name, on=left))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,7 +28,9 @@ def random_points(target: Target, standing: Flags) -> Run:
     moved, draws = np.zeros(len(target.y)), _draws(target)
     sums = torch.zeros(2, len(target.y), dtype=torch.float64)
     for i in range(target.effort.random_points):
-        if not len(left):
+        if i and target.is_over():
+            target.effort = replace(target.effort, random_points=i)
+        if i == target.effort.random_points or not len(left):
             break
         part = target.rows(torch.from_numpy(left).to(target.y.device))
         x = part.threat.random_start(part.x, part.draws.at("audit", "random", i))
@@ -76,6 +80,7 @@ def squares(target: Target, standing: Flags) -> Run:
     if len(rows):
         part = target.rows(torch.from_numpy(rows).to(target.y.device))
         x = _search(part)
+        target.effort = part.effort
         draws[rows] = part.right(x, "squares")
         broken[rows] = errs(draws[rows])
         moved[rows] = (x - part.x).flatten(1).abs().amax(1).double().cpu().numpy()
@@ -92,10 +97,14 @@ def _search(target: Target) -> Tensor:
     rows, columns = torch.arange(size, device=x.device), torch.arange(width, device=x.device)
     with torch.no_grad():
         value = margin(target.ask(best, source.at("view")), y)
-        for i in range(target.effort.queries):
+        queries = target.effort.queries
+        for i in range(queries):
+            if i and target.is_over():
+                target.effort = replace(target.effort, queries=i)
+                break
             draw = source.at(i)
             # The share of pixels in a square shrinks from a third to one pixel.
-            side = max(1, round((0.33 * (1 - i / target.effort.queries) ** 2) ** 0.5 * size))
+            side = max(1, round((0.33 * (1 - i / queries) ** 2) ** 0.5 * size))
             corner = draw.at("corner").integers(max(size - side, 0) + 1, 2)
             inside_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + side)
             inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + side)

@@ -6,7 +6,7 @@ can; the published number comes from the attacks of `benchbox run`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,6 +34,10 @@ LOSSES: Mapping[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin}
 UNBOUNDED_STARTS = 5
 
 
+class Late(Exception):  # noqa: N818 - no error: what was asked for is left out
+    """The time of an audit is up within a probe that it can do without."""
+
+
 @dataclass
 class Target:
     """A trained defence, the images it is probed with, and everything to attack it by.
@@ -47,6 +51,8 @@ class Target:
         effort: How hard to try.
         steady: Whether one answer is as good as another: the defence is deterministic and looks at no batch mate.
             Then a sample is decided once the defence errs on it.
+        is_over: Whether the time of the audit is up.
+        spared: Whether what is being done is left as a whole then.
     """
 
     judge: Judge
@@ -56,6 +62,8 @@ class Target:
     threat: ThreatModel
     effort: Effort
     steady: bool = True
+    is_over: Callable[[], bool] = lambda: False
+    spared: bool = False
 
     @property
     def defense(self) -> Defense:
@@ -64,7 +72,17 @@ class Target:
 
     def ask(self, x: Tensor, draws: Draws) -> Tensor:
         """Logits (n, K) of the deployed defence, asked as an attack or a scoring asks."""
+        self.keep_time()
         return self.judge.ask(x, draws)
+
+    def keep_time(self) -> None:
+        """Asked before each pass.
+
+        Raises:
+            Late: The time is up, and the audit can do without what is being done.
+        """
+        if self.spared and self.is_over():
+            raise Late
 
     def rows(self, keep: Tensor) -> Target:
         """The same defence with some of the images."""
@@ -79,7 +97,12 @@ class Target:
         """A model under attack, with a stream of its own."""
         randomized = self.defense.randomized
         eot = self.effort.eot if eot is None else eot
-        return View(forward, self.y, self.draws.at("audit", purpose), randomized=randomized, eot=eot)
+
+        def in_time(x: Tensor, draws: Draws) -> Tensor:
+            self.keep_time()
+            return forward(x, draws)
+
+        return View(in_time, self.y, self.draws.at("audit", purpose), randomized=randomized, eot=eot)
 
     def right(self, x: Tensor, purpose: str = "score") -> Flags:
         """(N, R) whether the deployed defence is right in each fresh draw; R is 1 for a deterministic one."""
