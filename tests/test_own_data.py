@@ -293,3 +293,13 @@ def test_transparent_pixels_are_said(tmp_path: Path, caplog: pytest.LogCaptureFi
         "clear: 1 images have transparent pixels, the first is 2.png; what colour lies there is taken"
         in caplog.text
     )
+
+
+def test_test_images_that_are_trained_on_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = np.random.default_rng(1).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    own(tmp_path, x_train=x, y_train=CLASS)
+    load("own", tmp_path)
+    assert "training images" not in caplog.text
+    own(tmp_path, x_train=x, y_train=CLASS, x_test=np.concatenate([255 - x[:9], x[4:7]]))
+    load("own", tmp_path)
+    assert "own.npz: 3 of 12 test images are training images, too, the first is number 9" in caplog.text

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
 import time
 
@@ -159,3 +161,15 @@ def test_what_an_encoding_lacks_is_spelt(monkeypatch):
         sys.stdout.write("L∞, Müller")
         sys.stdout.flush()
         assert raw.getvalue().decode(encoding) == written
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file that is always full")
+def test_an_output_that_takes_no_more_is_one_line():
+    command = [sys.executable, "-m", "benchbox", "list", "datasets"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "benchbox: error: no more can be written (No space left on device); make room, and run the same command "
+        "again\n"
+    )

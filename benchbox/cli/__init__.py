@@ -6,6 +6,7 @@ Nothing here imports torch until a command needs it, so that `benchbox --help` a
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 import threading
@@ -70,6 +71,10 @@ COMMANDS: tuple[Command | Family, ...] = (
 )
 
 
+#: A disk, a quota or a file that takes no more.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
 def _version(asked: bool) -> None:
     if asked:
         from benchbox import __version__
@@ -132,6 +137,14 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
+def _give_up_output() -> None:
+    """An output that takes no more will not do so when Python ends, either, which would complain once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def carry_out(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -159,6 +172,10 @@ def carry_out(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _give_up_output()
+            complain(f"no more can be written ({error.strerror}); make room, and run the same command again")
+            return 2
         # The usage errors of typer, whose class has moved from one version to the next.
         if not hasattr(error, "format_message"):
             raise

@@ -14,7 +14,8 @@ import typer
 from benchbox.cli import listing, options
 from benchbox.cli.command import command
 from benchbox.cli.console import output
-from benchbox.errors import RequestError, unknown
+from benchbox.contract.misnamed import misnamed
+from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -72,7 +73,7 @@ def _plugin(name: str, registries: Sequence[Registry[Any]], known: Sequence[str]
             if name in registry.names():
                 raise
             failures.append(error)
-    raise failures[0] if ":" in name else unknown("defence, attack or cell", name, known)
+    raise failures[0] if ":" in name else misnamed("defence, attack or cell", name, known)
 
 
 def _show_defense(plugin: Plugin[Defense]) -> None:

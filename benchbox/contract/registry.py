@@ -174,7 +174,8 @@ class Registry(Generic[T]):
     def _absent(self, source: Source, attribute: str, plugins: list[str]) -> RequestError:
         """The error for a name that a file has not; where anything may be adapted, it says what it has."""
         names = plugins or (source.makers() if self.adapter else [])
-        remedy = f"it has {', '.join(names)}" if names else f"it defines no {self.kind}"
+        shown = ", ".join(names[:8]) + ", …" * (len(names) > 8)
+        remedy = f"it has {shown}" if names else f"it defines no {self.kind}"
         return unknown(f"name in {source.file}", attribute, names, remedy)
 
     @property

@@ -7,6 +7,7 @@ layout in the same folder, and the net, through torchvision and its checksums.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ EPSILON: dict[Family, float] = {"mnist": 0.3, "cifar": 8 / 255}
 
 #: Only digits, small enough to be scored whole, departs from this size of the default sample list.
 DEFAULT_SAMPLES = 1000
+
+_LOG = logging.getLogger("benchbox")
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +180,7 @@ def _read(own: Path) -> Dataset:
         from benchbox.data import folder
 
         train, test = folder.read(own)
+        _say_shared(own, train[0], test[0])
         labels = torch.cat([train[1], test[1]])
         return _assemble(name, Images(*train), Images(*test), int(labels.max()) + 1)
     if own.suffix != ".npz":
@@ -184,7 +188,24 @@ def _read(own: Path) -> Dataset:
     from benchbox.data import npz
 
     train, test, classes = npz.read(own, KNOWN.get(name))
+    _say_shared(own, train[0], test[0])
     return _assemble(name, Images(*train), Images(*test), classes)
+
+
+def _say_shared(own: Path, train: Tensor, test: Tensor) -> None:
+    """Test images that are also trained on make a number too high; whose they are may not know."""
+    trained = {hashlib.sha256(image.numpy().data).digest() for image in train}
+    shared = [
+        i for i, image in enumerate(test) if trained and hashlib.sha256(image.numpy().data).digest() in trained
+    ]
+    if shared:
+        _LOG.warning(
+            "%s: %d of %d test images are training images, too, the first is number %d; a training knows them",
+            own,
+            len(shared),
+            len(test),
+            shared[0],
+        )
 
 
 def _assemble(name: str, train: Images, test: Images, classes: int) -> Dataset:
