@@ -7,7 +7,7 @@ section 5.3: where random search succeeds and a gradient attack fails, the gradi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import ClassVar, Literal, NamedTuple
 
@@ -35,6 +35,11 @@ class Noise(Attack):
     balls = ("linf", "l2", "l1")
 
     draws: Count = 100
+
+    def declare(self) -> Nature | None:
+        """Each point is a query."""
+        nature = super().declare()
+        return nature and replace(nature, queries=self.draws)
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """One forward pass for each point (times `model.eot` when the model is randomised)."""

@@ -124,6 +124,8 @@ OTHER_MEANINGS = {
     ("analysis/reproduction.py", "pssr"),  # the paper, not the defence
     ("contract/declaration.py", "square"),  # whether a defence wants images as wide as high
     ("engine/isolation/stranger.py", "square"),  # the same
+    ("engine/isolation/proxy.py", "square"),
+    ("engine/isolation/teller.py", "square"),
     ("report/leaderboard_record.py", "null"),  # a measure in CSV
 }
 

@@ -16,6 +16,7 @@ from benchbox.contract.defense import Defense
 from benchbox.domain import Cell, Evidence
 from benchbox.draws import sample_draws
 from benchbox.engine import device as devices
+from benchbox.engine.passes import crafting
 from benchbox.errors import DefenseError
 from benchbox.training.artifacts import Training
 
@@ -114,8 +115,7 @@ def _declared(cell: Cell) -> float | None:
     nature = cell.nature
     if nature is None:
         return None
-    steps = 2.0 * nature.steps * nature.restarts * max(1, nature.targets) * cell.eot + nature.queries
-    return steps or (0.0 if nature.kind in ("control", "random") else None)
+    return crafting(cell) or (0.0 if nature.kind in ("control", "random") else None)
 
 
 def _training(training: Training, cards: Mapping[str, Mapping[str, Any]]) -> float | None:

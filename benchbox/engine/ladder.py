@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchbox.analysis.access import KNOWLEDGE
 from benchbox.analysis.worst_case import majority_vote
 from benchbox.domain import NULL_ATTACK, Access, Cell, Outcome, ViewSpec
+from benchbox.engine.passes import crafting
 from benchbox.engine.plan import Plan
 
 #: Kinds of attacks that are tried, and in what order.
@@ -62,11 +63,7 @@ def bare(cells: Sequence[Cell], plan: Plan) -> tuple[Cell, ...]:
 
 def passes(cell: Cell) -> float:
     """Forward and backward passes an image, as far as the attack says beforehand."""
-    nature = cell.nature
-    if nature is None:
-        return 1.0
-    steps = 2.0 * nature.steps * nature.restarts * max(1, nature.targets)
-    return cell.eot * (steps + nature.queries) or 1.0
+    return crafting(cell) or 1.0
 
 
 @dataclass

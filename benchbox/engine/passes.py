@@ -26,7 +26,7 @@ def crafting(cell: Cell) -> float:
     if nature is None:
         return 1.0
     steps = 2.0 * nature.steps * max(1, nature.restarts) * max(1, nature.targets)
-    return steps * cell.eot + nature.queries
+    return (steps + nature.queries) * cell.eot
 
 
 def refuse_endless(cells: Iterable[Cell], trainings: Iterable[Training], images: int) -> None:
