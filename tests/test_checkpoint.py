@@ -314,3 +314,13 @@ def test_a_stop_in_a_name_is_a_name(tmp_path: Path) -> None:
     fill(net := Net(), tmp_path / "c#1.pt")
     assert agrees(net)
     assert logging.getLogger("benchbox").name == "benchbox"
+
+
+def test_a_part_that_fits_is_named(tmp_path: Path) -> None:
+    for kept, key in (({"state_dict": named("model.") | {"loss.weight": torch.ones(3)}}, "state_dict.model"),
+                      (named("net.") | {"teacher.conv.bias": torch.ones(2)}, "net")):  # fmt: skip
+        with pytest.raises(ArtifactError, match=rf", or take the part of it that fits: --weights .*#{key}$"):
+            taken(kept, tmp_path)
+        assert agrees(taken(kept, tmp_path, key=f"#{key}"))
+    with pytest.raises(ArtifactError, match=r"build the network the weights were saved from$"):
+        taken(named("model.") | {"loss.weight": torch.ones(3), "model.more": torch.ones(3)}, tmp_path)

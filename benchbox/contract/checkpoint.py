@@ -81,7 +81,13 @@ def fill(module: nn.Module, file: Path) -> None:
     if not fits:
         best = max(tried, key=lambda name: tried[name].matching)
         where = f"{path}#{best}" if best else str(path)
-        raise ArtifactError(f"{where}{tried[best].problem}")
+        part = next(_parts_that_fit(states[best], module), "")
+        hint = (
+            f", or take the part of it that fits: --weights {path}#{f'{best}.' if best else ''}{part}"
+            if part
+            else ""
+        )
+        raise ArtifactError(f"{where}{tried[best].problem}{hint}")
     taken = tried[fits[0]]
     if len(fits) > 1:
         others = " or ".join(f"{path}#{name}" for name in fits[1:])
@@ -91,6 +97,14 @@ def fill(module: nn.Module, file: Path) -> None:
     if taken.kept:
         _LOG.warning("%s lacks %s; what the network was built with is kept", path, _list(taken.kept))
     module.load_state_dict(taken.state, strict=False)
+
+
+def _parts_that_fit(state: State, module: nn.Module) -> Iterator[str]:
+    """First words of names whose tensors alone fill a module: `model` beside `teacher`, as Lightning saves."""
+    for front in dict.fromkeys(name.partition(".")[0] for name in state):
+        part = {k.removeprefix(f"{front}."): v for k, v in state.items() if k.startswith(f"{front}.")}
+        if part and not _Fit(part, module).problem:
+            yield front
 
 
 class _Fit:
