@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rows import BPDA, GRAY, SAMPLES, THREAT, WHITE, evidence, first
 
-from benchbox.analysis.worth import worth
+from benchbox.analysis.worth import sentences, worth
 from benchbox.audit import Case, Stored, Subject, check
 from benchbox.domain import NULL_ATTACK, SampleList
 
@@ -72,6 +72,24 @@ def test_a_gain_is_called_significant_only_if_it_is(bare: int, word: str) -> Non
     assert said.startswith(f"gain over the bare classifier (none): {12 - bare:+}.0 points [")
     assert f"], {word} (exact McNemar, p = " in said
     assert judged("C3", case).verdict == ("PASS" if word == "significant" else "WARN")
+
+
+def test_what_was_recorded_once_is_told_in_the_words_of_today() -> None:
+    percent = {"percent": 24.5, "low": 21.8, "high": 27.3}
+    gain = {"over": "pgd-at", "difference": -66.0, "low": -68.9, "high": -63.0, "significant": False}
+    by = {"access": "white-box", "attack": "pgd", "through": "white-box"}
+    old = {
+        **{"n": 1000, "robust": percent, "set_by": by, "alone": 25.0, "ties": [], "weaker": [], "fallen": 0},
+        **{
+            "gain": {**gain, "p": 5e-05, "test": "sign-flip"},
+            "said": ["-66.0 points, not significant"],
+        },
+    }
+    said = sentences(old)
+    assert said[-1].endswith("-66.0 points [-68.9, -63.0], no gain (sign-flip, p = 5e-05)")
+    assert len(said) == 2
+    assert sentences({"said": ["as it was"], "robust": percent}) == ["as it was"]
+    assert sentences({}) == []
 
 
 def test_without_a_finished_cell_nothing_is_claimed() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchbox.analysis.worth import sentences
+
 #: From worst to best; "not audited" says nothing either way.
 State = Literal["withdrawn", "masking", "weak attack", "warned", "incomplete", "pass", "not audited"]
 
@@ -84,4 +86,4 @@ def badge(record: Mapping[str, Any] | None) -> Badge:
     )
     state, checks = next(((state, found) for state, found in states if found), ("pass", []))
     told = {f["check"]: f["sentence"] for f in findings if f["verdict"] in ("FAIL", "WARN")}
-    return Badge(state, tuple(checks), summary["counts"], told, tuple(record.get("standing", {}).get("said", ())))
+    return Badge(state, tuple(checks), summary["counts"], told, tuple(sentences(record.get("standing", {}))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from benchbox.analysis.probed import Probed
 from benchbox.analysis.score import union
 from benchbox.analysis.worst_case import correctness, fallen, surviving
 from benchbox.domain import Access, Evidence
+
+#: What the sentences are made of.
+NUMBERS = {"n", "robust", "set_by", "alone", "ties", "weaker", "gain", "fallen"}
 
 
 def worth(
@@ -46,7 +49,7 @@ def worth(
         "gain": _gain(bare, worst),
         "fallen": fallen(cells, probed),
     }
-    return {**found, "said": _said(found)}
+    return {**found, "said": sentences(found)}
 
 
 def route(evidence: Evidence) -> str:
@@ -106,7 +109,14 @@ def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
     return {"difference": 100 * float((a - b).mean()), "low": 100 * low, "high": 100 * high}
 
 
-def _said(found: dict[str, Any]) -> list[str]:
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """What is said of a defence's number, made of the numbers, so what was recorded once is told in today's words.
+
+    Args:
+        found: As `worth` gives it; where the numbers are not all there, what was said then.
+    """
+    if not found.keys() >= NUMBERS:
+        return list(found.get("said", ()))
     robust, by, n = found["robust"], found["set_by"], found["n"]
     names = ", ".join([f"{by['through']} {by['attack']}", *found["ties"]])
     sets = "each set the number: each alone" if found["ties"] else "sets the number: it alone"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchbox.analysis.worth import sentences
 from benchbox.domain import ThreatModel
 from benchbox.report.document import Badge, Column, Document, Section, Text, Tone, added, grid, unrecorded
 
@@ -44,7 +45,7 @@ def document(record: Mapping[str, Any], names: Mapping[str, str]) -> Document:
         names: A few words on each check, by its id.
     """
     own, found = columns(names), record["findings"]
-    said = [*record.get("standing", {}).get("said", ()), f"Checks: {headline(record['summary'])}."]
+    said = [*sentences(record.get("standing", {})), f"Checks: {headline(record['summary'])}."]
     section = Section(title(record), [grid(own, found)], sentences=said, verdict=claim(record))
     return Document(
         "benchbox audit",
