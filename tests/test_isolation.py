@@ -335,3 +335,17 @@ def test_the_command_line_says_in_one_line_that_a_process_ended(said: Said, work
     _, _, err = said("run", *asked, "--set", "strange.py:Mortal.epochs=0")
     assert "strange.py:Mortal: its process was killed by SIGKILL" in err
     assert "Traceback" not in err
+
+
+def test_the_order_in_which_parameters_come_back_is_no_change_of_them() -> None:
+    class Shuffled(nn.Linear):
+        turn = False
+
+        def state_dict(self, *rest, **words):
+            found = super().state_dict(*rest, **words)
+            self.turn = not self.turn
+            return dict(sorted(found.items(), reverse=self.turn))
+
+    network = Shuffled(2, 2)
+    assert [*network.state_dict()] != [*network.state_dict()]
+    assert len({_state(network) for _ in range(3)}) == 1

@@ -198,9 +198,9 @@ def _are_probabilities(logits: Tensor) -> bool:
 
 
 def _state(defense: torch.nn.Module) -> str:
-    """SHA-256 of parameters and buffers."""
+    """SHA-256 of parameters and buffers, by name: those of another process come in any order."""
     sha = hashlib.sha256()
-    for name, value in defense.state_dict().items():
+    for name, value in sorted(defense.state_dict().items(), key=lambda item: item[0]):
         sha.update(name.encode())
         # A quantised network keeps a type, or packed numbers, among its tensors.
         plain = isinstance(value, Tensor) and not value.is_quantized
