@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from broken_defenses import THREAT, Wrapped
+import torch
+from broken_defenses import THREAT, Wrapped, _hash
 from cheating_defenses import (
     CHEATS,
     PLAIN,
@@ -86,6 +87,38 @@ def test_a_hard_decision_between_equal_pixels_is_no_memory() -> None:
     found = findings(Darkest)["A11"]
     assert found.verdict == "WARN", found.sentence
     assert "a hard decision between equal pixels" in found.sentence
+
+
+class Comb(Wrapped):
+    """Greys each pixel by a decision about it that a small change of it turns, and a smaller one less often."""
+
+    card = Card("comb", "many hard decisions")
+
+    def forward(self, x, draws=None):
+        return self.classifier(torch.where((1500 * x + 1).sin() > 0, x, 0.5))
+
+
+class RoundedHash(HashNoise):
+    """Its noise hangs on whole grey levels: fainter noise than half a one changes nothing."""
+
+    card = Card("rounded-hash", "noise seeded by a hash of whole grey levels")
+
+    def forward(self, x, draws=None):
+        noise = [
+            torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(int(_hash(image)[:8], 16)))
+            for image in (x.detach() * 255).round()
+        ]
+        return self.classifier((x + 0.3 * torch.stack(noise)).clamp(0, 1))
+
+
+def test_many_hard_decisions_are_no_hash() -> None:
+    found = findings(Comb)["A11"]
+    assert found.verdict == "WARN", found.sentence
+    assert "more noise turns more" in found.sentence
+    for hashed in (HashNoise, RoundedHash):
+        found = findings(hashed)["A11"]
+        assert found.verdict == "FAIL", found.sentence
+        assert "noise drawn from a hash" in found.sentence
 
 
 @pytest.mark.parametrize("cls", [*PLAIN, *HONEST], ids=lambda cls: cls.card.name)

@@ -279,7 +279,7 @@ def memory(case: Case) -> Judgement:
 
     Needs: the same images with inaudible noise (1e-6, and one grey level)
     Formula: share of samples whose logits change by more than 0.1 of their spread
-    Threshold: > 5 %: WARN; > 50 %: FAIL
+    Threshold: > 5 %: WARN; > 50 %: FAIL, but WARN where they change less the fainter the noise is
     Finding: the answers change under noise that nobody sees
     Source: [P]: a look-up of known images by a hash passes every other check
     """
@@ -299,6 +299,10 @@ def memory(case: Case) -> Judgement:
     if dimmed <= limit.JUMP_WARN:
         said += ", yet none where equal pixels stay equal: no memory, but a hard decision between equal pixels"
         return warn(f"{said}, as of a mask over a flat background", ids, share=share)
+    growth = [float(g) for g in np.median(heard.growth[jumps], 0) if limit.GROWTH_LEAST <= g <= limit.GROWTH_MOST]
+    if growth:
+        said += f", yet {growth[0]:.2g} of that under fainter noise: no memory, but decisions, of which more noise"
+        return warn(f"{said} turns more, as of a mask", ids, share=share, growth=growth[0])
     said += ": no memory, but noise drawn from a hash of the image; take it from `draws`"
     return fail(f"{said}, so that an attacker can average over it", ids, share=share)
 

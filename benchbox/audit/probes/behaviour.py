@@ -20,6 +20,8 @@ from benchbox.engine.isolation.stranger import Stranger
 
 #: Amplitudes of the noise a look-up of known images is found with: bytes, and one grey level.
 WHISPERS = (1e-6, 1 / 255)
+#: Amplitudes of noise between which what hangs on many decisions is seen to grow.
+FAINT, LOUD = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), 1 / 255
 #: Images of one ball that are asked about together.
 ALIKE = 4
 #: Random points at which logits are compared to the last bit.
@@ -46,6 +48,7 @@ def ask(target: Target) -> Behaviour:
         logits=last.numpy(),
         beside=beside.numpy(),
         dimmed=dimmed.numpy(),
+        growth=_growth(target, last).numpy(),
         shifted=_shifted_jump(target).numpy(),
         constant=constant.numpy(),
         refuses=refuses.numpy(),
@@ -147,6 +150,19 @@ def _jump(target: Target, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         beside = torch.maximum(beside, (heard[0] - heard[1]).abs().amax(1) / spread)
         dimmed = torch.maximum(dimmed, (dark - clean).abs().amax(1) / spread)
     return largest.double(), beside.double(), dimmed.double()
+
+
+def _growth(target: Target, clean: Tensor) -> Tensor:
+    """(N, 5) what faint noise changes of the logits, to what a grey level of it does.
+
+    What a hash draws from bytes jumps as far under the faintest noise; what it draws from grey levels, not at all
+    until it jumps. Who decides about many pixels decides otherwise about few, then about more.
+    """
+    noise = target.draws.at("audit", "growth").uniform(*target.x.shape[1:], low=-1.0, high=1.0)
+    *faint, loud = (
+        (_logits(target, (target.x + size * noise).clamp(0, 1)) - clean).abs().amax(1) for size in (*FAINT, LOUD)
+    )
+    return torch.stack([torch.where(loud > 0, part / loud.clamp_min(1e-12), 1.0) for part in faint], 1).double()
 
 
 def _shifted_jump(target: Target) -> Tensor:

@@ -73,6 +73,7 @@ class Behaviour:
         logits: (N, K) of the last of those calls.
         beside: (N,) as `jump`, between two images with such noise, none of which is in any data set.
         dimmed: (N,) as `jump`, when every pixel is dimmed alike by as much, so that equal pixels stay equal.
+        growth: (N, 5) largest change of a logit under ever less faint noise, over that under a grey level of it.
         shifted: (N,) as `jump`, of the images shifted by a pixel: in no data set, and of the same grey levels.
         constant: (N,) whether the logits are equal to the last bit at random points of the ball.
         refuses: (N,) whether at one of them all logits are equal, so that none is the answer.
@@ -101,6 +102,7 @@ class Behaviour:
     logits: NDArray[np.float32]
     beside: NDArray[np.float64]
     dimmed: NDArray[np.float64]
+    growth: NDArray[np.float64]
     shifted: NDArray[np.float64]
     constant: Flags
     refuses: Flags

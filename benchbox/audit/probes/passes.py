@@ -127,7 +127,8 @@ def _most(defense: Defense, effort: Effort) -> Iterator[Calls]:
         return Calls(what, times * pgd, times * found, images)
 
     company = behaviour.ALIKE + (eot if defense.randomized else behaviour.ALIKE)
-    yield Calls("asking", 0, thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + behaviour.POINTS + 14 + company, n)
+    asked = thresholds.REPEATS + 2 * len(behaviour.WHISPERS) + len(behaviour.FAINT) + behaviour.POINTS + 15
+    yield Calls("asking", 0, asked + company, n)
     yield Calls("asking one by one", 0, n, 1)
     differences = 2 * (len(gradients.STEPS) + 1) * effort.directions
     yield Calls("gradients", 2 * losses * models + 8, differences + effort.noise, n)
