@@ -92,7 +92,7 @@ def test_json_holds_cells_and_provenance(both: list[Evidence]) -> None:
 
 
 def test_json_says_how_the_weights_were_trained(both: list[Evidence]) -> None:
-    base = {"defense": "none", "base": None}
+    base = {"defense": {"name": "none", "arguments": {}}, "base": None}
     target = both[0].cell.artifact
     cards = {
         target: {"training": {"base": base}, "seconds": 12.5},

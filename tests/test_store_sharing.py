@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 from evidence import CELL, RANDOM, assert_same, begin, images, outcome
 
 from benchbox.errors import StoreError
-from benchbox.store import Batch, Store
+from benchbox.store import Batch, Store, database
 
 HERE = Path(__file__).parent
 
@@ -236,3 +237,27 @@ def assert_written(where, writers):
 def test_many_writers_of_the_same_lose_nothing_and_none_fails(path):
     assert write_at_once(path, 24) == f"{[0] * 24}\n"
     assert_written(path, 24)
+
+
+class Busy:
+    """A cursor on a file that others have for themselves, for a while."""
+
+    def __init__(self, times, message="database is locked"):
+        self.times, self.message = times, message
+
+    def execute(self, statement):
+        self.times -= 1
+        if self.times >= 0:
+            raise sqlite3.OperationalError(self.message)
+
+
+def test_a_new_file_that_others_give_a_log_is_waited_for(monkeypatch):
+    """SQLite gives up there at once, whatever patience it is told."""
+    cursor = Busy(3)
+    database._write_ahead(cursor)
+    assert cursor.times == -1
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database._write_ahead(Busy(3, "disk is full"))
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        database._write_ahead(Busy(1000))
