@@ -95,9 +95,9 @@ def test_json_says_how_the_weights_were_trained(both: list[Evidence]) -> None:
     base = {"defense": {"name": "none", "arguments": {}}, "base": None}
     target = both[0].cell.artifact
     cards = {
-        target: {"training": {"base": base}, "seconds": 12.5},
+        target: {"training": {**base, "base": base}, "seconds": 12.5},
         digest(base): {"training": base, "seconds": 3.0},
-        "of another table": {"training": {"base": None}, "seconds": 1.0},
+        "of another table": {"training": base, "seconds": 1.0},
     }
     (found,) = json.loads(rendered(both, "json", Background(cards=cards)))["tables"]
     assert found["weights"] == {name: cards[name] for name in (target, digest(base))}
