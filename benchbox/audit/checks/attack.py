@@ -136,9 +136,10 @@ def fidelity(case: Case) -> Judgement | None:
 
 
 def _works(case: Case, found: Differences) -> bool:
-    """Whether a search along it breaks nearly everything, and it is about as long as the differences are.
+    """Whether a search along it breaks nearly everything, and it is neither longer than the differences nor gone.
 
-    As of spikes and signs that are trained with the gradient of something smooth, and attacked with it.
+    As of spikes and signs that are trained with the gradient of something smooth, and of masks, whose jumps are in
+    the differences and not in the gradient.
     """
     panel = case.probed.panel
     fell = union([r for r in panel.of(*WHITE_BOX) if r.through == "deployed"], len(panel.indices))
@@ -146,7 +147,7 @@ def _works(case: Case, found: Differences) -> bool:
     length = found.promised / found.seen if found.seen else 0.0
     return (
         standing <= limit.FIDELITY_STANDING * panel.correct.sum()
-        and 1 / limit.FIDELITY_LENGTH <= length <= limit.FIDELITY_LENGTH
+        and limit.FIDELITY_SHORTEST <= length <= limit.FIDELITY_LONGEST
     )
 
 
