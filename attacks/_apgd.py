@@ -71,6 +71,7 @@ def apgd(
     for step in range(steps + 1):
         if leave and (step % LOOK == 0 or step == steps) and bool(run.broken.any()):
             fallen = rows[run.broken]
+            model.leave(fallen)
             found[fallen], broken[fallen] = run.found[run.broken], True
             run, rows = run.rows(~run.broken), rows[~run.broken]
             part = model.rows(rows)

@@ -140,6 +140,7 @@ def _stage(
     wait = max(int(0.04 * steps), 1)
     for step in range(steps):
         if leave and step % LOOK == 0 and bool(run.broken.any()):
+            model.leave(rows[run.broken])
             whole = _into(whole, rows, run)
             rows, run = rows[~run.broken], run.rows(~run.broken)
             part = model.rows(rows)

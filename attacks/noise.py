@@ -50,6 +50,7 @@ class Noise(Attack):
             if model.early_stop and i % LOOK == 0 and bool((best.errors > 0).any()):
                 fallen, stands = best.errors > 0, best.errors == 0
                 found = found.index_copy(0, rows[fallen], best.x[fallen])
+                model.leave(fallen)
                 x, y, rows, draws = x[stands], y[stands], rows[stands], draws.rows(stands)
                 model, best = model.rows(stands), _Point(*(part[stands] for part in best))
                 if not len(rows):

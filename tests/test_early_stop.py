@@ -63,6 +63,8 @@ def test_whoever_falls_falls_either_way_and_for_fewer_passes(name: str, seed: in
     spent, full = stopped.spent().sum(0), whole.spent().sum(0)
     assert (spent <= full).all()
     assert torch.equal(spent[~broken], full[~broken])
+    assert not (stopped.left & ~broken).any()
+    assert not whole.left.any()
     assert float(spent[broken].sum()) < 0.6 * float(full[broken].sum())
     assert float(spent[:3].max()) <= 2  # those that are wrong before
     assert (BALL.norms(x_adv - curved(seed)[1]) <= 0.1 + 1e-6).all()
@@ -108,8 +110,22 @@ class Patient(Attack):
     card = Card("patient", "two steps")
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-        model(x)
-        return x if model.early_stop else threat.project(x + (0.5 - x).sign(), x)
+        wrong = model(x).argmax(1) != y
+        if not model.early_stop:
+            return threat.project(x + (0.5 - x).sign(), x)
+        model.leave(wrong)
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanderer(Attack):
+    """Sees errors on its way, as whoever looks outside of the ball, and leaves nobody for them."""
+
+    card = Card("wanderer", "a step out and back")
+
+    def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        model(1 - x)
+        return x
 
 
 def test_who_stopped_at_an_image_that_breaks_nothing_is_searched_to_the_end() -> None:
@@ -125,7 +141,14 @@ def test_who_stopped_at_an_image_that_breaks_nothing_is_searched_to_the_end() ->
     assert whole.images is not None
     np.testing.assert_array_equal(early.images.x[stood], whole.images.x[stood])
     assert early.outcome.forwards[stood].tolist() == [2.0] * int(stood.sum())  # of both searches
-    assert alone.outcome.forwards.max() == 1  # nobody erred, nobody stopped
+    # Of those who were right before, nobody left.
+    assert alone.outcome.forwards[stood].max() == 1
+
+
+def test_who_left_nobody_searches_once() -> None:
+    done = work(unit([0, 1, 2, 3], early_stop=True), models(attack=Wanderer()))
+    assert ((done.outcome.first_success >= 0) & (done.outcome.robust > 0)).any()
+    assert done.outcome.forwards.tolist() == [1.0] * 4
 
 
 def test_only_images_that_nobody_else_is_asked_about_may_be_left_early() -> None:

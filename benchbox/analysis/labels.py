@@ -32,9 +32,9 @@ def departures(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mappin
     """How each recipe differs from the most common one of its name.
 
     Args:
-        preferred: Identities of recipes that are taken for the most common ones before any other.
         specs: One per result, repeated as often as it was used. Of equally common ones the one that says the least
             wins, for what has its default may go without saying; then the first seen.
+        preferred: Identities of recipes that are taken for the most common ones before any other.
 
     Returns:
         By `identity(spec)`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".

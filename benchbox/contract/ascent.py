@@ -78,6 +78,7 @@ def ascend(
         if early_stop and number % LOOK == 1 and bool(way.best.wrong.any()):
             fallen, stands = way.best.wrong, ~way.best.wrong
             found = found.index_copy(0, rows[fallen], way.best.x[fallen])
+            model.leave(fallen)
             way, rows, model = way.rows(stands), rows[stands], model.rows(stands)
             if not len(rows):
                 return found

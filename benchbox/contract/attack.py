@@ -32,6 +32,7 @@ class Crafted:
         broken: (2, N) float64 gradients with a NaN or an infinity, see `View.broken`; None of images that were not
             made here.
         distance: (N,) float64 length of the change, see `Outcome.distance`; None likewise.
+        left: (N,) bool who left the search before its last step, see `View.leave`; None likewise.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Crafted:
     backwards: Tensor
     broken: Tensor | None = None
     distance: Tensor | None = None
+    left: Tensor | None = None
 
     @property
     def blind(self) -> bool:
@@ -183,9 +185,8 @@ class Attack(ABC):
         self._check(found, x, threat)
         forwards, backwards = model.spent()
         inside = model.settle(threat.project(found, x)).contiguous()
-        return Crafted(
-            inside, model.first_success, forwards, backwards, model.broken(), measured(inside, x, threat)
-        )
+        distance = measured(inside, x, threat)
+        return Crafted(inside, model.first_success, forwards, backwards, model.broken(), distance, model.left)
 
     def _check(self, found: Tensor, x: Tensor, threat: ThreatModel) -> None:
         name = self.card.name

@@ -118,6 +118,7 @@ class View:
         self.early_stop = early_stop
         self.whole = [0, 0]
         self.partial = [0, 0]
+        self._left = torch.zeros_like(y, dtype=torch.bool)
         self._calls = 0
         self._parts: list[tuple[Tensor, View]] = []
         self._broken = Broken(y)
@@ -259,6 +260,18 @@ class View:
         )
         self._parts.append((keep, part))
         return part
+
+    def leave(self, fallen: Tensor) -> None:
+        """Note that some samples, a mask or an index, leave the search before its last step, for `early_stop`."""
+        self._left[fallen] = self.early_stop
+
+    @property
+    def left(self) -> Tensor:
+        """(N,) bool, who left."""
+        left = self._left.clone()
+        for keep, part in self._parts:
+            left[keep] = left[keep] | part.left
+        return left
 
     @property
     def first_success(self) -> Tensor:

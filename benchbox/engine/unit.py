@@ -127,7 +127,7 @@ def work(unit: Unit, models: Models) -> Done:
     crafted = craft(models, cell, x, y, streams) if unit.stored is None else _crafted(unit.stored, models.device)
     end = time.perf_counter()
     outcome = _scored(unit, models, x, y, crafted, streams)
-    if unit.stored is None and len(in_vain := _in_vain(cell, outcome)):
+    if len(in_vain := _in_vain(crafted, outcome)):
         crafted = _to_the_end(unit, models, x, y, crafted, in_vain)
         outcome = _scored(unit, models, x, y, crafted, streams)
     images = adversarials(cell, unit.positions, crafted) if unit.stored is None else None
@@ -160,9 +160,10 @@ def _scored(unit: Unit, models: Models, x: Tensor, y: Tensor, crafted: Crafted, 
         return models.deployed.outcome(unit.positions, x, y, crafted, streams, unit.cell.scoring_draws)
 
 
-def _in_vain(cell: Cell, outcome: Outcome) -> NDArray[np.intp]:
+def _in_vain(crafted: Crafted, outcome: Outcome) -> NDArray[np.intp]:
     """Rows whose search ended early at an image that does not break the deployed defence."""
-    return np.flatnonzero(cell.early_stop & (outcome.first_success >= 0) & (outcome.robust > 0))
+    left = False if crafted.left is None else crafted.left.cpu().numpy()
+    return np.flatnonzero(left & (outcome.robust > 0))
 
 
 def _to_the_end(
