@@ -21,17 +21,17 @@ N, SHAPE = 4, (1, 3, 3)
 ROWS = sample_draws(N)
 
 
-def curved(seed: int) -> tuple[object, Tensor, Tensor]:
-    """Three classes with logits that bend, images in the box, and classes for them."""
-    draws = sample_draws(3, seed)
+def curved(seed: int, n: int = N, classes: int = 3) -> tuple[object, Tensor, Tensor]:
+    """A few classes with logits that bend, n images in the box, and classes for them."""
+    draws = sample_draws(classes, seed)
     weights, bends = draws.at("w").normal(9), draws.at("b").normal(9)
-    x = sample_draws(N, seed).at("x").uniform(*SHAPE)
+    x = sample_draws(n, seed).at("x").uniform(*SHAPE)
 
     def forward(x: Tensor, _: Draws) -> Tensor:
         flat = x.flatten(1)
         return flat @ weights.T + 2 * (4 * flat).sin() @ bends.T
 
-    return forward, x, forward(x, ROWS).argmax(1)
+    return forward, x, forward(x, draws).argmax(1)
 
 
 def one_step(x_adv: Tensor, gradient: Tensor, x: Tensor, threat: ThreatModel, size: float) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from evidence import CELL, begin, images, outcome
+from test_ascent import curved
 from test_judge import Threshold
 from test_unit import models, unit
 from torch import Tensor
@@ -25,27 +26,19 @@ from benchbox.store.merge import merge
 from benchbox.store.schema import CELL as CELLS
 
 BALL = ThreatModel("linf", 0.1)
-N, SHAPE = 24, (1, 3, 3)
+N = 24
 ROWS = sample_draws(N)
 
 
-def curved(seed: int) -> tuple[Any, Tensor, Tensor]:
+def some(seed: int) -> tuple[Any, Tensor, Tensor]:
     """Five classes with logits that bend, images in the box, and classes for them, a few of them wrong."""
-    draws = sample_draws(5, seed)
-    weights, bends = draws.at("w").normal(9), draws.at("b").normal(9)
-    x = sample_draws(N, seed).at("x").uniform(*SHAPE)
-
-    def forward(x: Tensor, _: Draws) -> Tensor:
-        flat = x.flatten(1)
-        return flat @ weights.T + 2 * (4 * flat).sin() @ bends.T
-
-    y = forward(x, ROWS).argmax(1)
+    forward, x, y = curved(seed, N, 5)
     y[:3] = (y[:3] + 1) % 5
     return forward, x, y
 
 
 def searched(attack: Attack, seed: int, *, early: bool, randomized: bool = False) -> tuple[Tensor, View, Tensor]:
-    forward, x, y = curved(seed)
+    forward, x, y = some(seed)
     view = View(forward, y, ROWS, early_stop=early, randomized=randomized)
     found = attack(view, x, y, BALL, ROWS.at("a"))
     return forward(found.x, ROWS).argmax(1) != y, view, found.x
@@ -67,7 +60,7 @@ def test_whoever_falls_falls_either_way_and_for_fewer_passes(name: str, seed: in
     assert not whole.left.any()
     assert float(spent[broken].sum()) < 0.6 * float(full[broken].sum())
     assert float(spent[:3].max()) <= 2  # those that are wrong before
-    assert (BALL.norms(x_adv - curved(seed)[1]) <= 0.1 + 1e-6).all()
+    assert (BALL.norms(x_adv - some(seed)[1]) <= 0.1 + 1e-6).all()
 
 
 def test_those_who_stand_end_where_they_would_have_ended() -> None:
@@ -88,7 +81,7 @@ def test_a_single_draw_of_a_randomised_model_breaks_nothing() -> None:
 
 
 def test_the_last_iterate_is_not_left_for_an_earlier_one() -> None:
-    forward, x, y = curved(0)
+    forward, x, y = some(0)
     ends = [
         ascend(View(forward, y, ROWS), x, y, BALL, start=x, steps=9, step_size=0.03, early_stop=early, keep="last")
         for early in (False, True)
