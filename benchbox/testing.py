@@ -32,7 +32,7 @@ from benchbox.data.dataset import Images
 from benchbox.domain import TOLERANCE, ImageSpec, Spec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import check_logits
-from benchbox.engine.vetting import require_classifier
+from benchbox.engine.vetting import require_certificate, require_classifier
 from benchbox.errors import AttackError, DefenseError
 from benchbox.training.artifacts import Artifacts, Training
 from benchbox.training.layout import lay
@@ -76,6 +76,7 @@ def check_defense(
     x, _ = images.batch(slice(PROBES))
     check_forward(defense, x)
     check_stand_ins(defense, x)
+    require_certificate(defense, x, threat)
     check_saving(defense, recipe, x, classifier=classifier)
     return defense
 

@@ -50,7 +50,8 @@ class Group(NamedTuple):
 
 GROUPS = {
     "domain": Group(
-        ["domain/nouns", "domain/threat", "canonical"], ["threat", "outcome", "domain", "canonical", "l1"]
+        ["domain/nouns", "domain/outcome", "domain/threat", "canonical"],
+        ["threat", "outcome", "domain", "canonical", "l1"],
     ),
     "draws": Group(["draws"], ["draws"]),
     "view": Group(["contract/view", "contract/tally", "contract/confirmation"], ["view", "tally", "confirmation"]),

@@ -94,15 +94,10 @@ class IBP(Classifier[IBPRecipe]):
         return {"classifier": terms}
 
     def certified(self, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-        """(N,) whether it is proven that every image of the ball is classified as y.
-
-        Args:
-            x: (N, C, H, W) images in [0, 1].
-            y: (N,) true classes.
-            threat: An L-infinity ball.
+        """(N,) whether interval arithmetic proves that every image of the ball is classified as y.
 
         Raises:
-            RequestError: The ball is another one.
+            RequestError: The ball is no L-infinity ball.
         """
         with torch.no_grad():
             others = F.one_hot(y, self.images.classes) == 0

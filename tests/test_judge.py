@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evidence import CELL
+from evidence import CELL, RANDOM
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ def test_an_outcome_is_what_happened_to_each_image() -> None:
         adversarial, torch.tensor([-1, 4, -1, 2, 7]), torch.arange(5.0).double(), torch.arange(5.0).double() * 2,
         distance=torch.arange(5.0).double() * 3,
     )  # fmt: skip
-    found = judge.outcome(np.arange(5) + 10, X, Y, crafted, streams(), 1)
+    found = judge.outcome(np.arange(5) + 10, X, Y, crafted, streams(), CELL)
     assert found.position.tolist() == [10, 11, 12, 13, 14]
     assert found.label.tolist() == Y.tolist()
     assert found.clean.tolist() == [[0], [1], [2], [0], [2]]
@@ -165,9 +165,9 @@ def test_an_outcome_is_what_happened_to_each_image() -> None:
 def test_clean_and_adversarial_images_are_scored_in_draws_of_their_own() -> None:
     judge = Judge(Dice(), Layout(batch=10), SECRET)
     nothing = torch.zeros(5).double()
-    found = judge.outcome(np.arange(5), X, Y, Crafted(X, -torch.ones(5), nothing, nothing), streams(), 4)
-    assert found.clean.tolist() == rolled(streams().clean, 4).tolist()
-    assert found.adversarial.tolist() == rolled(streams().adversarial, 4).tolist()
+    found = judge.outcome(np.arange(5), X, Y, Crafted(X, -torch.ones(5), nothing, nothing), streams(), RANDOM)
+    assert found.clean.tolist() == rolled(streams().clean, 10).tolist()
+    assert found.adversarial.tolist() == rolled(streams().adversarial, 10).tolist()
     assert found.clean.tolist() != found.adversarial.tolist()
     assert found.distance is None
 
@@ -185,7 +185,7 @@ def test_lengths_are_over_all_pixels_of_an_image() -> None:
     nothing = torch.zeros(2).double()
     crafted = Crafted(moved, -torch.ones(2), nothing, nothing)
     found = Judge(wide, Layout()).outcome(
-        np.arange(2), x, torch.zeros(2, dtype=torch.int64), crafted, Streams((0, 1), 0, CPU), 1
+        np.arange(2), x, torch.zeros(2, dtype=torch.int64), crafted, Streams((0, 1), 0, CPU), CELL
     )
     np.testing.assert_allclose(found.linf, [0.4, 0.1], atol=1e-7)
     np.testing.assert_allclose(found.l2, [0.5, 0.1 * 8**0.5], atol=1e-6)
@@ -211,7 +211,7 @@ def test_an_oracle_is_shown_the_clean_images_before_each_batch_is_scored() -> No
     judge = Judge(oracle, Layout(batch=5), SECRET)
     for _ in range(2):
         oracle.shown.clear()
-        judge.outcome(np.arange(5), X, Y, Crafted(1 - X, -torch.ones(5), nothing, nothing), streams(), 1)
+        judge.outcome(np.arange(5), X, Y, Crafted(1 - X, -torch.ones(5), nothing, nothing), streams(), CELL)
         assert oracle.shown
         assert all(torch.equal(shown, X) for shown, _ in oracle.shown)
 

@@ -19,7 +19,7 @@ from benchbox.contract.stand_ins import stand_in, straight_through
 from benchbox.contract.view import View
 from benchbox.domain import Card, ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, RequestError
 
 #: Terms of a loss by name, for each set of parameters that is trained ("player"): one player for a plain
 #: network, two for a GAN. A player's terms are summed; its gradient reaches its own parameters only.
@@ -209,6 +209,26 @@ class Defense(nn.Module, ABC, Generic[R]):
     def cost(self) -> tuple[int, int]:
         """Forward and backward passes of the classifier that the prediction of one image takes at most."""
         return 1, 0
+
+    def certified(self, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+        """Whether it proves its answers; optional, for a defence that can.
+
+        It is asked after an image was scored, and about the class that it has given the image itself: nobody tells
+        it a label. One proven image that any attack takes to another class refutes all of its proofs.
+
+        Args:
+            x: (N, C, H, W) images in [0, 1].
+            y: (N,) int64 classes.
+            threat: The ball around each image, cut with [0, 1].
+
+        Returns:
+            (N,) bool: True where it is proven that the defence as deployed, in every draw, gives every image of
+            the ball class y; False where it is not proven.
+
+        Raises:
+            RequestError: It proves nothing in this ball. The images have no certificate then, and nothing fails.
+        """
+        raise RequestError(f"{self.card.name} proves nothing in {threat}; write its certified(x, y, threat)")
 
     def reveal(self, x: Tensor, draws: Draws) -> None:
         """Be shown the clean images (N, C, H, W) before they are attacked, and the draws that name them.

@@ -80,6 +80,10 @@ class ThreatModel:
         scale = (self.epsilon / self.norms(delta).clamp_min(1e-12)).clamp_max(1.0)
         return (x + delta * scale.view(-1, 1, 1, 1)).clamp(0, 1)
 
+    def contains(self, other: ThreatModel) -> bool:
+        """Whether whatever the other permits is permitted: a ball of the same norm that is no larger."""
+        return self.norm == other.norm and other.epsilon <= self.epsilon
+
     def scaled(self, factor: float) -> ThreatModel:
         """The same norm with the radius times `factor`."""
         return ThreatModel(self.norm, self.epsilon * factor)

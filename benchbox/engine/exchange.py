@@ -74,6 +74,7 @@ def export(evidence: Evidence, x: NDArray[np.float32]) -> bytes:
             "clean": outcome.clean[order].tolist(),
             "adversarial": outcome.adversarial[order].tolist(),
         },
+        **({} if outcome.certificate is None else {"certified": outcome.certificate.tolist()}),
         "provenance": dict(evidence.provenance),
     }
     tensors: dict[str, NDArray[Any]] = {

@@ -172,7 +172,7 @@ def _fill(cell: Cell, session: Session, store: Store, judge: Judge, x_adv: NDArr
             nobody_counted,
             distance=measured(attacked, x, cell.threat),
         )
-        outcome = judge.outcome(positions, x, y, crafted, streams, cell.scoring_draws)
+        outcome = judge.outcome(positions, x, y, crafted, streams, cell)
         images = adversarials(cell, positions, crafted)
         store.commit_batch(cell, outcome, seconds=time.perf_counter() - start, crafted=images)
 

@@ -7,6 +7,7 @@ way (`benchbox.engine.booth`), in batches of the same size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,12 @@ from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Defense, bare
 from benchbox.contract.stepwise import StepwisePurifier
 from benchbox.contract.view import Forward, Trail, View, Walk
-from benchbox.domain import Cell, Outcome, Precision
-from benchbox.draws import Draws, stack
+from benchbox.domain import Cell, Outcome, Precision, ThreatModel
+from benchbox.draws import Draws, sample_draws, stack
 from benchbox.engine import booth
 from benchbox.engine.isolation.stranger import Walker
 from benchbox.engine.secret import OPEN
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, RequestError
 from benchbox.training.layout import Layout, hand_over
 
 
@@ -80,6 +81,8 @@ class Judge:
         self._named = f"defence {defense.card.name}"
         self._forward = border.guarded(defense, type(defense), self._named)
         self._clean: dict[tuple[int, int, int], Tensor] = {}
+        self._certified: dict[tuple[int, int, ThreatModel], bool] = {}
+        self._without_proof: set[ThreatModel] = set()
 
     def ask(self, x: Tensor, draws: Draws, precision: Precision = "float32") -> Tensor:
         """Logits (n, K) of the deployed defence for images (n, C, H, W).
@@ -188,8 +191,48 @@ class Judge:
             self._clean.update(zip(keys, self.score(x, streams.clean, repeats), strict=True))
         return torch.stack([self._clean[key] for key in keys])
 
+    def certified(self, x: Tensor, y: Tensor, threat: ThreatModel, streams: Streams) -> Tensor | None:
+        """(N,) whether it proves class y for every image of the ball; None of one that proves nothing there.
+
+        Asked once for each image and class.
+
+        Args:
+            x: (N, C, H, W) clean images.
+            y: (N,) the classes that it gave them, never the true ones, which it might keep.
+            threat: The ball.
+            streams: Of these samples.
+
+        Raises:
+            DefenseError: The defence broke its contract.
+        """
+        keys = [(index, label, threat) for index, label in zip(streams.indices, y.tolist(), strict=True)]
+        if threat not in self._without_proof and not all(key in self._certified for key in keys):
+            parts = slices(len(x), self.layout.batch)
+            try:
+                with border.crossing(type(self.defense), DefenseError):
+                    proven = [flag for part in parts for flag in self._proven(x[part], y[part], threat)]
+                self._certified.update(zip(keys, proven, strict=True))
+            except RequestError:
+                self._without_proof.add(threat)
+        if threat in self._without_proof:
+            return None
+        return torch.tensor([self._certified[key] for key in keys], device=x.device)
+
+    def _proven(self, x: Tensor, y: Tensor, threat: ThreatModel) -> list[bool]:
+        prove = border.guarded(self.defense.certified, type(self.defense), self._named, _flags)
+        draws, last = self._veiled(sample_draws(len(x), device=x.device)), self.layout.channels_last
+        found = booth.ask(
+            lambda x, _: prove(x, y.clone(), threat), x, draws, channels_last=last, precision="float32"
+        )
+        if found.shape != (len(x),):
+            raise DefenseError(
+                f"{self._named} certifies {len(x)} images by a tensor of shape {tuple(found.shape)}; "
+                f"return one of shape ({len(x)},)"
+            )
+        return [flag > 0 for flag in found.tolist()]
+
     def outcome(
-        self, positions: NDArray[np.int64], x: Tensor, y: Tensor, crafted: Crafted, streams: Streams, repeats: int
+        self, positions: NDArray[np.int64], x: Tensor, y: Tensor, crafted: Crafted, streams: Streams, cell: Cell
     ) -> Outcome:
         """What happened to a batch.
 
@@ -199,14 +242,17 @@ class Judge:
             y: (n,) true classes.
             crafted: The adversarial images.
             streams: Of these samples.
-            repeats: Scoring draws.
+            cell: What they are scored for.
 
         Raises:
             DefenseError: The defence broke its contract.
         """
         self.reveal(x, streams)
-        clean = self.clean(x, streams, repeats)
-        adversarial = self.score(crafted.x, streams.adversarial, repeats)
+        clean = self.clean(x, streams, cell.scoring_draws)
+        adversarial = self.score(crafted.x, streams.adversarial, cell.scoring_draws)
+        # Last: who is asked for a proof shall not know that scoring is next.
+        said = clean[:, 0]
+        proven = self.certified(x, said, cell.threat, streams)
         delta = (crafted.x - x).flatten(1)
         return Outcome(
             position=positions,
@@ -219,7 +265,16 @@ class Judge:
             forwards=crafted.forwards.numpy(),
             backwards=crafted.backwards.numpy(),
             distance=None if crafted.distance is None else crafted.distance.numpy(),
+            certified=None if proven is None else (proven & (said == y)).cpu().numpy(),
         )
+
+
+def _flags(found: Any, what: str) -> Tensor:
+    """A proof, as numbers."""
+    if not isinstance(found, Tensor) or found.dtype is not torch.bool:
+        shown = found.dtype if isinstance(found, Tensor) else type(found).__name__
+        raise DefenseError(f"{what} certifies by {shown}; return a tensor of bool, one for each image")
+    return border.tensor(found.float(), what)
 
 
 def _parts(trail: Trail, what: str) -> tuple[Tensor, ...]:

@@ -117,6 +117,8 @@ class Press:
         }
         if len(outcome) < len(cell.samples):
             row["scored"] = pack(np.isin(np.arange(len(cell.samples)), outcome.position), 1)
+        if outcome.certificate is not None:
+            row["certified"] = pack(outcome.certificate, 1)
         return row
 
     def card(self, card: Mapping[str, Any]) -> dict[str, Any]:

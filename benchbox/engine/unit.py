@@ -157,7 +157,7 @@ def craft(models: Models, cell: Cell, x: Tensor, y: Tensor, streams: Streams) ->
 
 def _scored(unit: Unit, models: Models, x: Tensor, y: Tensor, crafted: Crafted, streams: Streams) -> Outcome:
     with models.deployed.layout.on_threads():
-        return models.deployed.outcome(unit.positions, x, y, crafted, streams, unit.cell.scoring_draws)
+        return models.deployed.outcome(unit.positions, x, y, crafted, streams, unit.cell)
 
 
 def _in_vain(crafted: Crafted, outcome: Outcome) -> NDArray[np.intp]:

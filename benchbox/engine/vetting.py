@@ -13,10 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from benchbox.contract import border
+from benchbox.contract.ascent import ascend, margin
 from benchbox.contract.defense import Defense, bare
+from benchbox.contract.view import View
+from benchbox.domain import ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.judge import Judge, check_logits
-from benchbox.errors import DefenseError
+from benchbox.errors import DefenseError, RequestError
 from benchbox.training.layout import ROUNDING, answer
 
 #: Images that are also asked about alone.
@@ -78,6 +81,37 @@ def require_classifier(defense: Defense, x: Tensor) -> None:
         raise DefenseError(
             f"the classifier of {name} returned {seen} for {shape[0]} images and {shape[1]} classes; {remedy}"
         )
+
+
+def require_certificate(defense: Defense, x: Tensor, threat: ThreatModel) -> None:
+    """Refuse what proves something that is not so; a defence that proves nothing in the ball passes.
+
+    Args:
+        defense: In evaluation mode.
+        x: (N, C, H, W) images.
+        threat: The ball.
+
+    Raises:
+        DefenseError: Its answer is no proof, it proves another class than an image gets, or a short search finds
+            an image of the ball that gets another class than it has proven.
+    """
+    name, draws = f"defence {defense.card.name}", sample_draws(len(x))
+    y = defense(x, draws).argmax(1)
+    try:
+        proven = defense.certified(x.clone(), y.clone(), threat)
+    except RequestError:
+        return
+    if not isinstance(proven, Tensor) or proven.dtype is not torch.bool or proven.shape != y.shape:
+        raise DefenseError(f"{name} certifies {len(x)} images by {proven!r:.80}; return a bool for each")
+    other = (y + 1) % defense.images.classes
+    if wrong := int(defense.certified(x.clone(), other, threat).sum()):
+        raise DefenseError(f"{name} proves another class than it gives the image itself, of {wrong} images")
+    view = View(lambda x, draws: defense(x, draws), y, draws)
+    start, step = threat.random_start(x, draws), 0.25 * threat.epsilon
+    found = ascend(view, x, y, threat, start=start, steps=10, step_size=step, loss=margin, keep="best")
+    broken = proven & ((defense(start, draws).argmax(1) != y) | (defense(found, draws).argmax(1) != y))
+    if broken.any():
+        raise DefenseError(f"{name} proves {int(broken.sum())} of {len(x)} images that ten steps of PGD break")
 
 
 def require_evaluation(module: nn.Module, name: str) -> None:

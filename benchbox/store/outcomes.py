@@ -17,8 +17,8 @@ from benchbox.store import arrays
 _WHOLE = ("position", "label", "first_success")
 _REAL = ("linf", "l2", "forwards", "backwards")
 _PREDICTIONS = ("clean", "adversarial")
-#: In cells of some balls alone.
-_SOMETIMES = "distance"
+#: In cells of some balls, and of defences that prove something, alone.
+_SOMETIMES = ("distance", "certified")
 _NAMES = tuple(field.name for field in fields(Outcome))
 
 #: Outcomes that are kept unpacked. A report goes through thousands, a few at a time.
@@ -36,7 +36,9 @@ def check(cell: Cell, outcome: Outcome) -> None:
     expected: dict[str, tuple[int, ...]] = dict.fromkeys((*_WHOLE, *_REAL), (n,))
     expected |= dict.fromkeys(_PREDICTIONS, (n, cell.scoring_draws))
     if cell.threat.norm not in _REAL:
-        expected[_SOMETIMES] = (n,)
+        expected["distance"] = (n,)
+    if outcome.certified is not None:
+        expected["certified"] = (n,)
     for name, shape in expected.items():
         array = getattr(outcome, name)
         if array is None:
@@ -98,7 +100,9 @@ def unpack(batches: tuple[bytes, ...], draws: int) -> Mapping[str, NDArray[Any]]
     if len(found) == 1:
         joined = found[0]
     else:
-        names = [name for name in _NAMES if name != _SOMETIMES or any(name in batch for batch in found)]
+        # What one batch lacks nobody knows of the cell: of a certificate that was not asked for, say.
+        some = [name for name in _SOMETIMES if found and all(name in batch for batch in found)]
+        names = [name for name in _NAMES if name not in _SOMETIMES or name in some]
         none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in names}
         joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in names}
     if (np.diff(joined["position"]) < 0).any():
@@ -110,4 +114,6 @@ def unpack(batches: tuple[bytes, ...], draws: int) -> Mapping[str, NDArray[Any]]
 
 
 def _kind(name: str) -> type[np.generic]:
-    return np.float64 if name in (*_REAL, _SOMETIMES) else np.int64
+    if name == "certified":
+        return np.bool_
+    return np.float64 if name in (*_REAL, "distance") else np.int64

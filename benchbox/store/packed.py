@@ -26,6 +26,7 @@ class _Gist(NamedTuple):
         adversarial: Likewise of the adversarial image.
         is_beginning: As `Outcome.is_beginning`.
         passes: As `Outcome.mean_passes`.
+        certified: N bits likewise, as `Outcome.certificate`.
     """
 
     draws: int
@@ -33,6 +34,7 @@ class _Gist(NamedTuple):
     adversarial: NDArray[np.uint8]
     is_beginning: bool
     passes: tuple[float, float]
+    certified: NDArray[np.uint8] | None
 
 
 class Packed(Outcome):
@@ -73,6 +75,7 @@ class Packed(Outcome):
             np.packbits(whole.correct("adversarial")),
             whole.is_beginning,
             whole.mean_passes,
+            None if whole.certificate is None else np.packbits(whole.certificate),
         )
 
     def correct(self, which: Literal["clean", "adversarial"]) -> NDArray[np.bool_]:
@@ -80,6 +83,12 @@ class Packed(Outcome):
         gist = self.gist
         bits = np.unpackbits(getattr(gist, which), count=self._count * gist.draws)
         return bits.reshape(self._count, gist.draws).view(np.bool_)
+
+    @property
+    def certificate(self) -> NDArray[np.bool_] | None:
+        """As of any outcome."""
+        kept = self.gist.certified
+        return None if kept is None else np.unpackbits(kept, count=self._count).view(np.bool_)
 
     @property
     def is_beginning(self) -> bool:

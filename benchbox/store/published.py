@@ -87,6 +87,7 @@ class PublishedCell(BaseModel):
         l2: Largest Euclidean length of a change.
         forwards: Forward passes of all scored images together.
         backwards: Backward passes likewise.
+        certified: Base64 of one bit a scored image, whether the defence proves it, where it was asked.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -105,6 +106,7 @@ class PublishedCell(BaseModel):
     l2: float
     forwards: float
     backwards: float
+    certified: str | None = None
 
 
 class Attachment(BaseModel):
@@ -302,6 +304,7 @@ class _Reader:
         images = row.cell["samples"], len(self._list(row.cell["samples"])), row.scored
         position, label = self._images(*images)
         n = len(position)
+        proven = {} if row.certified is None else {"certified": unpack(row.certified, 1, n).astype(bool)}
         return {
             "position": position,
             "label": label,
@@ -312,6 +315,7 @@ class _Reader:
             "l2": np.broadcast_to(np.float64(row.l2), n),
             "forwards": _spread(row.forwards, n),
             "backwards": _spread(row.backwards, n),
+            **proven,
         }
 
     def _unpacked_images(

@@ -18,8 +18,8 @@ from benchbox.contract.deciding import DecidingPurifier
 from benchbox.contract.defense import Defense, bare
 from benchbox.contract.features import penultimate
 from benchbox.contract.stepwise import StepwisePurifier
-from benchbox.contract.view import Trail
 from benchbox.data.dataset import Dataset, Images
+from benchbox.domain import ThreatModel
 from benchbox.draws import Draws
 from benchbox.engine import device, dynamic
 from benchbox.engine.booth import let_differentiate_again, slope
@@ -109,6 +109,14 @@ class Cell(Server):
             found = trail(images, wire.draws_of(asked, self.device))
         return {"graph": self._kept(leaf, found.parts)}, dict(zip(wire.TRAIL, found.parts, strict=True))
 
+    def _certified(self, defense: Defense, asked: Message) -> Answer:
+        """What it proves, as it says it; whoever asked checks that it is a proof."""
+        words, x, y = asked.words, asked.tensors["x"].to(self.device), asked.tensors["y"].to(self.device)
+        threat = ThreatModel(words["norm"], words["epsilon"])
+        prove = border.guarded(defense.certified, type(defense), f"defence {defense.card.name}", _as_it_is)
+        found = prove(hand_over(x, words["channels_last"]), y, threat)
+        return {}, {"certified": found} if isinstance(found, Tensor) else {}
+
     def _kept(self, leaf: Tensor, answers: tuple[Tensor, ...]) -> int | None:
         """The number of a graph that is kept; None if there is none."""
         if not any(answer.requires_grad for answer in answers):
@@ -162,5 +170,5 @@ class Cell(Server):
         return {"dynamic": dynamic.computes_gradients(defense, x, draws)}, {}
 
 
-def _as_it_is(trail: Trail, what: str) -> Trail:
-    return trail
+def _as_it_is(found: Any, what: str) -> Any:
+    return found

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.contract.view import Trail
-from benchbox.domain import ImageSpec
+from benchbox.domain import ImageSpec, ThreatModel
 from benchbox.draws import Draws, sample_draws
 from benchbox.engine.isolation import wire
 from benchbox.engine.isolation.apart import Process
@@ -45,6 +45,16 @@ class Stranger(Defense):
         """As the defence says."""
         forwards, backwards = self.facts["cost"]
         return int(forwards), int(backwards)
+
+    def certified(self, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+        """(N,) whether it proves that every image of the ball is of class y.
+
+        Raises:
+            RequestError: It proves nothing there.
+        """
+        words = {"norm": threat.norm, "epsilon": threat.epsilon, "channels_last": self.channels_last}
+        found = self._do("certified", words, {"x": x, "y": y})
+        return _tensor(found, "certified", self.card.name).to(x.device)
 
     def reveal(self, x: Tensor, draws: Draws) -> None:
         """Hand on what an oracle is shown."""
