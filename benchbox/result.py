@@ -159,6 +159,18 @@ class Result(_Shown):
             raise RequestError(f"nothing is known of {row.label} on clean images; print the result to see why")
         return row.clean.score.percent / 100
 
+    @property
+    def certified(self) -> float:
+        """Share of all images, in [0, 1], of which the defence proves that no image of the ball is misclassified.
+
+        Raises:
+            RequestError: There are several defences, or nothing is proven of the one.
+        """
+        row = self._row()
+        if row.certified is None:
+            raise RequestError(f"nothing is proven of {row.label}; print the result to see why")
+        return row.certified.percent / 100
+
     def document(self, against: str | None = None) -> Document:
         """The leaderboard, for every format.
 
@@ -252,7 +264,7 @@ class Result(_Shown):
         """What happened to each image: one line for each cell and image.
 
         `clean` and `adversarial` are the shares of scoring draws that are right: `fates().groupby("label")` is the
-        accuracy by class.
+        accuracy by class. `certified` is missing where nothing is proven.
         """
         import pandas as pd
 
@@ -328,6 +340,7 @@ def _fate(item: Evidence) -> dict[str, Any]:
         "adversarial": outcome.robust,
         "linf": outcome.linf,
         "l2": outcome.l2,
+        "certified": outcome.certified,
     }
 
 

@@ -11,6 +11,7 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
     <!-- recipes: NAMES SCOPES -->       what defences set of their own, by default and where a data set departs
     <!-- missing: NAME -->               what each row of results/published/NAME.json was not put to
+    <!-- proven: NAME -->                what its rows prove, beside what attacks leave of them
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
 """
@@ -39,7 +40,8 @@ from benchbox.engine import protocols
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
 BLOCK = re.compile(
-    r"<!-- (output|published|file|figure|measured|protocols|recipes|missing)(?:: (.+?))? -->\n(.*?)<!-- end -->",
+    r"<!-- (output|published|file|figure|measured|protocols|recipes|missing|proven)(?:: (.+?))? -->\n"
+    r"(.*?)<!-- end -->",
     re.DOTALL,
 )
 WIDTH = "100"
@@ -119,6 +121,25 @@ def _alike(values: Mapping[str, str], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
+def proven(name: str) -> str:
+    """What the rows of a published file prove of their images, as a Markdown table; empty if nothing.
+
+    Args:
+        name: Of the file.
+    """
+    file = PUBLISHED / f"{name}.json"
+    shown = ("clean", "certified", "robust")
+    rows: dict[str, dict[str, str]] = {}
+    for line in csv.DictReader(io.StringIO(output(f"benchbox report --store {file} --format csv"))):
+        if line["measure"] in shown:
+            numbers = [f"{float(line[end]):.1f}" for end in ("percent", "low", "high") if line[end]]
+            said = "{} [{}, {}]".format(*numbers) if numbers else line["status"]
+            rows.setdefault(line["defense"], {})[line["measure"]] = said
+    lines = [[f"`{label}`", *(row[what] for what in shown)] for label, row in rows.items() if "certified" in row]
+    head = [["defence", *shown], [":---", *["---:"] * len(shown)]]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in (*head, *lines)) + "\n\n" if lines else ""
+
+
 def missing(name: str) -> Iterator[str]:
     """What the rows of a published file have not: attacks that others of their table were put to, and audits.
 
@@ -174,6 +195,8 @@ def _body(kind: str, words: str | None) -> str:
         return recipes(words)
     if kind == "missing":
         return "\n" + "".join(f"- {line}\n" for line in missing(words)) + "\n"
+    if kind == "proven":
+        return proven(words)
     if kind == "file":
         return _fenced((ROOT / words).read_text("utf-8"), LANGUAGES[Path(words).suffix])
     if kind == "measured":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from benchbox.analysis.difference import CellDifference, Changes, RunDifference, compare_runs
+from benchbox.analysis.difference import CellDifference, RunDifference, compare_runs
 from benchbox.analysis.pairs import ALPHA, holm, mcnemar
 from benchbox.domain import Evidence
 
@@ -25,8 +25,8 @@ class Agreement:
 
     Attributes:
         found: Which images differ, cell by cell.
-        p: Per cell, the smaller of the exact McNemar tests on its clean and on its adversarial images, adjusted by
-            Holm over all of them.
+        p: Per cell, the smallest of the exact McNemar tests on its clean and adversarial images and on what is
+            certified of them, adjusted by Holm over all of them.
     """
 
     found: RunDifference
@@ -48,15 +48,12 @@ def compare(published: Sequence[Evidence], again: Sequence[Evidence]) -> Agreeme
         again: The same cells.
     """
     found = compare_runs(published, again)
-    tests = [mcnemar(len(flags.lost), len(flags.won)) for cell in found.cells for flags in _both(cell)]
-    adjusted = holm(tests)
-    return Agreement(found, tuple(min(adjusted[2 * i : 2 * i + 2]) for i in range(len(found.cells))))
+    tests = [mcnemar(len(flags.lost), len(flags.won)) for cell in found.cells for flags in cell.changes.values()]
+    adjusted = iter(holm(tests))
+    return Agreement(found, tuple(min(next(adjusted) for _ in cell.changes) for cell in found.cells))
 
 
 def differing(cell: CellDifference) -> int:
-    """Images of which a prediction is another, clean or adversarial."""
-    return len({index for flags in _both(cell) for index in (*flags.lost, *flags.won, *flags.otherwise)})
-
-
-def _both(cell: CellDifference) -> tuple[Changes, Changes]:
-    return cell.clean, cell.adversarial
+    """Images of which a prediction is another, clean or adversarial, or of which something else is proven."""
+    every = cell.changes.values()
+    return len({index for flags in every for index in (*flags.lost, *flags.won, *flags.otherwise)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from benchbox.analysis.worst_case import clean_correct
 from benchbox.domain import Access, SampleList, ThreatModel
 
 if TYPE_CHECKING:
+    from benchbox.analysis.certificate import Certificate
     from benchbox.analysis.score import Measurement, Score
     from benchbox.analysis.table import Row, Table
 
@@ -62,12 +63,14 @@ class Board:
         threat: The ball.
         clean: By label of a defence, its accuracy on the images as they are, if it is known, and which they are.
         found: By way and label, the number of that attack on the most images.
+        certified: By label of a defence that proves something, what, and of which images.
     """
 
     samples: SampleList
     threat: ThreatModel
     clean: Mapping[str, tuple[Score | None, SampleList]]
     found: Mapping[tuple[Way, str], Measurement]
+    certified: Mapping[str, tuple[Certificate, SampleList]] = field(default_factory=dict)
 
     @property
     def ways(self) -> list[Way]:
@@ -117,13 +120,16 @@ def _board(tables: Sequence[Table]) -> Board:
     names = _labels([row for table in tables for row in table.rows])
     clean: dict[str, tuple[Score | None, SampleList]] = {}
     found: dict[tuple[Way, str], Measurement] = {}
+    certified: dict[str, tuple[Certificate, SampleList]] = {}
     for table in tables:
         for row in table.rows:
             label = names[row.artifact]
             clean.setdefault(label, (row.clean.score, table.samples))
+            if row.certificate is not None and not row.withheld:
+                certified.setdefault(label, (row.certificate, table.samples))
             for way, measurement in _measured(row):
                 found.setdefault((way, label), measurement)
-    return Board(tables[0].samples, tables[0].threat, clean, found)
+    return Board(tables[0].samples, tables[0].threat, clean, found, certified)
 
 
 def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:

@@ -44,6 +44,7 @@ class CellDifference:
         compared: Images scored in both.
         clean: What changed on clean images.
         adversarial: What changed on adversarial ones.
+        certified: Which images are certified in one of them alone; None where the first says nothing of that.
         settings: What of the two cells differs, by its place in their record: the two values.
     """
 
@@ -52,7 +53,14 @@ class CellDifference:
     compared: int
     clean: Changes
     adversarial: Changes
+    certified: Changes | None
     settings: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def changes(self) -> Mapping[str, Changes]:
+        """What changed, by what it is about."""
+        found = {"clean": self.clean, "adversarial": self.adversarial, "certified": self.certified}
+        return {kind: changes for kind, changes in found.items() if changes is not None}
 
 
 @dataclass(frozen=True)
@@ -146,8 +154,24 @@ def _cell(a: Evidence, b: Evidence) -> CellDifference:
         compared=len(positions),
         clean=_flags(a.outcome.clean[rows_a], b.outcome.clean[rows_b], label, indices),
         adversarial=_flags(a.outcome.adversarial[rows_a], b.outcome.adversarial[rows_b], label, indices),
+        certified=_certified(a.outcome.certified, b.outcome.certified, rows_a, rows_b, indices),
         settings=_differing(_settings(a.cell), _settings(b.cell)),
     )
+
+
+def _certified(
+    a: NDArray[np.bool_] | None,
+    b: NDArray[np.bool_] | None,
+    rows_a: NDArray[np.int64],
+    rows_b: NDArray[np.int64],
+    indices: NDArray[np.int64],
+) -> Changes | None:
+    if a is None:
+        return None
+    # What was proven and is not even asked for is not proven any more.
+    before, after = a[rows_a], np.zeros(len(indices), bool) if b is None else b[rows_b]
+    lost, won = (tuple(indices[rows].tolist()) for rows in (before & ~after, after & ~before))
+    return Changes(lost, won, ())
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from benchbox.analysis import access, control, distance, labels, panel, paper, ranking, weights
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
+from benchbox.analysis.certificate import certificate
 from benchbox.analysis.score import Entry, Measurement, combine, measure, union
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, fallen, is_beginning, is_null
@@ -38,8 +39,20 @@ def build(evidence: Sequence[Evidence], known: Background = NOTHING, *, against:
         purifiers=access.purifiers(evidence, known.purifiers),
         randomized=access.randomized(evidence, known.randomized),
     )
-    tables = [_Builder(groups[key], known).table(*key) for key in order]
+    tables = [_Builder(groups[key], known, _inside(*key, groups)).table(*key) for key in order]
     return tables if against is None else ranking.against(tables, against)
+
+
+def _inside(
+    samples: SampleList, threat: ThreatModel, groups: Mapping[tuple[SampleList, ThreatModel], Sequence[Evidence]]
+) -> Mapping[str, Sequence[Evidence]]:
+    """By digest of the weights, what is known of the same images inside smaller balls."""
+    found: dict[str, list[Evidence]] = defaultdict(list)
+    for (others, ball), items in groups.items():
+        if others == samples and ball != threat and threat.contains(ball):
+            for item in items:
+                found[item.cell.artifact].append(item)
+    return found
 
 
 def _place(group: tuple[SampleList, ThreatModel]) -> tuple[tuple[int, str], str, float, int, str]:
@@ -65,10 +78,11 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Builder:
-    """The evidence of one table."""
+    """The evidence of one table, and by digest of the weights what is known inside smaller balls."""
 
     evidence: Sequence[Evidence]
     known: Background
+    inside: Mapping[str, Sequence[Evidence]]
 
     def table(self, samples: SampleList, threat: ThreatModel) -> Table:
         attacks = labels.departures([item.cell.attack for item in self.evidence])
@@ -156,6 +170,7 @@ class _Builder:
             control=held,
             usual=name.usual,
             distance=distance.median(attacked),
+            certificate=certificate(evidence, self.inside.get(cell.artifact, ()), probed),
         )
 
     def _purifies(self, evidence: Evidence) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbox.analysis.access import ACCESSES
 from benchbox.analysis.badge import NOT_AUDITED, Badge
+from benchbox.analysis.certificate import Certificate
 from benchbox.analysis.control import Control
 from benchbox.analysis.intervals import PLACE
 from benchbox.analysis.labels import attack_place
@@ -98,6 +99,7 @@ class Row:
         probed: What the audit's probes left of these images; None where there was no audit of them.
         distance: Median distance of the nearest error, see `analysis.distance`; None where nobody has searched.
         fallen: How many images that withstood every finished attack fell to these probes.
+        certificate: What the defence proves of these images; None for one that proves nothing.
     """
 
     label: str
@@ -121,6 +123,7 @@ class Row:
     probed: Probed | None = None
     fallen: int = 0
     distance: float | None = None
+    certificate: Certificate | None = None
 
     def under(self, columns: Iterable[Column]) -> list[Entry]:
         """What stands in some columns; "not run" where nothing does."""
@@ -146,6 +149,11 @@ class Row:
     def withheld(self) -> bool:
         """Whether the null attack shows that the scoring is wrong; then no number of the row counts."""
         return self.control is not None and self.control.verdict == "differs"
+
+    @property
+    def certified(self) -> Score | None:
+        """What is proven; None where nothing is, where a proof is wrong, and where no number of the row counts."""
+        return None if self.withheld or self.certificate is None else self.certificate.bound
 
     @property
     def uncontrolled(self) -> bool:

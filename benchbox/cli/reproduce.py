@@ -103,7 +103,8 @@ def _said(found: Agreement) -> Iterator[str]:
         through = f" through {cell.a.view.stand_in}" if cell.a.view.stand_in else ""
         name = f"{cell.a.access} {cell.a.attack.name}{through}, {cell.a.threat}"
         same = cell.compared - differing(cell)
-        lost, won = (len(cell.clean.lost + cell.adversarial.lost), len(cell.clean.won + cell.adversarial.won))
+        changes = cell.changes.values()
+        lost, won = sum(len(one.lost) for one in changes), sum(len(one.won) for one in changes)
         more = f"; {lost} lost, {won} won, p = {p:.2g}" if same < cell.compared else ""
         yield f"{name}: {same} of {cell.compared} images agree{more}"
     for lone in found.found.only_a:

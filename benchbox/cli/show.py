@@ -77,9 +77,13 @@ def _plugin(name: str, registries: Sequence[Registry[Any]], known: Sequence[str]
 
 
 def _show_defense(plugin: Plugin[Defense]) -> None:
+    from benchbox.contract.defense import Defense
+
     cls = plugin.cls
+    proves = {} if cls.certified is Defense.certified else {"proves": "its answers, in the balls that it can do"}
     facts = {
         **_card(cls.card, plugin),
+        **proves,
         "randomised": "yes" if cls.randomized else "no",
         "builds on": cls.base or "nothing",
         "stand-ins": "\n".join(f"{name}: {text}" for name, text in cls.stand_ins.items()) or "none",
@@ -153,11 +157,23 @@ def _outcome(evidence: Evidence) -> dict[str, str]:
         facts |= {
             "clean accuracy": f"{outcome.clean_correct.mean():.2%}",
             "accuracy under the attack": f"{outcome.robust.mean():.2%}",
+            **_certified(evidence),
             **_draws(evidence),
             "largest change of a pixel": f"{outcome.linf.max():.4f}",
             "forward + backward passes": f"{outcome.forwards.mean():.0f} + {outcome.backwards.mean():.0f}",
         }
     return {**facts, "seconds": f"{evidence.seconds:.1f}", "run": f"{evidence.run}, {evidence.created}"}
+
+
+def _certified(evidence: Evidence) -> dict[str, str]:
+    """What the defence proves of these images, unless this very attack refutes it."""
+    from benchbox.analysis.certificate import certificate
+    from benchbox.report.remarks import of_certificate
+
+    found = certificate([evidence])
+    if found is None or evidence.outcome.certified is None:
+        return {}
+    return {"certified": of_certificate(found) or f"{evidence.outcome.certified.mean():.2%}"}
 
 
 def _draws(evidence: Evidence) -> dict[str, str]:

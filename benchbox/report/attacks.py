@@ -7,10 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from benchbox.analysis.by_attack import Board, Way, boards
+from benchbox.analysis.certificate import REFUTED
 from benchbox.analysis.score import WITHHELD, Measurement, Score
 from benchbox.analysis.table import Table
 from benchbox.domain import SampleList
 from benchbox.report.document import Column, Document, Grid, Number, Section, Text, grid
+from benchbox.report.remarks import of_certificate
 
 #: Columns of the long form.
 FIELDS = (
@@ -107,7 +109,19 @@ def _accuracies(board: Board, notes: Notes) -> Grid:
         blocks[len(rows)] = "another defence: the majority vote"
         said = f"of {'–'.join(map(str, sorted(draws)))}, under the attack that leaves least"
         rows.append([Text(said), *(_vote(vote, notes, board) for vote in votes.values()), *none])
+    if board.certified:
+        blocks[len(rows)] = "no attack inside the ball: what is proven"
+        rows.append([Text("certified"), *(_certified(board, label, notes) for label in board.clean), *none])
     return Grid(columns, rows, blocks=blocks)
+
+
+def _certified(board: Board, label: str, notes: Notes) -> Text:
+    if label not in board.certified:
+        return Text("–", tone="faint")
+    found, samples = board.certified[label]
+    if found.refuted:
+        return Number(REFUTED, tone="bad", notes=notes.number(f"{label}: {of_certificate(found)}"))
+    return _number(found.bound, notes, board, samples)
 
 
 def _accuracy(board: Board, label: str, notes: Notes) -> Callable[[Way], Text]:
@@ -181,25 +195,35 @@ def _blocks(ways: Sequence[Way]) -> dict[int, str]:
 
 
 def _lines(board: Board) -> Iterator[dict[str, Any]]:
+    for label, (found, samples) in board.certified.items():
+        yield {**_about(board, samples, label), "attack": "certified", **_score(found.bound)}
     for (way, label), m in board.found.items():
         cell, score, passes = m.evidence.cell, m.score, m.passes or ("", "")
         yield {
-            "dataset": cell.samples.dataset,
-            "samples_digest": cell.samples.digest,
-            "norm": cell.threat.norm,
-            "epsilon": cell.threat.epsilon,
-            "n": len(cell.samples),
-            "defense": label,
+            **_about(board, cell.samples, label),
             "attack": way.attack,
             "access": str(way.access),
             "stand_in": way.stand_in,
             "eot": way.eot,
-            "percent": score.percent if score else "",
-            "low": score.low if score else "",
-            "high": score.high if score else "",
+            **_score(score),
             "majority_vote": m.extra.get("majority_vote", ""),
             "forwards": passes[0],
             "backwards": passes[1],
             "seconds": m.evidence.seconds,
             "device": _device(m),
         }
+
+
+def _about(board: Board, samples: SampleList, label: str) -> dict[str, Any]:
+    return {
+        "dataset": samples.dataset,
+        "samples_digest": samples.digest,
+        "norm": board.threat.norm,
+        "epsilon": board.threat.epsilon,
+        "n": len(samples),
+        "defense": label,
+    }
+
+
+def _score(score: Score | None) -> dict[str, Any]:
+    return {name: getattr(score, name) if score else "" for name in ("percent", "low", "high")}

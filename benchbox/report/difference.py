@@ -25,13 +25,17 @@ class Differing(NamedTuple):
     b: Any
 
 
-def columns() -> list[Column[CellDifference]]:
+def columns(found: RunDifference) -> list[Column[CellDifference]]:
     """The columns of the cells. One more is one entry here, for every format."""
+    proven: list[Column[CellDifference]] = [
+        Column("certified", "certified", lambda cell: _count(cell.certified), recorded=True)
+    ]
     return [
         Column("cell", "cell", lambda cell: Text(name(cell.a)), "left", heads=True, recorded=True),
         Column("compared", "images", lambda cell: Text(str(cell.compared)), recorded=True),
         Column("clean", "clean", lambda cell: _count(cell.clean), recorded=True),
         Column("adversarial", "adversarial", lambda cell: _count(cell.adversarial), recorded=True),
+        *(proven if any(cell.certified for cell in found.cells) else []),
     ]
 
 
@@ -43,7 +47,7 @@ def document(found: RunDifference, run_a: int, run_b: int) -> Document:
         run_a: Number of the first run.
         run_b: Number of the second.
     """
-    own = columns()
+    own = columns(found)
     values: list[Column[Differing]] = [
         Column("where", "what differs", lambda item: Text(item.where), "left", heads=True),
         Column("a", f"run {run_a}", lambda item: Text(_short(item.a)), "left"),
@@ -77,13 +81,13 @@ def _sentences(found: RunDifference, run_a: int, run_b: int) -> Iterator[str]:
     if not found.environment:
         yield "environment: the same"
     for cell in found.cells:
-        for kind, changes in (("clean", cell.clean), ("adversarial", cell.adversarial)):
+        for kind, changes in cell.changes.items():
             for what, indices in asdict(changes).items():
                 if indices:
                     yield f"{name(cell.a)}: {kind}, {_WON[what]} ({len(indices)}): {listed(indices)}"
     for run, cells in ((run_a, found.only_a), (run_b, found.only_b)):
         yield from (f"only in run {run}: {name(cell)}" for cell in cells)
-    changed = [cell for cell in found.cells if any((*_indices(cell.clean), *_indices(cell.adversarial)))]
+    changed = [cell for cell in found.cells if any(any(_indices(one)) for one in cell.changes.values())]
     yield f"{len(changed)} of {len(found.cells)} cells changed"
 
 
@@ -91,7 +95,9 @@ def _indices(changes: Changes) -> Sequence[Sequence[int]]:
     return changes.lost, changes.won, changes.otherwise
 
 
-def _count(changes: Changes) -> Text:
+def _count(changes: Changes | None) -> Text:
+    if changes is None:
+        return Text("–")
     counts = [len(indices) for indices in _indices(changes)]
     return Text(" ".join(f"{sign}{n}" for sign, n in zip("−+±", counts, strict=True)) if any(counts) else "same")
 
@@ -108,7 +114,7 @@ def _lines(found: RunDifference, own: Sequence[Column[CellDifference]]) -> Itera
         shared = {"cell": name(cell.a), "key_a": cell.a.key, "key_b": cell.b.key, **added(own, cell)}
         for where, (a, b) in cell.settings.items():
             yield {**shared, "kind": "setting", "what": where, "a": a, "b": b}
-        for kind, changes in (("clean", cell.clean), ("adversarial", cell.adversarial)):
+        for kind, changes in cell.changes.items():
             for what, indices in asdict(changes).items():
                 yield from ({**shared, "kind": "image", "what": f"{kind} {what}", "image": i} for i in indices)
         if added(own, cell):
@@ -125,8 +131,7 @@ def _record(found: RunDifference, own: Sequence[Column[CellDifference]]) -> dict
                 "name": name(cell.a),
                 "keys": [cell.a.key, cell.b.key],
                 "compared": cell.compared,
-                "clean": asdict(cell.clean),
-                "adversarial": asdict(cell.adversarial),
+                **{kind: asdict(changes) for kind, changes in cell.changes.items()},
                 "settings": {path: list(values) for path, values in cell.settings.items()},
                 **added(own, cell),
             }

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from benchbox.analysis.badge import State
-from benchbox.analysis.score import Entry, Status
+from benchbox.analysis.certificate import REFUTED
+from benchbox.analysis.score import WITHHELD, Entry, Status
 from benchbox.analysis.table import Column as AttackColumn
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.domain import Access
 from benchbox.report import leaderboard_record as record
 from benchbox.report.citations import Citations
 from benchbox.report.document import Badge, Cited, Column, Document, Draw, Number, Place, Section, Text, Tone, grid
-from benchbox.report.remarks import brief, noted, of_probes, remarks
+from benchbox.report.remarks import brief, noted, of_certificate, of_probes, remarks
 
 _STATUS: Mapping[Status, Tone] = {"partial": "doubt", "failed": "bad", "not run": "faint", "withheld": "bad"}
 _BADGE: Mapping[State, Tone] = {
@@ -51,12 +52,14 @@ class Line:
 
 def columns(table: Table) -> list[Column[Line]]:
     """The columns of a table. One more is one entry here, for every format."""
+    proven: list[Column[Line]] = [Column("certified", "certified", _certified, recorded=True)]
     far: list[Column[Line]] = [Column("distance", "distance", _distance, drops=2)]
     versus: list[Column[Line]] = [Column("versus", f"vs {table.against}", _versus, recorded=True)]
     return [
         Column("rank", "#", lambda line: Place(line.row.place, exact=line.row.rank), recorded=True),
         Column("defense", "defence", _name, "left", heads=True, recorded=True),
         Column("clean", "clean", lambda line: figure(line.row.clean, line), recorded=True),
+        *(proven if any(row.certificate for row in table.rows) else []),
         Column("robust", "robust", _robust, recorded=True),
         *(versus if table.against else []),
         *(far if any(row.distance is not None for row in table.rows) else []),
@@ -188,6 +191,20 @@ def _robust(line: Line) -> Number:
     ends = (robust.low, robust.high)
     said = of_probes(line.row)
     return Number(line.row.headline, said, strong=True, exact=robust.percent, interval=robust.interval, ends=ends)
+
+
+def _certified(line: Line) -> Number:
+    """A lower bound of the robust accuracy beside the upper one."""
+    found = line.row.certificate
+    if found is None:
+        return Number("–", tone="faint")
+    if line.row.withheld:
+        return Number(WITHHELD, tone="bad")
+    if found.refuted:
+        return Number(REFUTED, of_certificate(found), "bad", strong=True)
+    if (bound := line.row.certified) is None:
+        return Number("…", tone="doubt")
+    return Number(str(bound), exact=bound.percent, interval=bound.interval, ends=(bound.low, bound.high))
 
 
 def _distance(line: Line) -> Text:

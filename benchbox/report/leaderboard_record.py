@@ -13,13 +13,14 @@ from benchbox.analysis.table import Row, Table, Versus
 from benchbox.analysis.trainings import repeated
 from benchbox.domain import NULL_ATTACK, Access, Spec
 from benchbox.report.document import Column, added, unrecorded
-from benchbox.report.remarks import of_control, remarks
+from benchbox.report.remarks import of_certificate, of_control, remarks
 
 if TYPE_CHECKING:
     from benchbox.report.leaderboard import Line
 
-#: Columns of the CSV. `measure` is clean, robust, null (the control, held against clean), attack (a number of the
-#: table) or cell (one of the cells that an attack's number unites: its stand-ins, seeds and draws).
+#: Columns of the CSV. `measure` is clean, certified (what is proven), robust, null (the control, held against
+#: clean), attack (a number of the table) or cell (one of the cells that an attack's number unites: its stand-ins,
+#: seeds and draws).
 FIELDS = (
     *(
         "dataset",
@@ -76,6 +77,9 @@ def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
         **_score(row.clean.score),
         **_paper(row.clean.paper),
     }
+    if (proven := row.certificate) is not None:
+        status = WITHHELD if row.withheld else proven.status
+        yield {"measure": "certified", "status": status, "error": of_certificate(proven), **_score(row.certified)}
     yield {
         "measure": "robust",
         "status": _robust_status(row),
@@ -216,6 +220,7 @@ def _row(line: Line) -> dict[str, Any]:
         "withheld": of_control(row.control) if row.control and row.withheld else None,
         "clean": _entry_json(row.clean, line),
         "null": _control_json(row.control),
+        "certified": None if row.certificate is None else row.certificate.as_dict(),
         "robust": {
             "score": _described(row.robust),
             "by_class": _robust_by_class(row),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchbox.analysis import paper, welch
+from benchbox.analysis.certificate import Certificate
 from benchbox.analysis.control import Control
 from benchbox.analysis.pairs import ALPHA
 from benchbox.analysis.score import NOT_RUN, WITHHELD, Entry, Measurement
@@ -16,6 +17,7 @@ from benchbox.analysis.substitutes import strangers
 from benchbox.analysis.table import Row, Table
 from benchbox.analysis.trainings import Trainings, repeated
 from benchbox.domain import Access
+from benchbox.report.document import listed
 
 
 def noted(label: str, entry: Entry) -> Iterator[str]:
@@ -44,6 +46,7 @@ def remarks(table: Table) -> Iterator[str]:
         "Robust: per-sample worst case over the clean image and every finished attack under every access; "
         "lowest: the single attack that gets furthest, the cheapest of equals."
     )
+    yield from _of_certificates(rows)
     if any(entry.score and entry.score.draws > 1 for entry in entries):
         yield (
             "Randomised defences: expected accuracy over fresh scoring draws; a sample's worst attack is "
@@ -128,6 +131,10 @@ def brief(table: Table) -> Iterator[str]:
         ),
         (any(row.uncontrolled and row.robust for row in rows), "§: the null attack, the control, is missing."),
         (any(row.badge.masked for row in rows), "‡: gradients are masked; the number may be far too high."),
+        (
+            any(row.certified for row in rows),
+            "Certified: what the defence proves, a lower bound.",
+        ),
         (any(row.invalid for row in rows), "Withdrawn: an integrity check of the audit failed."),
         (any(row.withheld for row in rows), f"{WITHHELD}: the control contradicts the clean accuracy."),
         (any(row.robust is None or row.clean.score is None for row in rows), f"{NOT_RUN}: not run."),
@@ -135,6 +142,7 @@ def brief(table: Table) -> Iterator[str]:
     ):
         if holds:
             yield said
+    yield from (f"{row.label}: {said}." for row in rows if (said := of_certificate(row.certificate)))
     yield from _of_gradients(rows, table.gradients)
 
 
@@ -147,6 +155,26 @@ def _of_panels(rows: Sequence[Row]) -> Iterator[str]:
             "the defence; `benchbox run --attacks all` runs it."
         )
     yield from (f"{row.label}: not ranked, for want of {', '.join(row.lacking)}." for row in thin)
+
+
+def _of_certificates(rows: Sequence[Row]) -> Iterator[str]:
+    if any(row.certified for row in rows):
+        yield (
+            "Certified: share of all images of which the defence proves that no image of the ball breaks it; the "
+            "true robust accuracy lies between certified and robust."
+        )
+    yield from (f"{row.label}: {said}." for row in rows if (said := of_certificate(row.certificate)))
+
+
+def of_certificate(found: Certificate | None) -> str:
+    """What a reader has to know of proofs that are none, to go after the name of the row; empty if nothing."""
+    if found is None or not found.refuted:
+        return ""
+    images = "image is" if len(found.refuted) == 1 else "images are"
+    return (
+        f"its certificate is wrong: {len(found.refuted)} proven {images} misclassified under "
+        f"{', '.join(found.fell_to)} ({listed(found.refuted)}); no certified share is printed"
+    )
 
 
 def of_control(control: Control) -> str:

@@ -25,7 +25,7 @@ class Run:
     Attributes:
         name: The row's label, data set and ball.
         params: What was run.
-        metrics: Percentages: `clean`, `robust` and `ACCESS/ATTACK`, each with `_low` and `_high`.
+        metrics: Percentages: `clean`, `robust`, `certified` and `ACCESS/ATTACK`, each with `_low` and `_high`.
         tags: Where the numbers come from and whether they were audited.
     """
 
@@ -124,6 +124,7 @@ def _metrics(row: Row) -> Iterator[tuple[str, float]]:
     yield from _score("clean", row.clean.score)
     if not row.withheld and not row.invalid:
         yield from _score("robust", row.robust)
+        yield from _score("certified", row.certified)
     for column, entry in row.entries.items():
         if entry.status == "done":
             yield from _score(_allowed(f"{column.access}/{column.attack}"), entry.score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchbox.analysis.certificate import certificate
 from benchbox.analysis.intervals import clopper_pearson
 from benchbox.analysis.pairs import mcnemar
 from benchbox.audit.checks import premises
@@ -307,4 +308,46 @@ def memory(case: Case) -> Judgement:
     return fail(f"{said}, so that an attacker can average over it", ids, share=share)
 
 
-CHECKS = (budget, coverage, rescore, domain, unbounded, determinism, moved, identity, clean, batches, memory)
+@check("A18", "proofs hold")
+def proofs(case: Case) -> Judgement | None:
+    """Does not apply to a defence that proves nothing. What fell did so in the store, or to a probe.
+
+    Needs: what is certified of stored images, every stored attack, the probes
+    Formula: certified images that are misclassified in some draw, as they are or attacked
+    Threshold: ≥ 1: FAIL
+    Finding: a proof is wrong, so none of them is one
+    Source: [P]: no lower bound lies above an upper one
+    """
+    cells = case.stored.cells
+    lists = dict.fromkeys(cell.cell.samples for cell in cells)
+    by_list = [certificate([cell for cell in cells if cell.cell.samples == samples]) for samples in lists]
+    said = [one for one in by_list if one is not None]
+    if not said:
+        return None
+    claimed = {index for one in said for index in one.certified}
+    fallen = {index for one in said for index in one.refuted}
+    ways = [way for one in said for way in one.fell_to]
+    if probed := claimed & _fell_to_probes(case):
+        fallen |= probed
+        ways.append("the probes")
+    numbers = {"certified": len(claimed), "refuted": len(fallen)}
+    if fallen:
+        under = ", ".join(dict.fromkeys(ways))
+        told = f"{len(fallen)} of {len(claimed)} certified images are misclassified under {under}"
+        return fail(told, sorted(fallen), **numbers)
+    return passed(f"{len(claimed)} images are certified, and none of them fell", **numbers)
+
+
+def _fell_to_probes(case: Case) -> set[int]:
+    """Images that some draw of the deployed defence got wrong where the probes looked inside the ball."""
+    if case.probes is None:
+        return set()
+    panel = case.probes.panel
+    wrong = [run.broken if run.right is None else ~run.right.all(axis=1) for run in panel.runs]
+    return set(panel.indices[np.any(wrong, axis=0)].tolist()) if wrong else set()
+
+
+CHECKS = (
+    *(budget, coverage, rescore, domain, unbounded, determinism, moved, identity, clean, batches, memory),
+    proofs,
+)

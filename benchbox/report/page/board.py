@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchbox.report.document import Column, Document, Grid, Section
 
 #: The document's columns that a reader wants first; the others follow in their own order.
-FIRST = ("rank", "defense", "robust", "audit", "clean")
+FIRST = ("rank", "defense", "certified", "robust", "audit", "clean")
 #: Those that the width of a telephone has room for.
 NARROW = ("rank", "defense", "robust", "audit")
 #: What is read only when something is looked up.

@@ -13,7 +13,7 @@ from benchbox.analysis.score import Entry
 from benchbox.analysis.survival import ORDER
 from benchbox.analysis.table import Column
 from benchbox.domain import Access
-from benchbox.report.remarks import noted, of_control, of_probes
+from benchbox.report.remarks import noted, of_certificate, of_control, of_probes
 
 if TYPE_CHECKING:
     from benchbox.analysis.badge import State
@@ -136,6 +136,10 @@ def _sentences(table: Table, row: Row, claimed: Claim | None) -> Iterator[str]:
     else:
         attacks = "1 attack" if row.over == 1 else f"the worst of {row.over} attacks, image by image"
         yield f"{robust} % of {n} images are still classified correctly after {attacks}."
+    if row.certified is not None:
+        yield f"It proves {row.certified} % of them: nothing in the ball is misclassified there."
+    if said := of_certificate(row.certificate):
+        yield f"{said[0].upper()}{said[1:]}."
     if row.clean.score is not None:
         yield f"Without an attack it is {row.clean.score} %."
     if row.set_by is not None:
