@@ -205,6 +205,11 @@ class SampleList:
     def _are_first(self) -> bool:  # asked for every unit that is sent to a worker
         return self.indices == _first(len(self.indices))
 
+    @cached_property
+    def clean_key(self) -> str:
+        """Under what name a store keeps the images themselves, beside those that attacks made of them."""
+        return f"clean/{digest(self.as_dict())[:58]}"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON form; the indices shrink to a count when they are simply the first n."""
         which: Any = {"first": len(self.indices)} if self._are_first else list(self.indices)

@@ -173,7 +173,7 @@ def _fill(cell: Cell, session: Session, store: Store, judge: Judge, x_adv: NDArr
             distance=measured(attacked, x, cell.threat),
         )
         outcome = judge.outcome(positions, x, y, crafted, streams, cell)
-        images = adversarials(cell, positions, crafted)
+        images = adversarials(cell, positions, x, crafted)
         store.commit_batch(cell, outcome, seconds=time.perf_counter() - start, crafted=images)
 
 

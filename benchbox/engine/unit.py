@@ -17,7 +17,7 @@ from benchbox.data.dataset import Dataset
 from benchbox.domain import Cell, Outcome
 from benchbox.engine.judge import Judge, Streams
 from benchbox.errors import AttackError, DefenseError
-from benchbox.store import Adversarials
+from benchbox.store import Adversarials, clean_images
 from benchbox.training.layout import is_out_of_memory
 
 
@@ -130,7 +130,7 @@ def work(unit: Unit, models: Models) -> Done:
     if len(in_vain := _in_vain(crafted, outcome)):
         crafted = _to_the_end(unit, models, x, y, crafted, in_vain)
         outcome = _scored(unit, models, x, y, crafted, streams)
-    images = adversarials(cell, unit.positions, crafted) if unit.stored is None else None
+    images = adversarials(cell, unit.positions, x, crafted) if unit.stored is None else None
     broken = np.zeros(len(unit.positions)) if crafted.broken is None else crafted.broken[0].numpy()
     return Done(outcome, images, end - middle, middle - start + time.perf_counter() - end, broken, crafted.blind)
 
@@ -199,8 +199,8 @@ def without_gradient(attacked: Judge, cell: Cell) -> DefenseError:
     )
 
 
-def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> Adversarials:
-    """Adversarial images as the store keeps them."""
+def adversarials(cell: Cell, positions: NDArray[np.int64], x: Tensor, crafted: Crafted) -> Adversarials:
+    """Adversarial images as the store keeps them; x are the clean ones."""
     return Adversarials(
         craft_key=cell.craft_key,
         position=positions,
@@ -209,6 +209,7 @@ def adversarials(cell: Cell, positions: NDArray[np.int64], crafted: Crafted) -> 
         forwards=crafted.forwards.numpy(),
         backwards=crafted.backwards.numpy(),
         distance=None if crafted.distance is None else crafted.distance.numpy(),
+        clean=clean_images(cell.samples.clean_key, positions, x.cpu().numpy()),
     )
 
 

@@ -1,8 +1,8 @@
 """What was measured, kept: the only place that knows SQL. Nothing here imports torch."""
 
-from benchbox.store.adversarials import Adversarials
 from benchbox.store.batches import Batch
 from benchbox.store.cells import CellRecord, Progress
+from benchbox.store.images import Adversarials, clean_images
 from benchbox.store.published import Published
 from benchbox.store.records import Records, United, open_records
 from benchbox.store.runs import RunRecord
@@ -18,5 +18,6 @@ __all__ = [
     "RunRecord",
     "Store",
     "United",
+    "clean_images",
     "open_records",
 ]

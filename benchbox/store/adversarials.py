@@ -1,10 +1,13 @@
-"""Adversarial images in the store: packed, a batch in a piece, so that any of them can be asked for again."""
+"""Adversarial images in the store: packed, a batch in a piece, so that any of them can be asked for again.
+
+Beside them lie the clean images, once for each list: what an attack made is kept as what it did to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,112 +15,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from benchbox.errors import StoreError
-from benchbox.store import arrays, seals
+from benchbox.store import arrays, images, seals
 from benchbox.store.database import insert_missing
+from benchbox.store.images import Adversarials, Packed
 from benchbox.store.schema import CRAFTED, CRAFTING
-
-
-@dataclass(frozen=True)
-class Adversarials:
-    """What an attack made of some samples; row i is one sample.
-
-    Attributes:
-        craft_key: `Cell.craft_key`, which every cell that uses these images shares.
-        position: (N,) int64, place in the sample list.
-        x: (N, C, H, W) float32, the images.
-        first_success: (N,) int64, see `Outcome.first_success`.
-        forwards: (N,) float64, forward passes spent on the sample.
-        backwards: (N,) float64, backward passes likewise.
-        distance: (N,) float64, see `Outcome.distance`; None likewise.
-
-    Raises:
-        StoreError: The rows do not match, or the images are not float32, which is what they come back as.
-    """
-
-    craft_key: str
-    position: NDArray[np.int64]
-    x: NDArray[np.float32]
-    first_success: NDArray[np.int64]
-    forwards: NDArray[np.float64]
-    backwards: NDArray[np.float64]
-    distance: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        if self.x.dtype != np.float32 or self.x.ndim != 4:
-            raise StoreError(f"adversarial images are {self.x.dtype} {self.x.shape}; give float32 (N, C, H, W)")
-        rows = (len(self.x),)
-        for name in ("position", "first_success", "forwards", "backwards", "distance"):
-            column = getattr(self, name)
-            if column is not None and column.shape != rows:
-                raise StoreError(
-                    f"{name} has shape {column.shape} for {rows[0]} adversarial images; give one an image"
-                )
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one image: (C, H, W)."""
-        return self.x.shape[1:]
-
-    @cached_property
-    def packed(self) -> dict[str, bytes]:
-        """As they are kept. Packing takes several times what storing does: whoever made them does it."""
-        return encode(self)
-
-    def as_packed(self) -> Packed:
-        """The same as it is sent and kept: packed, and nothing else."""
-        return Packed.of(self.craft_key, self.position, self.packed, self.shape)
-
-    def rows(self, chosen: NDArray[Any], craft_key: str | None = None) -> Adversarials:
-        """Some of the rows: a mask, or numbers."""
-        return Adversarials(craft_key or self.craft_key, **{k: v[chosen] for k, v in self.columns().items()})
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays there are, by name."""
-        known = {name: getattr(self, name) for name in _ARRAYS}
-        return {name: array for name, array in known.items() if array is not None}
-
-
-class Packed(Adversarials):
-    """Packed images that are unpacked when somebody looks: whoever hands them on need not."""
-
-    _shape: tuple[int, ...]
-
-    @classmethod
-    def of(
-        cls, craft_key: str, position: NDArray[np.int64], packed: dict[str, bytes], shape: tuple[int, ...]
-    ) -> Packed:
-        """What `Adversarials.packed` gave; it is intact.
-
-        Args:
-            craft_key: As it was.
-            position: As it was.
-            packed: The columns.
-            shape: Of one image: (C, H, W).
-        """
-        self = cls.__new__(cls)
-        vars(self).update(craft_key=craft_key, position=position, packed=packed, _shape=shape)
-        return self
-
-    def __post_init__(self) -> None:  # made anew from its arrays, as `dataclasses.replace` does
-        super().__post_init__()
-        vars(self)["_shape"] = self.x.shape[1:]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one image: (C, H, W)."""
-        return self._shape
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _INSIDE and name not in (known := vars(self)) and "packed" in known:
-            known.update(dict.fromkeys(_INSIDE) | arrays.unpack(known["packed"]["images"]))
-        return super().__getattribute__(name)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Packed.of, (self.craft_key, self.position, self.packed, self._shape)
-
 
 # Built once: building a statement takes longer than running it.
 _FIND = (
@@ -134,8 +35,6 @@ _WHERE = (
     .order_by(CRAFTED.c.id)
 )
 _READ = select(CRAFTED).where(CRAFTED.c.id.in_(bindparam("numbers", expanding=True))).order_by(CRAFTED.c.id)
-_ARRAYS = tuple(field.name for field in fields(Adversarials) if field.name != "craft_key")
-_INSIDE = frozenset(_ARRAYS) - {"position"}
 
 
 def save(connection: Connection, made: Sequence[Adversarials]) -> dict[str, bytes | None]:
@@ -144,6 +43,7 @@ def save(connection: Connection, made: Sequence[Adversarials]) -> dict[str, byte
     Returns:
         The positions that are there now, by key of each crafting.
     """
+    made = [*filter(None, map(_clean_of, made)), *made]
     rows = _craftings(connection, made)
     committed = {key: row.committed for key, row in rows.items()}
     added = []
@@ -152,7 +52,7 @@ def save(connection: Connection, made: Sequence[Adversarials]) -> dict[str, byte
         is_new = ~arrays.among(committed[key], crafted.position)
         if not is_new.any():
             continue
-        new = crafted if is_new.all() else crafted.rows(is_new)
+        new = crafted if is_new.all() else replace(crafted, clean=_clean_of(crafted)).rows(is_new)
         values = {"crafting_id": row.id, "samples": len(new), **new.packed}
         added.append(seals.sealed(CRAFTED, values, key))
         committed[key] = arrays.bits(new.position, committed[key])
@@ -175,10 +75,13 @@ def load(connection: Connection, craft_key: str, positions: NDArray[np.int64]) -
     if not np.isin(positions, arrays.positions(crafting.committed)).all():
         return None
     pieces = _pieces(connection, crafting, positions)
-    if len(pieces) == 1 and pieces[0].seal and np.array_equal(_positions(pieces[0].position), positions):
-        return _as_it_is(crafting, pieces[0], positions)
-    found = [decode(crafting, row).columns() for row in pieces]
-    joined = Adversarials(craft_key, **{k: np.concatenate([piece[k] for piece in found]) for k in found[0]})
+    if not pieces:
+        raise seals.damaged(_name(crafting))
+    if len(pieces) == 1 and pieces[0].seal and np.array_equal(_where(pieces[0].position)[0], positions):
+        return _as_it_is(connection, crafting, pieces[0], positions)
+    found = [decode(connection, crafting, row).columns() for row in pieces]
+    whole = {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
+    joined = Adversarials(craft_key, **whole, clean=None)
     order = np.argsort(joined.position)
     places = np.minimum(np.searchsorted(joined.position, positions, sorter=order), len(joined) - 1)
     if not np.array_equal(joined.position[order[places]], positions):
@@ -195,26 +98,27 @@ def check(crafting: Row[Any]) -> None:
     seals.check(CRAFTING, crafting, _name(crafting))
 
 
-def encode(crafted: Adversarials) -> dict[str, bytes]:
-    """The two packed columns of a piece: positions, to find it by, and all the rest."""
-    rest = {name: array for name, array in crafted.columns().items() if name != "position"}
-    return {"position": arrays.pack({"position": crafted.position}), "images": arrays.pack(rest)}
-
-
-def decode(crafting: Row[Any], row: Row[Any]) -> Adversarials:
-    """Inverse of `encode`.
+def decode(connection: Connection, crafting: Row[Any], row: Row[Any]) -> Adversarials:
+    """The images of a piece.
 
     Raises:
-        StoreError: The piece is not what was stored.
+        StoreError: The piece is not what was stored, or its clean images are not there.
     """
     seals.check(CRAFTED, row, _name(crafting), crafting.key)
     try:
-        made = Adversarials(crafting.key, **(arrays.unpack(row.position) | arrays.unpack(row.images)))
+        position, key = images.where(row.position)
+        clean = None if key is None else load(connection, key, position)
+        made = Adversarials(crafting.key, position, **images.unpack(row.images, clean), clean=clean)
         if made.x.shape == (row.samples, crafting.channels, crafting.height, crafting.width):
             return made
-    except (TypeError, AttributeError, ValueError, StoreError):
+    except (TypeError, AttributeError, ValueError, KeyError, StoreError):
         pass
     raise seals.damaged(_name(crafting))
+
+
+def is_clean(crafting: Row[Any]) -> bool:
+    """Whether these are the images of a list themselves (`SampleList.clean_key`)."""
+    return str(crafting.key).startswith("clean/")
 
 
 def change(connection: Connection, changes: Sequence[tuple[Row[Any], bytes]]) -> None:
@@ -228,11 +132,19 @@ def change(connection: Connection, changes: Sequence[tuple[Row[Any], bytes]]) ->
         connection.execute(_CHANGE, new)
 
 
-def _as_it_is(crafting: Row[Any], piece: Row[Any], positions: NDArray[np.int64]) -> Packed:
+def _clean_of(crafted: Adversarials) -> Adversarials | None:
+    """The clean images, if these were packed as what was done to them."""
+    return None if _where(crafted.packed["position"])[1] is None else crafted.clean
+
+
+def _as_it_is(connection: Connection, crafting: Row[Any], piece: Row[Any], positions: NDArray[np.int64]) -> Packed:
     """A piece that is just what is wanted, as whoever asks is going to send it somewhere."""
     seals.check(CRAFTED, piece, _name(crafting), crafting.key)
-    packed = {"position": piece.position, "images": piece.images}
-    return Packed.of(crafting.key, positions, packed, (crafting.channels, crafting.height, crafting.width))
+    packed, key = {"position": piece.position, "images": piece.images}, _where(piece.position)[1]
+    clean = None if key is None else load(connection, key, positions)
+    if key is not None and clean is None:
+        raise seals.damaged(_name(crafting))
+    return Packed.of(crafting.key, positions, packed, (crafting.channels, crafting.height, crafting.width), clean)
 
 
 def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.int64]) -> Sequence[Row[Any]]:
@@ -240,7 +152,7 @@ def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.in
     numbers = []
     for row in connection.execute(_WHERE, {"number": crafting.id}):
         try:
-            if np.isin(_positions(row.position), positions).any():
+            if np.isin(_where(row.position)[0], positions).any():
                 numbers.append(row.id)
         except (ValueError, KeyError, TypeError):
             raise seals.damaged(_name(crafting)) from None
@@ -248,11 +160,11 @@ def _pieces(connection: Connection, crafting: Row[Any], positions: NDArray[np.in
 
 
 @lru_cache(maxsize=4096)
-def _positions(packed: bytes) -> NDArray[np.int64]:
-    """Of the images of a piece: every unit that looks for its own goes through all of them."""
-    found = arrays.unpack(packed)["position"]
-    found.flags.writeable = False
-    return found
+def _where(packed: bytes) -> tuple[NDArray[np.int64], str | None]:
+    """See `images.where`: every unit that looks for its own goes through all pieces."""
+    position, clean = images.where(packed)
+    position.flags.writeable = False
+    return position, clean
 
 
 def _craftings(connection: Connection, made: Sequence[Adversarials]) -> dict[str, Row[Any]]:
@@ -283,4 +195,5 @@ def _misshapen(key: str, stored: tuple[int, ...], got: tuple[int, ...]) -> Store
 
 
 def _name(crafting: Row[Any]) -> str:
-    return f"adversarial images {str(crafting.key)[:12]}"
+    kind = "clean" if is_clean(crafting) else "adversarial"
+    return f"{kind} images {str(crafting.key).removeprefix('clean/')[:12]}"

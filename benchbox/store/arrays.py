@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 
 #: What zlib may spend. Higher levels cost several times the time for a few per cent.
 LEVEL = 6
+#: Bytes from which on a plane gets a code of its own: that costs some fifty.
+PLANE = 4096
 
 
-def pack(columns: Mapping[str, NDArray[Any]]) -> bytes:
+def pack(columns: Mapping[str, NDArray[Any]], strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
     """Named arrays, as bytes.
 
     Each array is stored in the narrowest type that holds its values exactly, the first bytes of all its numbers
     before the second bytes: what is alike lies together, and zlib finds it.
+
+    Args:
+        columns: The arrays.
+        strategy: Of zlib; `Z_RLE` takes a fifth of the time where nothing repeats but runs.
     """
     header: list[list[Any]] = []
     bodies: list[bytes] = []
@@ -29,11 +35,11 @@ def pack(columns: Mapping[str, NDArray[Any]]) -> bytes:
         if narrow.dtype == np.float32 and (coded := _coded(narrow)) is not None:
             codes, table = coded
             header.append([*entry, codes.dtype.str, len(table)])
-            bodies += [_bytes_of(table), _bytes_of(codes)]
+            bodies += [*_planes(table), *_planes(codes)]
         else:
             header.append(entry)
-            bodies.append(_bytes_of(narrow))
-    return zlib.compress(json.dumps(header).encode() + b"\n" + b"".join(bodies), LEVEL)
+            bodies += _planes(narrow)
+    return _compressed([json.dumps(header).encode() + b"\n", *bodies], strategy)
 
 
 def unpack(packed: bytes) -> dict[str, NDArray[Any]]:
@@ -90,8 +96,19 @@ def _narrow(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(kind.newbyteorder("<"))
 
 
-def _bytes_of(array: NDArray[Any]) -> bytes:
-    return np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8).T.tobytes()
+def _planes(array: NDArray[Any]) -> list[bytes]:
+    planes = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8).T
+    return [plane.tobytes() for plane in planes]
+
+
+def _compressed(bodies: Iterable[bytes], strategy: int) -> bytes:
+    to = zlib.compressobj(LEVEL, strategy=strategy)
+    parts = []
+    for body in bodies:
+        parts.append(to.compress(body))
+        if len(body) >= PLANE:
+            parts.append(to.flush(zlib.Z_FULL_FLUSH))
+    return b"".join([*parts, to.flush()])
 
 
 def bits(positions: NDArray[np.int64], known: bytes | None = None) -> bytes:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from benchbox.domain import Cell, Outcome
 from benchbox.store import adversarials, arrays, cells, outcomes, seals
-from benchbox.store.adversarials import Adversarials
+from benchbox.store.images import Adversarials
 from benchbox.store.schema import BATCH
 
 

@@ -142,7 +142,7 @@ def _craftings(there: Connection, here: Connection) -> None:
         pieces = select(CRAFTED.c.id).where(CRAFTED.c.crafting_id == row.id).order_by(CRAFTED.c.id)
         for number in there.scalars(pieces).all():  # one at a time: a store may be larger than the memory
             piece = there.execute(select(CRAFTED).where(CRAFTED.c.id == number)).one()
-            adversarials.save(here, [adversarials.decode(row, piece)])
+            adversarials.save(here, [adversarials.decode(there, row, piece)])
 
 
 def _records(there: Connection, here: Connection, table: Table) -> None:

@@ -21,6 +21,7 @@ def remove_cells(connection: Connection, keys: Sequence[str]) -> None:
     connection.execute(delete(ATTACHMENT).where(ATTACHMENT.c.subject.in_([row.key for row in rows])))
     gone = [cells.read(row) for row in rows]
     unused = {cell.craft_key for cell in gone} - _crafts_like(connection, gone)
+    unused |= {cell.samples.clean_key for cell in gone} - _lists_like(connection, gone)
     mine = select(CRAFTING.c.id).where(CRAFTING.c.key.in_(unused))
     connection.execute(delete(CRAFTED).where(CRAFTED.c.crafting_id.in_(mine)))
     connection.execute(delete(CRAFTING).where(CRAFTING.c.key.in_(unused)))
@@ -51,3 +52,14 @@ def _crafts_like(connection: Connection, gone: Sequence[Cell]) -> set[str]:
     if not alike:
         return set()
     return {cells.read(row).craft_key for row in connection.execute(select(CELL).where(or_(*alike)))}
+
+
+def _lists_like(connection: Connection, gone: Sequence[Cell]) -> set[str]:
+    """Names of the clean images of the cells that are left and might share a list with those that are gone."""
+    alike = [
+        (CELL.c.dataset == dataset) & (CELL.c.samples == count)
+        for dataset, count in {(cell.samples.dataset, len(cell.samples)) for cell in gone}
+    ]
+    if not alike:
+        return set()
+    return {cells.read(row).samples.clean_key for row in connection.execute(select(CELL).where(or_(*alike)))}

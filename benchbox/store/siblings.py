@@ -69,4 +69,8 @@ def _take_images(connection: Connection, cell: Cell, other: Cell, place: NDArray
     wanted = there[place[there] >= 0]
     crafted = adversarials.load(connection, key, wanted) if len(wanted) else None
     if crafted is not None:
-        adversarials.save(connection, [replace(crafted, craft_key=cell.craft_key, position=place[wanted])])
+        clean = adversarials.load(connection, other.samples.clean_key, wanted)
+        if clean is not None:
+            clean = replace(clean, craft_key=cell.samples.clean_key, position=place[wanted])
+        moved = replace(crafted, craft_key=cell.craft_key, position=place[wanted], clean=clean)
+        adversarials.save(connection, [moved])

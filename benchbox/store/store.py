@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, select, update
 
 from benchbox.domain import Cell, Evidence, Outcome
 from benchbox.store import adversarials, arrays, batches, cells, leases, outcomes, removal, runs, seals, siblings
-from benchbox.store.adversarials import Adversarials
 from benchbox.store.batches import Batch
 from benchbox.store.cells import CellRecord, Progress
 from benchbox.store.database import connect, insert_missing, parse, transaction
+from benchbox.store.images import Adversarials
 from benchbox.store.repair import Diagnosis, examine
 from benchbox.store.runs import RunRecord
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, CELL, SETTING
