@@ -30,8 +30,8 @@ from benchbox.engine.executors.worker import packed
 from benchbox.engine.plan import Plan
 from benchbox.engine.session import Session, Settings
 from benchbox.engine.unit import Done
-from benchbox.store import Adversarials, Store, arrays
-from benchbox.store.adversarials import Packed
+from benchbox.store import Adversarials, Store, arrays, clean_images
+from benchbox.store.images import Packed
 from benchbox.training.artifacts import Artifacts
 
 #: What the runner may take a unit, in milliseconds of CPU.
@@ -59,9 +59,10 @@ class Ready(Workers):
 
     def images(self, n: int) -> Adversarials:
         """As large as real ones; packing some for every unit would be most of what this takes."""
-        x = self.rng.integers(0, 256, (n, 1, 28, 28)) / 255 + self.rng.choice([-0.3, 0.3], (n, 1, 28, 28))
-        whole, real = self.rng.integers(0, 9, n), self.rng.random(n)
-        return Adversarials("", np.arange(n), x.clip(0, 1).astype(np.float32), whole, real, real)
+        clean = (self.rng.integers(0, 256, (n, 1, 28, 28)) / 255).astype(np.float32)
+        x = (clean + self.rng.choice(np.array([-0.3, 0.3], np.float32), clean.shape)).clip(0, 1)
+        whole, real, at = self.rng.integers(0, 9, n), self.rng.random(n), np.arange(n)
+        return Adversarials("", at, x, whole, real, real, clean=clean_images("", at, clean))
 
     def value(self, task):
         if not isinstance(task, Work) or isinstance(task, Liken):
@@ -72,9 +73,19 @@ class Ready(Workers):
         images = None
         if unit.stored is None:
             self.made[n] = one = self.made.get(n) or self.images(n)
-            columns = {"position": arrays.pack({"position": unit.positions}), "images": one.packed["images"]}
-            images = Packed.of(unit.cell.craft_key, unit.positions, columns, one.shape)
+            known = unit.cell.samples.clean_key
+            clean = elsewhere(one.clean, known, unit.positions)
+            images = elsewhere(one, unit.cell.craft_key, unit.positions, known, clean)
         return packed(Ended(0, [Done(outcome, images, 1.0, 1.0, np.zeros(n), False)])).value
+
+
+def elsewhere(
+    one: Adversarials, key: str, positions: np.ndarray, known: str = "", clean: Packed | None = None
+) -> Packed:
+    """Packed images as if they were those at other positions of some list."""
+    where = {"position": positions} | ({"clean": np.frombuffer(known.encode(), np.uint8)} if known else {})
+    columns = {"position": arrays.pack(where), "images": one.packed["images"]}
+    return Packed.of(key, positions, columns, one.shape, clean)
 
 
 def plan_of(session: Session, dataset: Dataset) -> Plan:

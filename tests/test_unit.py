@@ -143,11 +143,14 @@ def test_lengths_are_kept_with_the_images() -> None:
         torch.zeros(2, 1, 1, 1), torch.tensor([3, -1]), torch.ones(2).double(), torch.zeros(2).double(),
         distance=torch.tensor([0.25, 0.5]).double(),
     )  # fmt: skip
-    kept = adversarials(unit([1, 3]).cell, made.position, torch.zeros(2, 1, 1, 1), crafted)
+    clean = torch.full((2, 1, 1, 1), 0.5)
+    kept = adversarials(unit([1, 3]).cell, made.position, clean, crafted)
     assert kept.distance is not None
     assert kept.distance.tolist() == [0.25, 0.5]
     assert kept.first_success.tolist() == [3, -1]
-    assert adversarials(unit([1, 3]).cell, made.position, replace(crafted, distance=None)).distance is None
+    assert kept.clean is not None
+    assert kept.clean.x.tolist() == clean.tolist()
+    assert adversarials(unit([1, 3]).cell, made.position, clean, replace(crafted, distance=None)).distance is None
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
