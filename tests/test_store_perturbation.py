@@ -148,6 +148,19 @@ def test_two_attacks_share_the_clean_images_in_whatever_batches(file):
         assert store.examine().damaged == []
 
 
+def test_of_a_batch_that_is_kept_as_it_is_a_part_is_too(file):
+    """The clean images that the part alone would be kept against are not there."""
+    x = np.full((6, *SHAPE), 0.5, np.float32)
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, x.shape).astype(np.float32)
+    noise[5, 0] = 0.3
+    whole = replace(made(CELL.craft_key, range(6), x=x), x=x + noise)
+    assert perturbation.encode(whole.x, x) is None
+    assert perturbation.encode(whole.x[5:], x[5:]) is not None
+    commit(file, CELL, replace(whole.rows(np.arange(5)), clean=None), whole)
+    with Store.open(file) as store:
+        assert is_same(store.crafted(CELL.craft_key, np.arange(6)).x, whole.x)
+
+
 def test_random_steps_take_two_thirds_of_the_bytes():
     x = clean(6, (1, 28, 28))
     one = made(CELL.craft_key, range(6), free=0, x=x)

@@ -116,11 +116,6 @@ def decode(connection: Connection, crafting: Row[Any], row: Row[Any]) -> Adversa
     raise seals.damaged(_name(crafting))
 
 
-def is_clean(crafting: Row[Any]) -> bool:
-    """Whether these are the images of a list themselves (`SampleList.clean_key`)."""
-    return str(crafting.key).startswith("clean/")
-
-
 def change(connection: Connection, changes: Sequence[tuple[Row[Any], bytes]]) -> None:
     """Write anew which images of craftings are there; a crafting without a seal stays without."""
     new = []
@@ -195,5 +190,6 @@ def _misshapen(key: str, stored: tuple[int, ...], got: tuple[int, ...]) -> Store
 
 
 def _name(crafting: Row[Any]) -> str:
-    kind = "clean" if is_clean(crafting) else "adversarial"
-    return f"{kind} images {str(crafting.key).removeprefix('clean/')[:12]}"
+    key = str(crafting.key)
+    kind = "clean" if key.startswith("clean/") else "adversarial"
+    return f"{kind} images {key.removeprefix('clean/')[:12]}"

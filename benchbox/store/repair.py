@@ -110,8 +110,8 @@ def _batches(connection: Connection, row: Row[Any], cell: Cell, found: Diagnosis
 
 
 def _craftings(connection: Connection, found: Diagnosis, repair: bool) -> None:
-    # Clean images first: what was made of those that are dropped cannot be read any more, and goes with them.
-    for row in sorted(_rows(connection, CRAFTING), key=adversarials.is_clean, reverse=True):
+    # What was made of clean images that are damaged cannot be read any more, and goes with them.
+    for row in _rows(connection, CRAFTING):
         kept, intact = [], seals.is_intact(CRAFTING, row)
         for number in connection.scalars(select(CRAFTED.c.id).where(CRAFTED.c.crafting_id == row.id)).all():
             piece = connection.execute(select(CRAFTED).where(CRAFTED.c.id == number)).one()
