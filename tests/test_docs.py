@@ -119,6 +119,17 @@ def test_what_the_rows_of_a_file_lack_is_said() -> None:
             assert part == "an audit" or {f"{access} {name}" for name in names.split(", ")} <= set(lacking)
 
 
+def test_what_the_rows_of_a_file_prove_is_said_beside_what_attacks_leave() -> None:
+    (table,) = benchbox.load(ROOT / "results/published/mnist.json").tables
+    proving = {row.label: row for row in table.rows if row.certificate}
+    said = dict(line[3:].split("` | ") for line in generate.proven("mnist").splitlines() if line.startswith("| `"))
+    assert said.keys() == proving.keys()
+    for label, row in proving.items():
+        numbers = [f"{score} {score.interval}" for score in (row.clean.score, row.certified, row.robust) if score]
+        assert said[label] == f"{' | '.join(numbers)} |"
+    assert generate.proven("cifar10") == ""
+
+
 def test_what_defences_set_of_their_own_is_read_off_their_recipes() -> None:
     table = generate.recipes("diffpure,gdmp digits")
     assert "| `t_star` | diffpure 0.1, gdmp 0.036 | diffpure 0.2, gdmp 0.1 |" in table

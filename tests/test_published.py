@@ -229,6 +229,21 @@ def test_what_is_published_can_be_extended(store: Store, file: Path, later: Stor
     assert read.attached(of_later[2].cell.craft_key, "gradients") == {"zero": 0.5}
 
 
+def test_of_two_that_have_finished_a_cell_the_one_that_knows_what_is_proven_is_heard(tmp_path: Path) -> None:
+    flags = np.arange(N) % 2 == 0
+    for name, proven in (("plain", None), ("proving", flags)):
+        with Store.open(tmp_path / f"{name}.sqlite") as opened:
+            opened.add_cell(cell(CELL), opened.begin_run({}, {"code": name}))
+            made = replace(happened(cell(CELL), range(N), 0), certified=proven)
+            opened.commit_batch(cell(CELL), made, seconds=1)
+    for first, second in (("plain", "proving"), ("proving", "plain")):
+        with open_records(tmp_path / f"{first}.sqlite", tmp_path / f"{second}.sqlite") as opened:
+            (heard,) = opened.evidence()
+            assert heard.provenance["code"] == "proving"
+            assert heard.outcome.certificate is not None
+            assert heard.outcome.certificate.tolist() == flags.tolist()
+
+
 def test_a_commit_that_the_run_could_not_tell_is_said_by_the_publisher(later: Store) -> None:
     read = Published(format_.Publication.model_validate_json(publish(later.evidence(), later, "ab12")), "said")
     assert read.evidence()[0].provenance == {"torch": "2.7", "commit": "ab12", "commit_said_by_publisher": True}

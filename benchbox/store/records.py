@@ -44,8 +44,9 @@ class Records(Protocol):
 class United:
     """Several records read as one.
 
-    A cell is heard from whoever has finished it, else from whoever has most of its images; of those that have as
-    much of it, and for everything else, the one named first is heard.
+    A cell is heard from whoever has finished it, else from whoever has most of its images, and of those that have as
+    much of it from one that knows what of them is proven; of equals, and for everything else, the one named first is
+    heard.
 
     Args:
         parts: What is united, by the name messages call it.
@@ -67,7 +68,7 @@ class United:
         for part in self._parts.values():
             for item in part.evidence(**which):
                 known = heard.setdefault(item.cell.key, item)
-                if _progress(item) > _progress(known):
+                if _progress(item) > _progress(known) or _proves_more(item, known):
                     heard[item.cell.key] = item
         return list(heard.values())
 
@@ -118,6 +119,13 @@ def _opened(place: str) -> Mapping[str, Records]:
     if place == ALL or place.startswith(f"{ALL}:"):
         return {str(file): Published.open(file) for file in shelf(place.removeprefix(ALL).removeprefix(":"))}
     return {place: Published.open(Path(place)) if place.endswith(".json") else Store.open(place, must_exist=True)}
+
+
+def _proves_more(item: Evidence, known: Evidence) -> bool:
+    """Whether one of two that are as far has a certificate, which the other lacks."""
+    if item is known or _progress(item) != _progress(known):
+        return False
+    return item.outcome.certificate is not None and known.outcome.certificate is None
 
 
 def _progress(item: Evidence) -> tuple[bool, int]:
