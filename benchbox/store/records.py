@@ -44,8 +44,8 @@ class Records(Protocol):
 class United:
     """Several records read as one.
 
-    A cell is heard from whoever has finished it, else from whoever has most of its images, and of those that have as
-    much of it from one that knows what of them is proven; of equals, and for everything else, the one named first is
+    A cell is heard from whoever has finished it, else from whoever has most of its images, and of those that have
+    as much of it from one that knows what is proven; of equals, and for everything else, the one named first is
     heard.
 
     Args:
