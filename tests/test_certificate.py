@@ -186,6 +186,9 @@ def test_a_certificate_that_does_not_fit_its_cell_is_refused(store: Store) -> No
     made = replace(outcome(CELL, [0, 1]), certified=np.array([True]))
     with pytest.raises(benchbox.StoreError, match=r"certified of shape \(1,\); the cell needs \(2,\)"):
         outcomes.check(CELL, made)
+    counted = replace(made, certified=np.array([1, 2]))
+    with pytest.raises(benchbox.StoreError, match="certified of int64; only certified is of bool"):
+        outcomes.check(CELL, counted)
 
 
 def test_it_goes_where_the_outcome_goes(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def check(cell: Cell, outcome: Outcome) -> None:
             raise StoreError(f"outcome has no {name}; the ball {cell.threat} needs it")
         if array.shape != shape:
             raise StoreError(f"outcome has {name} of shape {array.shape}; the cell needs {shape}")
+        if (array.dtype == np.bool_) != (name == "certified"):
+            raise StoreError(f"outcome has {name} of {array.dtype}; only certified is of bool")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise StoreError(f"outcome has a {name} that is not finite; store finite numbers")
     if n == 0:
