@@ -16,7 +16,7 @@ from benchbox.analysis import papers
 from benchbox.analysis.substitutes import strangers
 from benchbox.analysis.table import Column, Row
 from benchbox.contract import registry
-from benchbox.domain import Access
+from benchbox.domain import Access, Spec
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -100,6 +100,14 @@ def autoattacked(row: Row) -> tuple[float, float, float, int]:
     return entry.score.percent, entry.score.low, entry.score.high, len(one.evidence.outcome)
 
 
+def squares(name: str) -> Iterator[Spec]:
+    """How Square was set on the rows of a file."""
+    for row in rows(name).values():
+        for column in row.finished:
+            if column.attack == "square":
+                yield from (one.evidence.cell.attack for one in row.entries[column].measurements)
+
+
 def readings(attack: str) -> Iterator[float]:
     """What an attack on the bare classifier leaves of each reading of surgery that removes pixels."""
     for row in benchbox.load(ROOT / "docs/evidence/pssr-readings.json").tables[0].rows:
@@ -144,6 +152,11 @@ SENTENCES = (
             narrow("pgd-at", attack_steps=1).defense.arguments["epochs"],
             *(percent("cifar10", narrow("pgd-at", attack_steps=1).label, attack) for attack in ("fgsm", "pgd")),
         ),
+    ),
+    Sentence(
+        "docs/results.md",
+        "Square has {:,} queries where AutoAttack gives it {:,}",
+        lambda: (*{spec.arguments["queries"] for spec in squares("cifar10")}, 5000),
     ),
     Sentence(
         "docs/results.md",
@@ -209,13 +222,17 @@ def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
 
 
 def test_cifar10_lacks_what_the_page_says() -> None:
-    """“without AutoAttack, a score-based and a hard-label attack”, and the narrow rows from a substitute."""
+    """“without AutoAttack, a score-based and a hard-label attack”; which narrow rows were asked for queries."""
     found = rows("cifar10")
     others = {label: row for label, row in found.items() if label != "pgd-at"}
     assert all("network=resnet18-16" in label for label in others)
     assert sorted(row.defense.name for row in others.values()) == ["none", "pgd-at", "pgd-at", "pssr:ps"]
-    assert not any(c.attack in ("aa", "square", "rays") for row in found.values() for c in row.finished)
-    assert not any(c.access is Access.TRANSFER for row in others.values() for c in row.finished)
+    assert not any(c.attack == "aa" for row in found.values() for c in row.finished)
+    queried = {row.defense.name for row in found.values() for c in row.finished if c.attack in ("square", "rays")}
+    assert queried == {"pgd-at"}
+    assert not any(c.attack in ("square", "rays") for c in found["pgd-at"].finished)
+    transferred = {label for label, row in found.items() for c in row.finished if c.access is Access.TRANSFER}
+    assert transferred == set(others)
     assert {audited(row) for row in others.values()} == {20}
 
 
