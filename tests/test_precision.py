@@ -89,18 +89,29 @@ def test_float32_trains_as_if_there_were_no_mixed_precision(images: Images, data
 
 
 def test_the_device_decides_unless_the_user_does() -> None:
-    assert choose(None, CPU) == "float32"
+    assert choose("float32", CPU) == "float32"
     assert choose("bfloat16", CPU) == "bfloat16"
     with pytest.raises(RequestError, match="float16"):
         choose("float16", CPU)
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_a_gpu_that_can_trains_in_bfloat16_and_a_cpu_is_asked(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
-    assert choose(None, torch.device("cuda")) == ("bfloat16" if able else "float32")
+@pytest.mark.parametrize(
+    ("device", "asked"),
+    [("cuda", "torch.cuda.is_bf16_supported"), ("cpu", "torch.cpu._is_avx512_bf16_supported")],
+)
+def test_what_computes_in_bfloat16_trains_in_it(
+    device: str, asked: str, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, lambda: able, raising=False)
+    assert choose(None, torch.device(device)) == ("bfloat16" if able else "float32")
+    assert choose("float32", torch.device(device)) == "float32"
+
+
+def test_a_torch_that_cannot_tell_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("torch.cpu._is_avx512_bf16_supported", raising=False)
     assert choose(None, CPU) == "float32"
-    assert choose("float32", torch.device("cuda")) == "float32"
+    assert choose(None, torch.device("meta")) == "float32"
 
 
 def test_networks_that_answer_with_several_hand_out_float32_and_are_left_as_they_were() -> None:

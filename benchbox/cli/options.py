@@ -151,7 +151,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Of training: float32, bfloat16.  (default: bfloat16 on a GPU that has it, else float32)",
+        help="Of training: float32, bfloat16.  (default: bfloat16 on a device that computes in it, else float32)",
     ),
 ]
 NoWorkspace = Annotated[
