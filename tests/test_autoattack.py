@@ -82,7 +82,7 @@ def test_misclassified_samples_cost_one_pass() -> None:
 
 def test_counts_do_not_depend_on_the_batches_a_pool_is_split_into() -> None:
     """What each sample cost, and when it fell, is its own."""
-    (x, y, rows), net = digits.held_out(12), digits.classifier()
+    (x, y, rows), net = digits.held_out(8), digits.classifier()
 
     def crafted(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         draws = Draws(rows)
@@ -90,27 +90,24 @@ def test_counts_do_not_depend_on_the_batches_a_pool_is_split_into() -> None:
         made = AA()(view, x, y, LINF, draws)
         return made.forwards, made.backwards, made.first_success, net(made.x).argmax(1) == y
 
-    whole, parts = crafted(12), crafted(5)
+    whole, parts = crafted(8), crafted(5)
     for a, b in zip(whole, parts, strict=True):
         assert torch.equal(a, b)
     forwards, backwards, fell, stands = whole
-    assert 0 < stands.sum() < 12
+    assert 0 < stands.sum() < 8
     assert (forwards[stands] == 7857).all()
     assert (backwards[stands] == 1910).all()
     # FAB also asks outside the ball: a sample that stands may have erred there.
     assert (forwards[fell > 0] >= fell[fell > 0]).all()
 
 
-def attack_digits(n: int, threat: ThreatModel, order: Tensor | None = None, batch: int = 1000) -> Tensor:
-    """AA on n digits in the given order: (n,) whether each withstood, in the digits' own order."""
+def attack_digits(n: int, threat: ThreatModel, some: Tensor | None = None) -> Tensor:
+    """AA on n digits, or on some of them in the given order: whether each withstood."""
     x, y, rows = digits.held_out(n)
-    order = torch.arange(n) if order is None else order
-    robust = torch.zeros(n, dtype=torch.bool)
-    for part in order.split(batch):
-        model, draws = digits.view(digits.classifier(), y[part], rows[part])
-        x_adv = AA()(model, x[part], y[part], threat, draws).x
-        robust[part] = digits.classifier()(x_adv).argmax(1) == y[part]
-    return robust
+    part = torch.arange(n) if some is None else some
+    model, draws = digits.view(digits.classifier(), y[part], rows[part])
+    x_adv = AA()(model, x[part], y[part], threat, draws).x
+    return digits.classifier()(x_adv).argmax(1) == y[part]
 
 
 @pytest.mark.parametrize("threat", [LINF, pytest.param(L2, marks=pytest.mark.slow)], ids=["linf", "l2"])
@@ -143,8 +140,9 @@ def test_agrees_with_the_authors_program_and_with_itself(threat: ThreatModel) ->
     mine = attack_digits(n, threat)
     assert 0.1 < theirs.float().mean() < 0.9
     assert (mine != theirs).sum() <= 1
-    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(attack_digits(n, threat, shuffled, batch=20), mine)
+    some = torch.randperm(n, generator=torch.Generator().manual_seed(2))[: n // 2]
+    assert 0 < mine[some].sum() < len(some)
+    assert torch.equal(attack_digits(n, threat, some), mine[some])
 
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])

@@ -51,13 +51,12 @@ def test_new_defense_wants_a_name(said: Said, name: str) -> None:
     assert "is no name for a defence" in refusal(said("new", "defense", name))
 
 
-@pytest.mark.parametrize("what", [("defense", "mine"), ("attack", "mine")], ids=lambda what: what[0])
-def test_the_written_test_passes(said: Said, workspace: Path, what: tuple[str, str]) -> None:
-    """As the user would run it, on digits and with its own settings, not the suite's."""
-    assert said("new", *what)[0] == 0
+def test_the_written_tests_pass(said: Said, workspace: Path) -> None:
+    """As the user would run them, on digits and with their own settings, not the suite's."""
+    assert said("new", "defense", "mine")[0] == said("new", "attack", "its")[0] == 0
     theirs = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_mine.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         capture_output=True,
         text=True,
         check=False,
@@ -65,6 +64,8 @@ def test_the_written_test_passes(said: Said, workspace: Path, what: tuple[str, s
         env=theirs,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for written in ("test_mine.py", "test_its.py"):
+        assert (workspace / "tests" / written).is_file()
 
 
 def test_init_makes_a_workspace_and_keeps_what_is_there(said: Said, workspace: Path) -> None:

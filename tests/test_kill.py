@@ -16,7 +16,7 @@ from benchbox.store import Store
 
 # Small on purpose: one epoch, little batches, so that a kill falls into training, crafting and committing alike.
 COMMAND = [
-    *("run", "--defense", "none", "--dataset", "digits", "--samples", "120", "--batch-size", "10", "--quiet"),
+    *("run", "--defense", "none", "--dataset", "digits", "--samples", "60", "--batch-size", "5", "--quiet"),
     *("--attacks", "pgd,mim,noise", "--set", "none.epochs=2", "--set", "pgd.steps=10"),
     *("--set", "mim.steps=10", "--set", "noise.draws=20"),
 ]

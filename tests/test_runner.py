@@ -181,7 +181,7 @@ def test_more_samples_continue_in_a_cell_of_their_own(session, store):
 
 def test_the_batch_size_changes_no_outcome(session, store, workspace, tmp_path):
     _, _, expected = run(session, store, request("none", "blur"))
-    settings = Settings(artifacts=workspace / "artifacts", device="cpu", batch_size=7, secret="5ec2e7")
+    settings = Settings(artifacts=workspace / "artifacts", device="cpu", batch_size=17, secret="5ec2e7")
     other = Session(session.defenses, session.attacks, settings)
     with Store.open(tmp_path / "other.sqlite") as another:
         _, _, got = run(other, another, request("none", "blur"))
