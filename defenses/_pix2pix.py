@@ -58,12 +58,12 @@ class UNet(nn.Module):
         self.down = nn.ModuleList([nn.Conv2d(in_channels, width, 4, stride=2, padding=1)])
         for inside, outside in pairwise(widths):
             halve = nn.Conv2d(inside, outside, 4, stride=2, padding=1, bias=False)
-            self.down.append(nn.Sequential(nn.LeakyReLU(0.2), halve, _norm(outside)))
+            self.down.append(nn.Sequential(nn.LeakyReLU(0.2), halve, _Norm(outside)))
         middle = nn.Conv2d(widths[-1], widths[-1], 3, padding=1, bias=False)
-        self.up = nn.ModuleList([nn.Sequential(nn.LeakyReLU(0.2), middle, _norm(widths[-1]))])
+        self.up = nn.ModuleList([nn.Sequential(nn.LeakyReLU(0.2), middle, _Norm(widths[-1]))])
         for outside, inside in reversed(list(pairwise(widths))):
             double = nn.ConvTranspose2d(2 * inside, outside, 4, stride=2, padding=1, bias=False)
-            self.up.append(nn.Sequential(nn.ReLU(), double, _norm(outside)))
+            self.up.append(nn.Sequential(nn.ReLU(), double, _Norm(outside)))
         self.last = nn.Sequential(
             nn.ReLU(), nn.ConvTranspose2d(2 * width, out_channels, 4, stride=2, padding=1), nn.Sigmoid()
         )
@@ -117,7 +117,7 @@ class PatchGAN(nn.Module):
         for level in range(1, depth):
             inside, outside = width * 2 ** (level - 1), width * 2**level
             halve = nn.Conv2d(inside, outside, 4, stride=2, padding=1, bias=False)
-            layers += [halve, _norm(outside), nn.LeakyReLU(0.2)]
+            layers += [halve, _Norm(outside), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(width * 2 ** (depth - 1), 1, 4, padding=1))
         self.layers = nn.Sequential(*layers)
 
@@ -126,8 +126,21 @@ class PatchGAN(nn.Module):
         return self.layers(torch.cat([condition, image], dim=1))  # type: ignore[no-any-return]
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+class _Norm(nn.GroupNorm):
+    """Over eight groups of channels, if they divide so.
+
+    It is given them first: where they come last, torch 2.6 to 2.14 takes twice as long on a CPU, and in bfloat16
+    sixteen times.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(8, channels), channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (N, C, H, W) -> maps of mean 0 and variance 1 in each group, scaled and shifted."""
+        last = input.is_contiguous(memory_format=torch.channels_last)
+        found = super().forward(input.contiguous())
+        return found.contiguous(memory_format=torch.channels_last) if last else found
 
 
 def drop(x: Tensor, share: float, draws: Draws) -> Tensor:

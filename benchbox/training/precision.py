@@ -34,7 +34,7 @@ def choose(name: str | None, device: torch.device) -> Precision:
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Torch 2.6 has the one, later versions both; neither knows a processor that is not of the x86 family.
     said = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(said())
