@@ -129,8 +129,7 @@ class PatchGAN(nn.Module):
 class _Norm(nn.GroupNorm):
     """Over eight groups of channels, if they divide so.
 
-    It is given them first: where they come last, torch 2.14 takes two or three times as long for it on a CPU, and
-    ten to twenty-six times in bfloat16.
+    It is given them first: where they come last, torch 2.14 is slow at it on a CPU, and far slower in bfloat16.
     """
 
     def __init__(self, channels: int) -> None:

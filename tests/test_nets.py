@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from benchbox.plugins.defenses._pix2pix import PatchGAN, UNet
+from benchbox.plugins.defenses._pix2pix import PatchGAN, UNet, _Norm
 from torch import Tensor, nn
 
 from benchbox import nets
@@ -222,6 +222,24 @@ def test_dropoutdrops_its_share_and_keeps_the_mean(share: float) -> None:
     assert float(dropped.mean()) == pytest.approx(1, abs=0.03)
     layout = drop(torch.ones(50, 7, 11, 13).to(memory_format=torch.channels_last), share, sample_draws(50))
     assert torch.equal(dropped, layout)
+
+
+def test_norms_are_given_channels_first_and_answer_in_the_layout_they_were_asked_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[bool] = []
+
+    def group_norm(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        given.append(x.is_contiguous())
+        return torch.group_norm(x, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "group_norm", group_norm)
+    x = sample_draws(3).uniform(16, 5, 7) - 0.5
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = _Norm(16)(x.contiguous(memory_format=layout))
+        assert found.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(found, torch.group_norm(x, 8))
+    assert given == [True, True]
 
 
 def test_patchgan_judges_patches() -> None:

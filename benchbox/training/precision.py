@@ -35,7 +35,7 @@ def choose(name: str | None, device: torch.device) -> Precision:
 def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # Torch 2.6 has the one, later versions both; neither knows a processor that is not of the x86 family.
+    # Not public, and about x86 alone: where torch does not say so, float32 is never wrong.
     said = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(said())
 
