@@ -16,7 +16,7 @@ import typer.main
 from commands import Said, refusal
 from typer.testing import CliRunner
 
-from benchbox.cli import build, main
+from benchbox.cli import build, main, menu
 from benchbox.cli.words import names, scalar, settings
 from benchbox.engine.session import artifacts_folder
 from benchbox.errors import RequestError
@@ -58,6 +58,18 @@ def test_help_ends_with_examples(path: str) -> None:
     assert "benchbox " in COMMANDS[f"benchbox {path}"].epilog
 
 
+@pytest.mark.parametrize("word", menu.COMMANDS)
+def test_the_sentence_of_a_command_is_its_own(word: str) -> None:
+    assert menu.sentence(menu.COMMANDS[word]) == COMMANDS[f"benchbox {word}"].help
+
+
+def test_help_imports_no_command(workspace: Path) -> None:
+    code = "import sys; from benchbox.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "rank defences by it" in " ".join(done.stdout.split())
+    assert not {"pydantic", "numpy", "sqlalchemy", "benchbox.cli.run", "benchbox.api"} & {*done.stderr.split()}
+
+
 @pytest.mark.parametrize(
     "words",
     [["--help"], ["run", "--help"], ["list", "datasets"], ["report"], ["list", "runs"], ["--version"]],
@@ -81,8 +93,11 @@ def test_light_commands_do_not_import_torch(workspace: Path, words: list[str]) -
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_typing_mistake_is_answered_before_torch_is_loaded(workspace: Path, words: list[str]) -> None:
-    code = f"import sys; from benchbox.cli import main; print(main({words!r})); sys.exit('torch' in sys.modules)"
+def test_a_typing_mistake_is_answered_before_anything_heavy_is_loaded(workspace: Path, words: list[str]) -> None:
+    (workspace / "results").mkdir()
+    (workspace / "results" / "benchbox.sqlite").touch()
+    heavy = "{'torch', 'sqlalchemy', 'numpy'} & sys.modules.keys()"
+    code = f"import sys; from benchbox.cli import main; print(main({words!r})); sys.exit(bool({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 

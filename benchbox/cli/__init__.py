@@ -15,62 +15,14 @@ from typing import Annotated
 
 import typer
 
-from benchbox.cli import (
-    audit,
-    compare,
-    diff,
-    doctor,
-    exchange,
-    figures,
-    listing,
-    merge,
-    new,
-    publish,
-    remove,
-    render,
-    report,
-    reproduce,
-    run,
-    show,
-    track,
-    train,
-    verdict,
-)
-from benchbox.cli.command import Command, Family, epilog
-from benchbox.cli.console import complain, hear, notice, spell_out
-from benchbox.cli.options import Interrupted
+from benchbox.cli.console import Interrupted, complain, hear, notice, spell_out
+from benchbox.cli.menu import Menu, epilog
 from benchbox.errors import BenchboxError
 
 INTERRUPTED = 130
 #: Seconds that a thread is given to end by itself.
 PATIENCE = 1.0
 EXAMPLES = ("benchbox run --defense pssr --dataset digits --attacks all", "benchbox report --format html")
-#: In the order of `benchbox --help`.
-COMMANDS: tuple[Command | Family, ...] = (
-    run.run,
-    verdict.verdict,
-    train.train,
-    audit.audit,
-    report.report,
-    compare.compare,
-    publish.publish,
-    reproduce.reproduce,
-    track.track,
-    figures.figures,
-    diff.diff,
-    exchange.export,
-    exchange.import_adversarials,
-    listing.LIST,
-    merge.merge,
-    remove.REMOVE,
-    render.render,
-    show.show,
-    new.NEW,
-    new.init,
-    doctor.doctor,
-)
-
-
 #: A disk, a quota or a file that takes no more.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -87,12 +39,11 @@ def build() -> typer.Typer:
     """The application with every command."""
     app = typer.Typer(
         name="benchbox",
+        cls=Menu,
         rich_markup_mode="rich",
         # A failure the user can mend is one line (see `main`); a bug keeps Python's own traceback.
         pretty_exceptions_enable=False,
-        epilog=epilog(
-            ("benchbox run --defense pssr --dataset digits --attacks all", "benchbox report --format html")
-        ),
+        epilog=epilog(EXAMPLES),
     )
 
     @app.callback()
@@ -104,8 +55,6 @@ def build() -> typer.Typer:
     ) -> None:
         """Measure how much robustness a defence really has, keep the evidence, and rank defences by it."""
 
-    for command in COMMANDS:
-        command.register(app)
     return app
 
 

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from benchbox.cli import options, words
+from benchbox.cli.menu import epilog
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
 
@@ -39,6 +40,12 @@ class Command:
     def register(self, app: typer.Typer) -> None:
         """Add it under the name of its function."""
         app.command(cls=_Once, epilog=epilog(self.examples))(self.call)
+
+    def made(self) -> Any:
+        """The command of typer."""
+        app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        self.register(app)
+        return typer.main.get_command(app)
 
 
 class _Once(TyperCommand):
@@ -81,17 +88,12 @@ class Family:
     commands: tuple[Command, ...]
     examples: tuple[str, ...]
 
-    def register(self, app: typer.Typer) -> None:
-        """Add the word and its commands."""
-        group = typer.Typer(rich_markup_mode="rich")
+    def made(self) -> Any:
+        """The group of typer."""
+        group = typer.Typer(name=self.name, help=self.help, epilog=epilog(self.examples), rich_markup_mode="rich")
         for command in self.commands:
             command.register(group)
-        app.add_typer(group, name=self.name, help=self.help, epilog=epilog(self.examples))
-
-
-def epilog(examples: Sequence[str]) -> str | None:
-    """The lines below the options."""
-    return "\n\n".join(["Examples:", *(f"  {example}" for example in examples)]) if examples else None
+        return typer.main.get_group(group)
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], Command]:

@@ -26,6 +26,10 @@ LONGEST = 3000
 FILE_WIDTH = 200
 
 
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The user stopped a command; the message says what is stored."""
+
+
 def present(document: Document, format: str = "terminal", to: Path | None = None, **options: Any) -> None:
     """Print a document, or write it to a file and say where.
 

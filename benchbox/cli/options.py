@@ -185,10 +185,6 @@ Ray = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """The user stopped a command; the message says what is stored."""
-
-
 @dataclass(frozen=True)
 class Chosen:
     """Which of the results are meant, by data set and defence; all where nothing is said."""
@@ -253,6 +249,20 @@ class Work:
     no_workspace: NoWorkspace = False
     device: Device = None
 
+    def plugins(
+        self, asked: Grid | None = None, *, isolate: bool = False
+    ) -> tuple[Registry[Defense], Registry[Attack]]:
+        """The defences and attacks, none of them loaded, with the names and settings of a request looked up.
+
+        Raises:
+            RequestError: One is unknown or does not fit.
+        """
+        found = plugins(workspace=not self.no_workspace, isolate=isolate)
+        if asked:
+            foresight.check(asked, *found)
+            requests.check_names(asked, *found, _datasets(self.data_dir))
+        return found
+
     def session(self, asked: Grid | None = None, **settings: Any) -> Session:
         """The engine with these settings.
 
@@ -263,10 +273,7 @@ class Work:
         Raises:
             RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
         """
-        found = plugins(workspace=not self.no_workspace, isolate=bool(settings.get("isolate")))
-        if asked:
-            foresight.check(asked, *found)
-            requests.check_names(asked, *found, _datasets(self.data_dir))
+        found = self.plugins(asked, isolate=bool(settings.get("isolate")))
         own = vars(self)
         if self.device is not None:
             devices.check(self.device)

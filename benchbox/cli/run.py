@@ -10,7 +10,7 @@ import typer
 from benchbox import api
 from benchbox.cli import options
 from benchbox.cli.command import command
-from benchbox.cli.console import complain, errors, notice, output
+from benchbox.cli.console import Interrupted, complain, errors, notice, output
 from benchbox.engine import address, sharing
 from benchbox.engine.request import Grid
 
@@ -90,19 +90,19 @@ def run(
 def _known_as(asked: Grid, work: options.Work) -> str | None:
     from benchbox.engine import finished
 
-    folder = options.data_folder(work.data_dir)
-    return finished.name_of(asked, options.plugins(workspace=not work.no_workspace), folder)
+    # Mistakes are told before the store is asked, whose library takes half a second to load.
+    return finished.name_of(asked, work.plugins(asked), options.data_folder(work.data_dir))
 
 
 def _answered(name: str, place: str) -> bool:
     """Print the table of a request that is finished; whether it is."""
+    if options.is_absent(place):
+        return False
     from benchbox.engine import finished
     from benchbox.engine.observer import Report
     from benchbox.result import Result, known_of
     from benchbox.store import Store
 
-    if options.is_absent(place):
-        return False
     start = time.perf_counter()
     with Store.open(place) as opened:
         found = finished.answer(opened, name)
@@ -167,7 +167,7 @@ def _run(session: Session, plans: list[Plan], quiet: bool) -> int:
     try:
         result = api.carry_out(session, plans, None if quiet else errors(), reports.extend)
     except KeyboardInterrupt:
-        raise options.Interrupted(_stored(session, plans)) from None
+        raise Interrupted(_stored(session, plans)) from None
     output().print(result.renderable())
     typer.echo(_summary(reports))
     for error in dict.fromkeys(result.failed.values()):

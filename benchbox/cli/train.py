@@ -6,7 +6,7 @@ from typing import Annotated
 
 from benchbox.cli import options
 from benchbox.cli.command import command
-from benchbox.cli.console import errors, output
+from benchbox.cli.console import Interrupted, errors, output
 from benchbox.engine.request import Grid
 
 
@@ -38,7 +38,7 @@ def train(
             with Store.open(session.settings.store) as opened, watcher(None if quiet else errors(), 0) as observer:
                 session.train([step], opened, observer)
         except KeyboardInterrupt:
-            raise options.Interrupted(
+            raise Interrupted(
                 f"{describe_training(step)} is stored up to half a minute ago; the same command continues"
             ) from None
         words = "was there already" if there else "trained"
