@@ -256,3 +256,26 @@ def test_a_search_in_bfloat16_is_a_cell_of_its_own(tmp_path: Path) -> None:
         again = session.run(plans[1], store, Silent())
     assert not again.failed
     assert again.crafting == 0
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_who_asks_for_bfloat16_where_it_is_emulated_is_told_once(
+    able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchbox.progress import Silent
+    from benchbox.store import Store
+
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: able, raising=False)
+    settings = Settings(str(tmp_path / "r.sqlite"), tmp_path / "artifacts", device="cpu")
+    told: list[str] = []
+    session = Session(registry.defenses(), registry.attacks(), settings, told.append)
+    words = {"defenses": "none", "attacks": "fgsm", "samples": 4, "overrides": {"none": {"epochs": 1}}}
+    with Store.open(settings.store) as store:
+        for epsilon in (0.1, 0.2):
+            session.run(session.plan(Request(**words, epsilon=epsilon)), store, Silent())
+        assert not told
+        for epsilon in (0.1, 0.2):
+            session.run(
+                session.plan(Request(**words, epsilon=epsilon, search_precision="bfloat16")), store, Silent()
+            )
+    assert [("emulates bfloat16" in sentence) for sentence in told] == ([] if able else [True])

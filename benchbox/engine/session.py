@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class Session:
         self.defenses = defenses
         self.attacks = attacks
         self.settings = settings
-        self.announce = announce
+        self.announce = functools.cache(announce)  # every radius of a curve would say the same
         self._datasets: dict[str, Dataset] = {}
         self._lent: list[Lent] = []
         self._elsewhere: Executor | None = None
@@ -113,6 +114,10 @@ class Session:
         if self._elsewhere:
             self._elsewhere.close()
             self._elsewhere = None
+
+    def _warn_of(self, name: str | None, where: torch.device) -> None:
+        if precision.is_emulated(name, where):
+            self.announce(f"this {where.type} only emulates {name}, which may take many times as long as float32")
 
     def lend(self, plugin: Lent) -> None:
         """Take a defence that exists as an object, so that requests may name it."""
@@ -158,6 +163,7 @@ class Session:
         """Fill the cells of a plan, or do with them what is said; what is in the store is not run again."""
         where = device.choose(self.settings.device)
         record = self.provenance(where)
+        self._warn_of(plan.request.search_precision, where)
         # Without a claim: the runner holds it.
         workshop = self.workshop(plan.request.dataset, observer.training, record)
         runner = self._runner(plan, store, observer, workshop)
@@ -211,6 +217,7 @@ class Session:
     ) -> Workshop:
         """Where trained defences for a data set come from; processes with one store train each of them once."""
         where, images = device.choose(self.settings.device), self.dataset(dataset)
+        self._warn_of(self.settings.precision, where)
         workshop = Workshop(
             Artifacts(self.settings.artifacts),
             self.defenses,

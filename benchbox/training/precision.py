@@ -32,6 +32,11 @@ def choose(name: str | None, device: torch.device) -> Precision:
     return known_precision(name)
 
 
+def is_emulated(name: str | None, device: torch.device) -> bool:
+    """Whether a precision is slower than float32 on this device, as far as torch can tell."""
+    return name == "bfloat16" and not _computes_in_bfloat16(device)
+
+
 def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
