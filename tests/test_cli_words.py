@@ -72,9 +72,12 @@ def test_help_imports_no_command(workspace: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["run", "--help"], ["list", "datasets"], ["report"], ["list", "runs"], ["--version"]],
+    [
+        ["--help"], ["run", "--help"], ["list", "datasets"], ["list", "defenses"], ["list", "attacks"], ["report"],
+        ["list", "runs"], ["--version"],
+    ],
     ids=" ".join,
-)
+)  # fmt: skip
 def test_light_commands_do_not_import_torch(workspace: Path, words: list[str]) -> None:
     code = f"import sys; from benchbox.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
     start = time.perf_counter()

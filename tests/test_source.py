@@ -12,6 +12,7 @@ import pytest
 from benchbox import RequestError
 from benchbox.contract import declaration, reading, registry
 from benchbox.contract.attack import _hints
+from benchbox.contract.written import Unreadable
 
 NOWHERE = Path("/nonexistent")
 DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
@@ -138,7 +139,49 @@ def test_a_recipe_is_read_as_it_is(name: str) -> None:
     assert written.get("card") == cls.card
     assert written.get("recipes") == cls.recipes
     assert written.get("base") == cls.base
+    assert reading.stand_ins(written) == list(cls.stand_ins)
+    assert DEFENSES.says(name, "card", "randomized", "stand_ins") == (cls.card, cls.randomized, [*cls.stand_ins])
     assert written.missing() == []
+
+
+STAND_INS = """
+from __future__ import annotations
+import benchbox
+from benchbox import Card, stand_in
+
+class First(benchbox.Purifier):
+    card = Card("first", "", "", 2026, "purifier")
+    def purify(self, x, draws): return x
+    def losses(self, batch): return {}
+
+    @stand_in("mine", "none")
+    def one(self, x, draws): return self(x)
+
+    @stand_in("all", "plain autograd", exact=True)
+    def exactly(self, x, draws): return self(x)
+
+class Second(First):
+    card = Card("second", "", "", 2026, "purifier")
+    def identity(self, x, draws): return self(x)
+    one = First.exactly
+
+class Third(Second):
+    card = Card("third", "", "", 2026, "purifier")
+    one = (lambda self, x, draws: self(x))
+"""
+
+
+def test_stand_ins_are_read_as_they_are_inherited_left_out_and_borrowed(tmp_path: Path) -> None:
+    (tmp_path / "file.py").write_text(STAND_INS)
+    found = registry.defenses(tmp_path)
+    for name in ("First", "Second"):
+        written, cls = found.read(f"file.py:{name}"), found.get(f"file.py:{name}").cls
+        assert written is not None
+        assert reading.stand_ins(written) == list(cls.stand_ins)
+    third = found.read("file.py:Third")
+    assert third is not None
+    with pytest.raises(Unreadable):
+        reading.stand_ins(third)
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
@@ -154,7 +197,7 @@ def test_settings_are_read_as_they_are(name: str) -> None:
         name: getattr(real, name) for name in found if name != family
     }
     assert written.get("card") == cls.card
-    assert written.get("balls") == cls.balls
+    assert ATTACKS.says(name, "needs", "balls", "standard") == (cls.needs, cls.balls, cls.standard)
     assert written.missing() == []
 
 

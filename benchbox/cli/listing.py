@@ -16,7 +16,8 @@ from benchbox.errors import BenchboxError, RequestError, unknown
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from benchbox.contract.registry import Plugin, Registry
+    from benchbox.contract.registry import Registry
+    from benchbox.domain import Card
     from benchbox.store import CellRecord, Store
 
 CELL_KEY = re.compile(r"[0-9a-f]{4,64}")
@@ -36,13 +37,8 @@ def defenses(no_workspace: options.NoWorkspace = False) -> None:
     _print(
         ("name", "what it is", "paper", "year", "kind", "randomised", "stand-ins", "origin"),
         (
-            _row(
-                plugin,
-                plugin.cls.card.kind,
-                "yes" if plugin.cls.randomized else "",
-                ", ".join(plugin.cls.stand_ins),
-            )
-            for plugin in _loaded(registry)
+            (name, *_card(card), card.kind, "yes" if randomized else "", ", ".join(stand_ins), origin)
+            for name, card, randomized, stand_ins, origin in _said(registry, "card", "randomized", "stand_ins")
         ),
         drops=("origin", "stand-ins", "randomised", "paper", "kind", "year"),
     )
@@ -55,8 +51,8 @@ def attacks(no_workspace: options.NoWorkspace = False) -> None:
     _print(
         ("name", "what it is", "paper", "year", "needs", "balls", "run by --attacks all under", "origin"),
         (
-            _row(plugin, plugin.cls.needs, ", ".join(plugin.cls.balls), ", ".join(plugin.cls.standard))
-            for plugin in _loaded(registry)
+            (name, *_card(card), needs, ", ".join(balls), ", ".join(standard), origin)
+            for name, card, needs, balls, standard, origin in _said(registry, "card", "needs", "balls", "standard")
         ),
         drops=("origin", "run by --attacks all under", "paper", "needs", "year", "balls"),
     )
@@ -154,10 +150,17 @@ LIST = Family(
 )
 
 
-def _row(plugin: Plugin[Any], *own: str) -> tuple[str, ...]:
-    """What every plug-in has, around what its kind has."""
-    card = plugin.cls.card
-    return (plugin.name, card.summary, card.paper, str(card.year or ""), *own, plugin.origin)
+def _said(registry: Registry[Any], *fields: str) -> Iterator[tuple[Any, ...]]:
+    """Every plug-in's name, these attributes and origin; one that does not load is an error and hides none."""
+    for name in registry.names():
+        try:
+            yield name, *registry.says(name, *fields), registry.origin(name)
+        except BenchboxError as error:
+            complain(error)
+
+
+def _card(card: Card) -> tuple[str, str, str]:
+    return card.summary, card.paper, str(card.year or "")
 
 
 def print_cells(found: Iterable[CellRecord]) -> None:
@@ -214,15 +217,6 @@ def is_path(name: str) -> bool:
     """Whether it is written as [DATASET/]DEFENSE/ACCESS/ATTACK."""
     parts = name.split("/")
     return len(parts) in (3, 4) and parts[-2] in list(Access)
-
-
-def _loaded(registry: Registry[Any]) -> Iterator[Plugin[Any]]:
-    """Every plug-in that loads; one that does not is an error on its own line and hides no other."""
-    for name in registry.names():
-        try:
-            yield registry.get(name)
-        except BenchboxError as error:
-            complain(error)
 
 
 def _print(

@@ -14,7 +14,8 @@ from typing import Any
 
 from benchbox.contract import declaration, ranges
 from benchbox.contract.recipe import Recipe, configured
-from benchbox.contract.source import Source, Unreadable, Written, ours
+from benchbox.contract.source import Source, ours
+from benchbox.contract.written import Unreadable, Written
 from benchbox.errors import RequestError, unknown
 
 
@@ -110,6 +111,26 @@ def settings(written: Written) -> dict[str, tuple[Any, Any]]:
             if "ClassVar" not in ast.dump(hint):
                 found[name] = one.source.evaluate(hint), _default(one.get(name) if one.says(name) else MISSING)
     return found
+
+
+def stand_ins(written: Written) -> list[str]:
+    """Names of a defence's stand-ins, in the order of `stand_ins.declared`.
+
+    Raises:
+        Unreadable: Something of them needs what the file has to be executed for.
+    """
+    if not written.is_whole:
+        raise Unreadable(written.name)
+    found: list[tuple[bool, str]] = []
+    for method in dict.fromkeys(name for one in reversed(written.order) for name in one.methods):
+        for source, mark in written.above(method):
+            match mark:
+                case ast.Call(func=ast.Name("stand_in"), args=[name, *_], keywords=more):
+                    exact = any(source.evaluate(one.value) for one in more if one.arg == "exact")
+                    found.append((exact, source.evaluate(name)))
+                case ast.Call(func=ast.Name("stand_in")):
+                    raise Unreadable(method)
+    return list(dict.fromkeys(name for _, name in sorted(found, key=lambda one: not one[0])))
 
 
 def _configure(

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from benchbox.contract import border, declaration, home, reading
 from benchbox.contract.misnamed import misnamed
-from benchbox.contract.source import Source, Unreadable, Written, of, ours
+from benchbox.contract.source import Source, of, ours
+from benchbox.contract.written import Unreadable, Written
 from benchbox.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -159,6 +160,25 @@ class Registry(Generic[T]):
             return _written(of(Path(self.folders()[0]) / f"{module}.py"), attribute)
         own = (one for file in self._files() for one in reading.members(of(file.resolve()), self._base_name))
         return next((one for one in own if _named(one) == name), None)
+
+    def says(self, name: str, *fields: str) -> tuple[Any, ...]:
+        """Attributes of a plug-in's class; of a built-in as its file has them, so that torch stays unloaded.
+
+        Raises:
+            RequestError: As `get`.
+        """
+        written = self.read(name) if name in self._declared() else None
+        with suppress(Unreadable):
+            if written is not None:
+                return tuple(
+                    reading.stand_ins(written) if field == "stand_ins" else written.get(field) for field in fields
+                )
+        cls = self.get(name).cls
+        return tuple(getattr(cls, field) for field in fields)
+
+    def origin(self, name: str) -> str:
+        """Who claims a name, in words."""
+        return self._lent[name].origin if name in self._lent else self._claims[name].origin
 
     def read_files(self) -> None:
         """Look through the files of the workspace, none of which is executed.

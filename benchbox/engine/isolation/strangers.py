@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbox.contract import home, registry
 from benchbox.contract.registry import Claim, Registry, origin_of
-from benchbox.contract.source import Written
+from benchbox.contract.written import Written
 from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
