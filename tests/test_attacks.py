@@ -270,7 +270,9 @@ def test_global_random_state_is_untouched(attack: Attack) -> None:
 @pytest.mark.parametrize("threat", BALLS)
 @pytest.mark.parametrize("attack", [PGD(steps=1, step=1e-9, keep="last"), Noise(draws=1)])
 def test_random_points_belong_to_the_sample(attack: Attack, threat: ThreatModel) -> None:
-    assert torch.equal(attack_digits(attack, 24, threat), attack_digits(attack, 24, threat, batch=7))
+    # A step of 1e-9 along a gradient that is rounded in another way in another batch.
+    once, slowly = (attack_digits(attack, 24, threat, batch=batch) for batch in (24, 7))
+    torch.testing.assert_close(once, slowly, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("threat", BALLS)
