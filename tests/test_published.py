@@ -20,6 +20,7 @@ from benchbox.errors import StoreError
 from benchbox.result import known_of
 from benchbox.store import Published, Store, United, open_records
 from benchbox.store import published as format_
+from benchbox.store.merge import merge
 from benchbox.store.packing import pack, pack_predictions, unpack, unpack_predictions
 
 REPORTS = ("json", "csv", "markdown", "latex", "html")
@@ -227,6 +228,47 @@ def test_what_is_published_can_be_extended(store: Store, file: Path, later: Stor
     assert read.recall("defense rice") == {"purifies": False}
     assert read.attached("n", "audit") == later.attached("n", "audit")
     assert read.attached(of_later[2].cell.craft_key, "gradients") == {"zero": 0.5}
+
+
+@pytest.mark.parametrize(("losses", "is_same"), [([{"ce": 0.25}], True), ([{"ce": 0.5}], False), ([], True)])
+def test_two_trainings_of_one_recipe_are_no_one_row(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], losses: list[object], is_same: bool
+) -> None:
+    card = {"training": {"defense": {"name": "pssr"}, "base": None}, "seconds": 3.5, "provenance": {}}
+    store.put_artifact("a", {**card, "losses": [{"ce": 0.125}, {"ce": 0.25}]})
+    first = tmp_path / "first.json"
+    first.write_text(publish(store.evidence(), store))
+    new = replace(cell(CELL), attack=replace(CELL.attack, name="mim"))
+    with Store.open(tmp_path / "second.sqlite") as opened:
+        opened.add_cell(new, opened.begin_run({}, {}))
+        opened.commit_batch(new, happened(new, range(N), 7), seconds=1)
+        opened.put_artifact("a", {**card, "seconds": 4.5, "losses": losses})
+        opened.attach("a", "rank", {"of": "the second"})
+    places = (first, tmp_path / "second.sqlite")
+
+    with open_records(*places) as both:
+        assert (new.key in {item.cell.key for item in both.evidence()}) == is_same
+        assert (both.attached("a", "rank") is not None) == (("a", "rank") in both.attachments()) == is_same
+        assert isinstance(both, United)
+        assert both.disputed() == {}
+        unheard = {item.cell.key for items in both.unheard().values() for item in items}
+        assert unheard == (set() if is_same else {new.key})
+    with open_records(*places, retrained=True) as both:
+        assert new.key in {item.cell.key for item in both.evidence()}
+
+    words = ["publish", str(tmp_path / "both.json"), *(f"--store={place}" for place in places)]
+    assert main(words) == 0
+    assert ("whose weights are of another training" in capsys.readouterr().err) != is_same
+    assert (new.key in (tmp_path / "both.json").read_text()) == is_same
+    if is_same:
+        merge(tmp_path / "second.sqlite", tmp_path / "into.sqlite")
+        return
+    with Store.open(tmp_path / "into.sqlite") as into:
+        into.put_artifact("a", {**card, "losses": [{"ce": 0.25}]})
+    with pytest.raises(StoreError, match="of another training than what is there"):
+        merge(tmp_path / "second.sqlite", tmp_path / "into.sqlite")
+    with Store.open(tmp_path / "into.sqlite") as into:
+        assert into.evidence() == []
 
 
 def test_of_two_that_have_finished_a_cell_the_one_that_knows_what_is_proven_is_heard(tmp_path: Path) -> None:

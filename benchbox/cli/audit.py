@@ -94,7 +94,8 @@ def audit(
     seconds = math.inf if whole else max(limit.seconds - spent, limit.seconds * LEAST)
     ready, course = _affordable(ready, seconds, limit)
     report: Callable[[str], None] = (lambda what: None) if quiet else (lambda what: notice(f"probing: {what}"))
-    with Store.open(work.store) as opened, open_records(work.store, *(beside or ())) as known:
+    # Who audits a published row has trained it anew, and counts the row's own numbers all the same.
+    with Store.open(work.store) as opened, open_records(work.store, *(beside or ()), retrained=True) as known:
         _, record = conduct(ready, opened, report, known if beside else None, course)
     from benchbox.audit import CHECKS
     from benchbox.report import findings

@@ -204,8 +204,16 @@ class Chosen:
 
     def of(self, records: stores.Records) -> list[Evidence]:
         """Their cells."""
-        every = records.evidence(defenses=self.defenses or None)
-        return [item for item in every if not self.datasets or item.cell.samples.dataset in self.datasets]
+        return self.fitting(records.evidence(defenses=self.defenses or None))
+
+    def fitting(self, evidence: Iterable[Evidence]) -> list[Evidence]:
+        """Those of some cells that are meant."""
+        return [
+            item
+            for item in evidence
+            if (not self.datasets or item.cell.samples.dataset in self.datasets)
+            and (not self.defenses or item.cell.defense.name in self.defenses)
+        ]
 
     def missing(self, *places: str, what: str = "nothing") -> RequestError:
         """That there is nothing, or nothing of a kind, of them in these places."""

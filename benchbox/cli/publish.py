@@ -54,7 +54,8 @@ def publish(
 
     The file is read wherever a store is: `--store FILE.json`, `--published`. Equal results give equal bytes. Of
     several stores and files together, each cell is taken once: from the one that has finished it; what several
-    have is taken from the one named first.
+    have is taken from the one named first. Where a recipe came out differently in two of them, the cells of the
+    second are left out: they are of another defence.
     """
     from benchbox.engine.publish import publish as text_of
     from benchbox.store import open_records
@@ -96,6 +97,12 @@ def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str],
         names = sorted({item.cell.defense.name for item in fitting if item.status != "done"})
         notice(f"left out: {len(fitting) - len(found)} cells unfinished or failed, of {', '.join(names)}")
     if isinstance(records, United):
+        for part, others in records.unheard().items():
+            if names := sorted({item.cell.defense.name for item in chosen.fitting(others)}):
+                notice(
+                    f"left out: cells of {part} whose weights are of another training of one recipe than those "
+                    f"named before it, of {', '.join(names)}; name another --seeds, and it is a row of its own"
+                )
         keys = {item.cell.key for item in found}
         for part, disputed in records.disputed().items():
             if lost := keys.intersection(disputed):

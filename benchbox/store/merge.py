@@ -19,6 +19,7 @@ from benchbox.errors import StoreError
 from benchbox.store import adversarials, arrays, batches, cells, outcomes, seals
 from benchbox.store.batches import Batch
 from benchbox.store.database import connect, insert_missing, parse, transaction
+from benchbox.store.records import is_same_training
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, CRAFTED, CRAFTING, RUN, SETTING
 
 #: What has to be the same of an image that two stores have; distances and passes may differ by rounding.
@@ -85,7 +86,7 @@ def _merge(there: Connection, here: Connection, source: str) -> Merged:
             cells.change(here, after, status="failed", error=before.error)
     _craftings(there, here)
     for table in (ARTIFACT, SETTING, ATTACHMENT):
-        _records(there, here, table)
+        _records(there, here, table, source)
     return found
 
 
@@ -145,10 +146,16 @@ def _craftings(there: Connection, here: Connection) -> None:
             adversarials.save(here, [adversarials.decode(there, row, piece)])
 
 
-def _records(there: Connection, here: Connection, table: Table) -> None:
+def _records(there: Connection, here: Connection, table: Table, source: str) -> None:
     """What is known of weights, layouts and cells; of two records the one that is here stays."""
+    ours = {row.digest: row.card for row in here.execute(select(ARTIFACT))} if table is ARTIFACT else {}
     for row in there.execute(select(table)).all():
         values: dict[str, Any] = dict(row._mapping)
         seals.check(table, row, f"{table.name} {' '.join(str(values[c.name])[:80] for c in table.primary_key)!r}")
         content = {name: value for name, value in values.items() if name != "seal"}
+        if table is ARTIFACT and not is_same_training(ours.get(row.digest, row.card), row.card):
+            raise StoreError(
+                f"{source} has weights {row.digest[:12]} of another training than what is there: one recipe came "
+                "out differently on two machines; train once and copy the weights, or name another --seeds"
+            )
         here.execute(insert_missing(here, table).values(seals.sealed(table, content)))

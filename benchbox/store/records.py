@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,14 +47,17 @@ class United:
 
     A cell is heard from whoever has finished it, else from whoever has most of its images, and of those that have
     as much of it from one that knows what is proven; of equals, and for everything else, the one named first is
-    heard.
+    heard. A recipe that two parts have trained, and that came out differently, makes two defences of one name:
+    the first is heard alone.
 
     Args:
         parts: What is united, by the name messages call it.
+        retrained: Whether cells of another training than the first are heard after all.
     """
 
-    def __init__(self, parts: Mapping[str, Records]) -> None:
+    def __init__(self, parts: Mapping[str, Records], *, retrained: bool = False) -> None:
         self._parts = parts
+        self._unheard = {} if retrained else self._trained_otherwise()
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +69,10 @@ class United:
     def evidence(self, **which: Unpack[Which]) -> list[Evidence]:
         """As `Store.evidence`: the cells of the first part, then those that the second adds, and so on."""
         heard: dict[str, Evidence] = {}
-        for part in self._parts.values():
+        for name, part in self._parts.items():
             for item in part.evidence(**which):
+                if not self._hears(name, item.cell.artifact):
+                    continue
                 known = heard.setdefault(item.cell.key, item)
                 if _progress(item) > _progress(known) or _proves_more(item, known):
                     heard[item.cell.key] = item
@@ -76,10 +82,33 @@ class United:
         """Keys of cells that a part has finished with other predictions than the one that is heard, by part."""
         heard = {item.cell.key: item for item in self.evidence()}
         found = {
-            name: [item.cell.key for item in part.evidence() if _contradicts(item, heard[item.cell.key])]
+            name: [
+                item.cell.key
+                for item in part.evidence()
+                if self._hears(name, item.cell.artifact) and _contradicts(item, heard[item.cell.key])
+            ]
             for name, part in self._parts.items()
         }
         return {name: keys for name, keys in found.items() if keys}
+
+    def unheard(self) -> dict[str, list[Evidence]]:
+        """Cells whose weights came out differently than in the part that is heard, by part."""
+        return {
+            name: [item for item in self._parts[name].evidence() if item.cell.artifact in digests]
+            for name, digests in self._unheard.items()
+        }
+
+    def _hears(self, part: str, digest: str) -> bool:
+        return digest not in self._unheard.get(part, ())
+
+    def _trained_otherwise(self) -> dict[str, set[str]]:
+        first: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, set[str]] = {}
+        for name, part in self._parts.items():
+            for digest, card in part.artifacts().items():
+                if not is_same_training(first.setdefault(digest, card), card):
+                    found.setdefault(name, set()).add(digest)
+        return found
 
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """As `Store.artifacts`."""
@@ -91,20 +120,33 @@ class United:
 
     def attached(self, subject: str, kind: str) -> Mapping[str, Any] | None:
         """As `Store.attached`."""
-        found: Mapping[str, Any] | None = _first(part.attached(subject, kind) for part in self._parts.values())
+        found: Mapping[str, Any] | None = _first(
+            part.attached(subject, kind) for name, part in self._parts.items() if self._hears(name, subject)
+        )
         return found
 
     def attachments(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """As `Store.attachments`."""
-        return dict(ChainMap(*(dict(part.attachments()) for part in self._parts.values())))
+        every = (
+            {key: record for key, record in part.attachments().items() if self._hears(name, key[0])}
+            for name, part in self._parts.items()
+        )
+        return dict(ChainMap(*every))
 
 
-def open_records(*places: str | Path) -> Records:
+def is_same_training(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two cards of one recipe may be of one training, which ends with the same losses to the bit."""
+    ends = [json.dumps(card.get("losses", [])[-1:], sort_keys=True) for card in (one, other)]
+    return ends[0] == ends[1] or "[]" in ends
+
+
+def open_records(*places: str | Path, retrained: bool = False) -> Records:
     """Open what is to be read and not written.
 
     Args:
         places: Stores as `Store.open` takes them; published files, by their ending `.json`; `published` for every
             published file, `published:NAME` for one. Several are read as one, see `United`.
+        retrained: As `United` takes it.
 
     Raises:
         StoreError: One is not there, or cannot be read.
@@ -112,7 +154,7 @@ def open_records(*places: str | Path) -> Records:
     parts: dict[str, Records] = {}
     for place in map(str, places):
         parts |= _opened(place)
-    return next(iter(parts.values())) if len(parts) == 1 else United(parts)
+    return next(iter(parts.values())) if len(parts) == 1 else United(parts, retrained=retrained)
 
 
 def _opened(place: str) -> Mapping[str, Records]:
