@@ -56,7 +56,7 @@ def unpack(packed: bytes) -> dict[str, NDArray[Any]]:
             if coded:
                 steps, start = _take(raw, start, "<u4", coded[1])
                 codes, start = _take(raw, start, coded[0], math.prod(shape))
-                kept = np.cumsum(steps, dtype=np.uint32).view(np.float32)[codes]
+                kept = steps.cumsum(dtype=np.uint32).view(np.float32).take(codes)
             else:
                 kept, start = _take(raw, start, narrow, math.prod(shape))
             columns[name] = kept.reshape(shape).astype(wide)
@@ -129,6 +129,11 @@ def among(kept: bytes | None, positions: NDArray[np.int64]) -> NDArray[np.bool_]
     found = np.zeros(len(positions), np.bool_)
     found[inside] = flags[positions[inside]]
     return found
+
+
+def count(kept: bytes | None) -> int:
+    """How many positions are in a set that `bits` made."""
+    return int.from_bytes(kept or b"").bit_count()
 
 
 def positions(kept: bytes | None) -> NDArray[np.int64]:
