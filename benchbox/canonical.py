@@ -6,14 +6,16 @@ import hashlib
 import json
 from typing import Any
 
+# Once: `json.dumps` builds an encoder at every call that asks for more than its defaults.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 def canonical(record: Any) -> str:
     """JSON with sorted keys and no white space: equal records have equal text.
 
     What UTF-8 cannot say (a file's name may hold any byte) is escaped.
     """
-    said = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return said.encode("utf-8", "backslashreplace").decode()
+    return _ENCODER.encode(record).encode("utf-8", "backslashreplace").decode()
 
 
 def digest(record: Any) -> str:

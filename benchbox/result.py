@@ -33,7 +33,6 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
 
     names = {item.cell.defense.name for item in evidence}
     artifacts = {item.cell.artifact for item in evidence}
-    craftings = {item.cell.craft_key for item in evidence}
     attached = store.attachments()  # at once: one question for each cell would take seconds
     noted = {name: store.recall(f"defense {name}") or {} for name in sorted(names)}
     return Background(
@@ -42,7 +41,8 @@ def known_of(evidence: Sequence[Evidence], store: Records) -> Background:
         randomized=[name for name, kind in noted.items() if kind.get("randomized")],
         kinds=noted,
         audits={artifact: found for artifact in artifacts if (found := attached.get((artifact, "audit")))},
-        gradients={key: found for key in craftings if (found := attached.get((key, "gradients")))},
+        # Of all cells: the names of the craftings of ten thousand would take longer than their report.
+        gradients={key: found for (key, kind), found in attached.items() if kind == "gradients"},
         contract={artifact: found for artifact in artifacts if (found := attached.get((artifact, "contract")))},
         papers={name: kind["bibtex"] for name, kind in noted.items() if kind.get("bibtex")},
         cards=store.artifacts(),

@@ -44,9 +44,9 @@ def test_the_devices_are_named_where_there_are_two() -> None:
 def test_a_recipe_that_says_less_needs_no_remark() -> None:
     specs = [Spec("diffpure", {"steps": 5, **more}, "1") for more in ({"base": "pgd-at"}, {})]
     found = labels.departures([*specs, *reversed(specs)])
-    assert [found[labels.identity(spec)] for spec in specs] == ["base=pgd-at", ""]
-    assert [labels.distinctions(specs)[labels.identity(spec)] for spec in specs] == ["base=pgd-at", ""]
-    assert labels.departures([specs[0], *specs])[labels.identity(specs[0])] == ""  # the more common one does not
+    assert [found[spec.identity] for spec in specs] == ["base=pgd-at", ""]
+    assert [labels.distinctions(specs)[spec.identity] for spec in specs] == ["base=pgd-at", ""]
+    assert labels.departures([specs[0], *specs])[specs[0].identity] == ""  # the more common one does not
 
 
 def test_of_nothing_it_says_so() -> None:

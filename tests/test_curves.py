@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbox.analysis.labels import distinctions, identity
+from benchbox.analysis.labels import distinctions
 from benchbox.cli import main
 from benchbox.domain import Spec
 from benchbox.engine import request as gridfile
@@ -61,10 +61,10 @@ def pssr(alpha: float) -> Spec:
 def test_recipes_that_are_equally_common_all_say_what_they_are() -> None:
     specs = [pssr(alpha) for alpha in (0.9, 1.5, 2.0)]
     said = distinctions(specs)
-    assert [said[identity(spec)] for spec in specs] == ["alpha=0.9", "alpha=1.5", "alpha=2"]
+    assert [said[spec.identity] for spec in specs] == ["alpha=0.9", "alpha=1.5", "alpha=2"]
 
 
 def test_a_recipe_more_common_than_another_goes_without_saying() -> None:
     said = distinctions([pssr(1.5), pssr(0.9), pssr(1.5)])
-    assert said == {identity(pssr(1.5)): "", identity(pssr(0.9)): "alpha=0.9"}
-    assert distinctions([pssr(0.9)]) == {identity(pssr(0.9)): ""}
+    assert said == {pssr(1.5).identity: "", pssr(0.9).identity: "alpha=0.9"}
+    assert distinctions([pssr(0.9)]) == {pssr(0.9).identity: ""}

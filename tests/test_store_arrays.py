@@ -35,6 +35,8 @@ def test_what_is_packed_comes_back_to_the_bit(array):
         assert (got[name].dtype, got[name].shape) == (expected.dtype, expected.shape)
         assert got[name].tobytes() == expected.tobytes()
         assert got[name].flags.writeable
+        assert [*(alone := arrays.unpack(arrays.pack({"a": array, "b": array[:1]}), (name,)))] == [name]
+        assert alone[name].tobytes() == expected.tobytes()
 
 
 def test_adversarial_images_take_a_fraction_of_what_a_compressor_makes_of_them():
@@ -56,4 +58,5 @@ def test_what_was_not_packed_is_refused(damaged):
 def test_positions_are_bits():
     kept = arrays.bits(np.array([0, 9]))
     assert arrays.positions(arrays.bits(np.array([3]), kept)).tolist() == [0, 3, 9]
+    assert [arrays.count(kept), arrays.count(None)] == [2, 0]
     assert arrays.positions(None).tolist() == arrays.positions(arrays.bits(np.array([], np.int64))).tolist() == []

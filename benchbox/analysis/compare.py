@@ -122,7 +122,7 @@ class _Asked:
         for artifact in self.trained.values():
             columns: dict[Column, list[Evidence]] = defaultdict(list)
             for item in (own := [e for e in self.chosen if e.cell.artifact == artifact]):
-                label = labels.labelled(item.cell.attack.name, departs[labels.identity(item.cell.attack)])
+                label = labels.labelled(item.cell.attack.name, departs[item.cell.attack.identity])
                 columns[Column(item.cell.access, label)].append(item)
             done = {column: items for column, items in columns.items() if all(map(is_finished, items))}
             probed = self.known.probed(own[0].cell) if own and not self.attacks else None

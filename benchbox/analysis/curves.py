@@ -167,7 +167,7 @@ def _rows(evidence: Sequence[Evidence]) -> Mapping[str, list[Evidence]]:
     def name(item: Evidence) -> str:
         spec: Spec = item.cell.defense
         seed = f"seed {item.cell.training_seed}" if len(seeds) > 1 else ""
-        return labels.labelled(spec.name, said[labels.identity(spec)], seed)
+        return labels.labelled(spec.name, said[spec.identity], seed)
 
     return _by(sorted(evidence, key=name), name)
 

@@ -37,9 +37,9 @@ def departures(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mappin
         preferred: Identities of recipes that are taken for the most common ones before any other.
 
     Returns:
-        By `identity(spec)`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".
+        By `Spec.identity`: "" for the most common recipe of a name, else such as "alpha=2, epochs=5".
     """
-    uses = Counter(map(identity, specs))
+    uses = Counter(spec.identity for spec in specs)
     recipes = _recipes(specs)
     usual = {
         name: max(own, key=lambda key: (key in preferred, uses[key], -len(own[key].arguments)))
@@ -59,7 +59,7 @@ def distinctions(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mapp
         preferred: As of `departures`.
     """
     said = dict(departures(specs, preferred))
-    uses = Counter(map(identity, specs))
+    uses = Counter(spec.identity for spec in specs)
     for own in _recipes(specs).values():
         recipes = list(own.values())
         if len(recipes) > 1 and len({(key in preferred, uses[key]) for key in own}) == 1:
@@ -68,7 +68,7 @@ def distinctions(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mapp
             for spec in recipes:
                 # What is unsaid has its default.
                 parts = [f"{f}={_short(spec.arguments[f])}" for f in differing if f in spec.arguments]
-                said[identity(spec)] = ", ".join(parts) or said[identity(spec)]
+                said[spec.identity] = ", ".join(parts) or said[spec.identity]
     return said
 
 
@@ -76,13 +76,8 @@ def _recipes(specs: Sequence[Spec]) -> Mapping[str, Mapping[str, Spec]]:
     """By name and identity, in the order they are first seen."""
     found: dict[str, dict[str, Spec]] = {}
     for spec in specs:
-        found.setdefault(spec.name, {}).setdefault(identity(spec), spec)
+        found.setdefault(spec.name, {}).setdefault(spec.identity, spec)
     return found
-
-
-def identity(spec: Spec) -> str:
-    """Equal for equal recipes, whatever the order of their arguments."""
-    return canonical({"name": spec.name, "arguments": spec.arguments, "code": spec.code})
 
 
 def labelled(name: str, *remarks: str) -> str:

@@ -179,7 +179,7 @@ class _Builder:
 
 def _key(evidence: Evidence) -> _Key:
     cell = evidence.cell
-    return _Key(labels.identity(cell.defense), cell.training_seed, cell.artifact)
+    return _Key(cell.defense.identity, cell.training_seed, cell.artifact)
 
 
 def _names(evidence: Sequence[Evidence], cards: weights.Cards) -> Mapping[_Key, _Name]:
@@ -222,7 +222,7 @@ def _measured(evidence: Sequence[Evidence], departs: Mapping[str, str]) -> Measu
     found: dict[Column, list[Measurement]] = defaultdict(list)
     for item in sorted((item for item in evidence if not is_null(item)), key=by_draws):
         attack = item.cell.attack
-        column = Column(item.cell.access, labels.labelled(attack.name, departs[labels.identity(attack)]))
+        column = Column(item.cell.access, labels.labelled(attack.name, departs[attack.identity]))
         found[column].append(measure(item))
     return found
 

@@ -79,7 +79,7 @@ def trainings(name: str, evidence: Sequence[Evidence]) -> dict[int, str]:
         RequestError: They are more than one recipe, or one recipe on several bases.
     """
     departs = labels.departures([e.cell.defense for e in evidence])
-    rows = {(e.cell.artifact, e.cell.training_seed, labels.identity(e.cell.defense)) for e in evidence}
+    rows = {(e.cell.artifact, e.cell.training_seed, e.cell.defense.identity) for e in evidence}
     if len({recipe for *_, recipe in rows}) > 1 or len({seed for _, seed, _ in rows}) < len(rows):
         said = ", ".join(
             f"{artifact[:12]} ({departs[recipe] or 'usual recipe'}, seed {seed})"

@@ -95,7 +95,7 @@ def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
     for table in tables:
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in table.rows:
-            groups[labels.identity(row.defense)].append(row)
+            groups[row.defense.identity].append(row)
         for rows in groups.values():
             found = _survival(table, rows, trainings.label(rows[0]))
             if found.dots:
@@ -124,7 +124,7 @@ def _survival(table: Table, rows: Sequence[Row], label: str) -> Survival:
     name, dataset = rows[0].defense.name, table.samples.dataset
     cells = [m.evidence.cell for row in rows for entry in row.entries.values() for m in entry.measurements]
     return Survival(
-        recipe=labels.identity(rows[0].defense),
+        recipe=rows[0].defense.identity,
         label=label,
         title=table.title,
         dataset=dataset,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from benchbox.analysis.labels import identity, labelled
+from benchbox.analysis.labels import labelled
 from benchbox.analysis.table import Row
 
 
@@ -45,7 +45,7 @@ def repeated(rows: Sequence[Row]) -> list[Trainings]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.shares is not None and not row.undecided:
-            groups.setdefault(identity(row.defense), []).append(row)
+            groups.setdefault(row.defense.identity, []).append(row)
     return [
         Trainings(label(found[0]), tuple(sorted(found, key=lambda row: row.training_seed)))
         for found in groups.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,7 @@ def report(
     # In the paper's shape an access chooses what is shown of a row, and the worst case is the row's own.
     only = {"attacks": attacks, "samples": samples, "epsilon": epsilon, "norm": norm}
     narrowed = words.words(only if in_its_shape else {**only, "accesses": access})
+    gc.set_threshold(100_000)  # a big store is a million objects that all stay: looking for garbage takes seconds
     found = load(records.place, dataset=chosen.datasets, defense=chosen.defenses, **narrowed)
     if per_image:
         if format_ not in ("terminal", "csv"):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any, Literal, cast, get_args
 
-from benchbox.canonical import digest
+from benchbox.canonical import canonical, digest
 from benchbox.domain.threat import ThreatModel
 from benchbox.errors import RequestError, unknown
 
@@ -161,6 +161,15 @@ class Spec:
     arguments: Mapping[str, Any]
     code: str
 
+    @cached_property
+    def identity(self) -> str:
+        """Equal for equal recipes, whatever the order of their arguments."""
+        return canonical(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"name": self.name, "arguments": dict(self.arguments), "code": self.code}
+
 
 @lru_cache(maxsize=8)
 def _first(n: int) -> tuple[int, ...]:
@@ -286,7 +295,8 @@ class Cell:
         """JSON form."""
         # Not `asdict`: it copies the indices of all samples and the settings, one by one.
         record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        record |= {name: {**vars(record[name])} for name in ("defense", "attack", "view", "threat")}
+        record |= {"defense": self.defense.as_dict(), "attack": self.attack.as_dict()}
+        record |= {"view": {**vars(self.view)}, "threat": {**vars(self.threat)}}
         record["nature"] = asdict(self.nature) if self.nature else None
         if self.search_precision == "float32":
             del record["search_precision"]  # cells were stored, and named, before there was a choice

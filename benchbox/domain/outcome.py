@@ -67,7 +67,7 @@ class Outcome:
     def correct(self, which: Literal["clean", "adversarial"]) -> NDArray[np.bool_]:
         """(N, R) whether each draw classifies that image correctly, in the order of the cell's sample list."""
         predicted: NDArray[np.int64] = getattr(self, which)
-        right: NDArray[np.bool_] = (predicted == self.label[:, None])[self.position.argsort()]
+        right: NDArray[np.bool_] = (predicted == self.label[:, None]).take(self.position.argsort(), axis=0)
         return right
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchbox.analysis.conventions import CONVENTIONS, Convention, Line, largest, lines
-from benchbox.analysis.labels import attacked, departures, identity, labelled
+from benchbox.analysis.labels import attacked, departures, labelled
 from benchbox.domain import Evidence
 from benchbox.report.document import Column, Document, Number, Section, Text, grid
 
@@ -77,7 +77,7 @@ def _empty() -> Section:
 
 def _name(line: Line, said: Mapping[str, str]) -> str:
     spec = line.evidence.cell.defense
-    return labelled(spec.name, said[identity(spec)])
+    return labelled(spec.name, said[spec.identity])
 
 
 def _records(found: Sequence[Line], said: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchbox.analysis.labels import attacked, departures, identity, labelled
+from benchbox.analysis.labels import attacked, departures, labelled
 from benchbox.domain import Evidence
 from benchbox.report.document import Column, Document, Section, Text, grid
 
@@ -68,7 +68,7 @@ def columns(devices: int) -> list[Column[Line]]:
 
 def _line(item: Evidence, said: Mapping[str, str]) -> Line:
     spec, outcome = item.cell.defense, item.outcome
-    name = labelled(spec.name, said[identity(spec)])
+    name = labelled(spec.name, said[spec.identity])
     return Line(item, name, float(outcome.forwards.mean()), float(outcome.backwards.mean()))
 
 

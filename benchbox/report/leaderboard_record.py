@@ -11,7 +11,7 @@ from benchbox.analysis.paper import Printed
 from benchbox.analysis.score import WITHHELD, Entry, Measurement, Score, shares_by_class
 from benchbox.analysis.table import Row, Table, Versus
 from benchbox.analysis.trainings import repeated
-from benchbox.domain import NULL_ATTACK, Access, Spec
+from benchbox.domain import NULL_ATTACK, Access
 from benchbox.report.document import Column, added, unrecorded
 from benchbox.report.remarks import of_certificate, of_control, remarks
 
@@ -212,7 +212,7 @@ def _row(line: Line) -> dict[str, Any]:
         "lacking": list(row.lacking),
         "audit": row.badge.as_dict(),
         "label": row.label,
-        "defense": _spec(row.defense),
+        "defense": row.defense.as_dict(),
         "training_seed": row.training_seed,
         "artifact": row.artifact,
         "purifier": row.purifier,
@@ -293,7 +293,3 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "commit": measurement.commit,
         "provenance": dict(evidence.provenance),
     }
-
-
-def _spec(spec: Spec) -> dict[str, Any]:
-    return {"name": spec.name, "arguments": dict(spec.arguments), "code": spec.code}

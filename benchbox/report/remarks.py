@@ -226,7 +226,7 @@ def _of_chance(rows: Sequence[Row]) -> Iterator[str]:
 
 def _of_gradients(rows: Sequence[Row], broken: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A gradient that is NaN leaves an image where it is: the attack was weaker than its name says."""
-    for row in rows:
+    for row in rows if broken else ():
         for entry in row.entries.values():
             for measurement in entry.measurements:
                 found = broken.get(measurement.evidence.cell.craft_key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,12 @@ def pack(columns: Mapping[str, NDArray[Any]], strategy: int = zlib.Z_DEFAULT_STR
     return _compressed([json.dumps(header).encode() + b"\n", *bodies], strategy)
 
 
-def unpack(packed: bytes) -> dict[str, NDArray[Any]]:
+def unpack(packed: bytes, names: Container[str] | None = None) -> dict[str, NDArray[Any]]:
     """The arrays that `pack` was given, types and shapes included.
+
+    Args:
+        packed: What it gave.
+        names: Of the arrays that are asked for; None for all.
 
     Raises:
         ValueError: These bytes are not its.
@@ -53,25 +57,27 @@ def unpack(packed: bytes) -> dict[str, NDArray[Any]]:
         start = raw.index(b"\n") + 1
         columns: dict[str, NDArray[Any]] = {}
         for name, narrow, wide, shape, *coded in json.loads(raw[: start - 1]):
-            if coded:
-                steps, start = _take(raw, start, "<u4", coded[1])
-                codes, start = _take(raw, start, coded[0], math.prod(shape))
-                kept = np.cumsum(steps, dtype=np.uint32).view(np.float32)[codes]
-            else:
-                kept, start = _take(raw, start, narrow, math.prod(shape))
-            columns[name] = kept.reshape(shape).astype(wide)
+            kind, steps = coded or (narrow, 0)
+            numbers, count = start + 4 * steps, math.prod(shape)
+            if names is None or name in names:
+                kept = _take(raw, numbers, kind, count)
+                if coded:
+                    table = _take(raw, start, "<u4", steps).cumsum(dtype=np.uint32).view(np.float32)
+                    kept = table.take(kept)
+                columns[name] = kept.reshape(shape).astype(wide)
+            start = numbers + np.dtype(kind).itemsize * count
     except (zlib.error, TypeError, ValueError, KeyError, IndexError) as error:
         raise ValueError(f"not packed arrays ({error})") from error
     return columns
 
 
-def _take(raw: bytes, start: int, kind: str, count: int) -> tuple[NDArray[Any], int]:
-    """Numbers from a place on, and where they end."""
+def _take(raw: bytes, start: int, kind: str, count: int) -> NDArray[Any]:
+    """Numbers from a place on."""
     size = np.dtype(kind).itemsize
     if size == 1:
-        return np.frombuffer(raw, kind, count, start), start + count
+        return np.frombuffer(raw, kind, count, start)
     planes = np.frombuffer(raw, np.uint8, count * size, start).reshape(size, -1)
-    return planes.T.copy().view(kind).ravel(), start + count * size
+    return planes.T.copy().view(kind).ravel()
 
 
 def _coded(array: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.uint32]] | None:
@@ -129,6 +135,11 @@ def among(kept: bytes | None, positions: NDArray[np.int64]) -> NDArray[np.bool_]
     found = np.zeros(len(positions), np.bool_)
     found[inside] = flags[positions[inside]]
     return found
+
+
+def count(kept: bytes | None) -> int:
+    """How many positions are in a set that `bits` made."""
+    return int.from_bytes(kept or b"").bit_count()
 
 
 def positions(kept: bytes | None) -> NDArray[np.int64]:

@@ -172,7 +172,7 @@ def progress(
 
 def status(row: Row[Any], committed: bytes | None) -> str:
     """`done` or `partial`, by what is there."""
-    return "done" if len(arrays.positions(committed)) == row.samples else "partial"
+    return "done" if arrays.count(committed) == row.samples else "partial"
 
 
 def checked(row: Row[Any]) -> Row[Any]:
@@ -193,10 +193,9 @@ def read(row: Row[Any]) -> Cell:
     """
     checked(row)
     try:
-        intact = digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key
         cell = Cell.from_dict(row.record)
         # What was written long ago may lack a field that has a default by now.
-        if intact or cell.key == row.key:
+        if cell.key == row.key or digest({k: v for k, v in row.record.items() if k not in DECLARED}) == row.key:
             return cell
     except _BROKEN:
         pass
@@ -205,8 +204,7 @@ def read(row: Row[Any]) -> Cell:
 
 def record(row: Row[Any]) -> CellRecord:
     """A cell and how far it has come."""
-    committed = len(arrays.positions(row.committed))
-    return CellRecord(read(row), row.status, row.error, committed, row.run_id, row.created)
+    return CellRecord(read(row), row.status, row.error, arrays.count(row.committed), row.run_id, row.created)
 
 
 def evidence(connection: Connection, wanted: Select[tuple[int]]) -> Iterator[Evidence]:
@@ -238,7 +236,7 @@ def _outcome(row: Row[Any], cell: Cell, batches: Sequence[Row[Any]]) -> Outcome:
     for batch in batches:
         check_batch(row, cell, batch)
     count = sum(batch.samples for batch in batches)
-    if count != len(arrays.positions(row.committed)):
+    if count != arrays.count(row.committed):
         raise seals.damaged(name_of(row))
     packed = tuple(batch.outcome for batch in batches)
     return Packed.of(partial(outcomes.unpack, packed, cell.scoring_draws), count)

@@ -107,8 +107,9 @@ def unpack(batches: tuple[bytes, ...], draws: int) -> Mapping[str, NDArray[Any]]
         names = [name for name in _NAMES if name not in _SOMETIMES or name in some]
         none = {name: np.zeros((0, draws) if name in _PREDICTIONS else 0, _kind(name)) for name in names}
         joined = {name: np.concatenate([none[name], *(batch[name] for batch in found)]) for name in names}
-    if (np.diff(joined["position"]) < 0).any():
-        order = np.argsort(joined["position"])
+    position = joined["position"]
+    if (position[1:] < position[:-1]).any():
+        order = np.argsort(position)
         joined = {name: array[order] for name, array in joined.items()}
     for array in joined.values():
         array.flags.writeable = False  # whoever asks next gets the same one

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Table, delete, func, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, select, update
 
 from benchbox.domain import Cell
 from benchbox.errors import StoreError
 from benchbox.store import adversarials, arrays, cells, seals
 from benchbox.store.schema import ARTIFACT, ATTACHMENT, BATCH, CELL, CRAFTED, CRAFTING, RUN, SETTING
+
+# Built once, and asked of every cell: building a statement takes longer than running it.
+_BATCHES = select(BATCH).where(BATCH.c.cell_id == bindparam("cell")).order_by(BATCH.c.id)
 
 
 @dataclass
@@ -79,7 +82,7 @@ def _cells(connection: Connection, found: Diagnosis, repair: bool) -> None:
                 connection.execute(delete(CELL).where(CELL.c.id == row.id))
             continue
         found.cells += 1
-        _is_whole(CELL, row, found)
+        found.unsealed += row.seal is None
         _batches(connection, row, cell, found, repair)
     known = select(CELL.c.id)
     _orphans(connection, BATCH, BATCH.c.cell_id.not_in(known), "batches of no cell", found, repair)
@@ -87,19 +90,19 @@ def _cells(connection: Connection, found: Diagnosis, repair: bool) -> None:
 
 def _batches(connection: Connection, row: Row[Any], cell: Cell, found: Diagnosis, repair: bool) -> None:
     kept: list[NDArray[np.int64]] = []
-    for batch in _rows(connection, BATCH, BATCH.c.cell_id == row.id):
+    for batch in connection.execute(_BATCHES, {"cell": row.id}).all():
         try:
             cells.check_batch(row, cell, batch)
         except StoreError:
             if repair:
                 connection.execute(delete(BATCH).where(BATCH.c.id == batch.id))
             continue
-        kept.append(arrays.unpack(batch.outcome)["position"])
-        _is_whole(BATCH, batch, found)
+        kept.append(arrays.unpack(batch.outcome, ("position",))["position"])
+        found.unsealed += batch.seal is None
         if repair:
             _seal(connection, BATCH, batch, dict(batch._mapping), cell.key)
     there = arrays.positions(row.committed)
-    positions = np.unique(np.concatenate([there[:0], *kept]))
+    positions = arrays.positions(arrays.bits(np.concatenate([there[:0], *kept])))
     values = dict(row._mapping)
     if not np.array_equal(positions, there) or sum(map(len, kept)) != len(positions):
         found.damaged.append(f"{cells.name_of(row)}: {len(there) - len(positions)} of {len(there)} outcomes")
@@ -152,9 +155,8 @@ def _records(connection: Connection, table: Table, found: Diagnosis, repair: boo
                 connection.execute(delete(table).where(*mine))
 
 
-def _rows(connection: Connection, table: Table, *where: Any) -> Iterator[Row[Any]]:
-    order = table.primary_key.columns
-    yield from connection.execute(select(table).where(*where).order_by(*order)).all()
+def _rows(connection: Connection, table: Table) -> Iterator[Row[Any]]:
+    yield from connection.execute(select(table).order_by(*table.primary_key.columns)).all()
 
 
 def _is_whole(table: Table, row: Row[Any], found: Diagnosis) -> bool:

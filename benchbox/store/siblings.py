@@ -49,7 +49,7 @@ def take_over(
     place = np.full(len(other.samples), -1, np.int64)
     place[source] = target
     row = cells.find(connection, other)
-    before = len(arrays.positions(cells.find(connection, cell).committed))
+    before = arrays.count(cells.find(connection, cell).committed)
     for batch in connection.execute(select(BATCH).where(BATCH.c.cell_id == row.id).order_by(BATCH.c.id)).all():
         cells.check_batch(row, other, batch)
         outcome = outcomes.decode(batch.outcome, other)
@@ -58,7 +58,7 @@ def take_over(
             share = batch.seconds * len(wanted) / len(outcome)
             batches.commit(connection, [Batch(cell, wanted, share)], {cell.key: batch.run_id})
     _take_images(connection, cell, other, place)
-    return len(arrays.positions(cells.find(connection, cell).committed)) - before
+    return arrays.count(cells.find(connection, cell).committed) - before
 
 
 def _take_images(connection: Connection, cell: Cell, other: Cell, place: NDArray[np.int64]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchbox.analysis import labels
 from benchbox.analysis.by_access import UnderAccess, by_access
 from benchbox.analysis.survival import ORDER, Claim, claim
 from benchbox.domain import format_epsilon
@@ -179,7 +178,7 @@ def _tab(id: str, section: Section, table: Table, pictures: Mapping[str, str]) -
     heads = [*heads[:after], Head("claim", "the paper's claim"), *heads[after:split], *added, *heads[split:]]
     lines = []
     for place, (row, values) in enumerate(zip(table.rows, grid.rows, strict=True), start=1):
-        recipe = labels.identity(row.defense)
+        recipe = row.defense.identity
         claimed = claim(table.samples.dataset, row.defense.name, table.threat) if row.usual else None
         under = by_access(table, row)
         cells = [_cell(values[i], place, claimed, head) for i, head in own]
@@ -250,7 +249,7 @@ def _under(one: UnderAccess, claimed: Claim | None) -> Cell:
 
 
 def _id(row: Row) -> str:
-    whole = f"{labels.identity(row.defense)} {row.training_seed} {row.artifact}"
+    whole = f"{row.defense.identity} {row.training_seed} {row.artifact}"
     return f"{slug(row.defense.name)}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
