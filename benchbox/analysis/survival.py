@@ -55,7 +55,7 @@ class Survival:
     """A defence on one list of images inside one ball.
 
     Attributes:
-        recipe: `labels.identity` of its rows.
+        recipe: `Spec.identity` of its rows.
         label: Its name, and how its recipe differs from the others of that name.
         title: Of its table.
         dataset: Name.

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 #: How a value strikes the eye, for formats that have colours.
 Tone = Literal["", "good", "doubt", "bad", "faint"]
 Align = Literal["left", "right"]
-#: Draws for each table, by `labels.identity` of a recipe, SVG text of what its claim survives.
+#: Draws for each table, by `Spec.identity` of a recipe, SVG text of what its claim survives.
 Draw = Callable[[Sequence["Table"]], Sequence[Mapping[str, str]]]
 
 

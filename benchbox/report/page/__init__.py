@@ -35,7 +35,7 @@ def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mappi
     Args:
         document: The leaderboard, a section for each table.
         tables: What its sections show.
-        pictures: For each table, SVG text by `labels.identity` of a recipe, as far as there is any.
+        pictures: For each table, SVG text by `Spec.identity` of a recipe, as far as there is any.
     """
     from markupsafe import Markup
 
