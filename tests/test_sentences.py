@@ -143,12 +143,16 @@ SENTENCES = (
     Sentence("docs/results.md", "Its audit had {} images", lambda: (audited(rows("cifar10")["pgd-at"]),)),
     Sentence(
         "docs/results.md",
-        "`none` for {}, `pgd-at` for {} with an inner attack of {} steps and without augmentation, `pssr` for {} "
-        "on that `none`, with a generator of width {} where its recipe has {} and training attacks of {} steps "
-        "where it has {}.",
+        "`none` for {}, `pgd-at` for {} with an inner attack of {} steps and without augmentation, `trades` for "
+        "{} with an inner attack of {} steps likewise, but in float32, `pssr` for {} on that `none`, with a "
+        "generator of width {} where its recipe has {} and training attacks of {} steps where it has {}.",
         lambda: (
             narrow("none").defense.arguments["epochs"],
-            *(narrow("pgd-at", augment=False).defense.arguments[field] for field in ("epochs", "attack_steps")),
+            *(
+                narrow(name, augment=False).defense.arguments[field]
+                for name in ("pgd-at", "trades")
+                for field in ("epochs", "attack_steps")
+            ),
             narrow("pssr").defense.arguments["epochs"],
             *against_recipe(narrow("pssr"), "width"),
             *against_recipe(narrow("pssr"), "attack_steps"),
@@ -268,14 +272,14 @@ def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
 
 
 def test_cifar10_lacks_what_the_page_says() -> None:
-    """“AutoAttack was run on `none` alone, Square and RayS on the three `pgd-at`”; the wide row has less."""
+    """“AutoAttack on `none` alone, Square and RayS on three `pgd-at` and `trades`”; the wide row has less."""
     found = rows("cifar10")
     narrow_rows = {label: row for label, row in found.items() if label != "pgd-at"}
     assert all("network=resnet18-16" in label for label in narrow_rows)
     three = {label for label, row in narrow_rows.items() if row.defense.name == "pgd-at"}
     assert len(three) == 3
     assert given("aa") == {narrow("none").label}
-    assert given("square") == given("rays") == three
+    assert given("square") == given("rays") == three | {narrow("trades").label}
     assert not any(column.access is Access.TRANSFER for column in found["pgd-at"].finished)
     assert all(Column(Access.TRANSFER, "pgd") in row.finished for row in narrow_rows.values())
     assert found["pgd-at"].rank is None
