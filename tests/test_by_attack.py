@@ -123,6 +123,11 @@ def test_trainings_that_differ_in_their_weights_alone_stand_apart() -> None:
     assert names[1:3] == ["noisy (weights weights )", "noisy (weights other we)"]
 
 
+def test_trainings_are_told_by_their_seeds() -> None:
+    (section,) = shown(noisy(80), noisy(20, artifact="other weights", training_seed=1)).sections
+    assert [column.title for column in section.grids[0].columns][1:3] == ["noisy (seed 0)", "noisy (seed 1)"]
+
+
 @pytest.mark.parametrize("format", report.FORMATS)
 def test_every_format_has_it(format: str) -> None:
     assert "noisy" in report.render(shown(noisy(80), few(1, eot=20)), format).lower()

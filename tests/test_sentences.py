@@ -190,6 +190,9 @@ SENTENCES = (
         lambda: (*{spec.arguments["queries"] for spec in squares("cifar10")}, 5000),
     ),
     Sentence(
+        "docs/results.md", "bfloat16: {:.1f} and {:.1f} % of the images are right as they are", lambda: twice()
+    ),
+    Sentence(
         "docs/results.md",
         "The audits of `carso`, `atop` and `pssr:ps+cae` were cut down to {} images each, which leaves "
         "{}, {} and {} of their checks INCOMPLETE",
@@ -231,6 +234,23 @@ SENTENCES = (
         lambda: (percent("mnist", "pgd-at", "pgd"),),
     ),
 )
+
+
+def twice() -> tuple[float, ...]:
+    """What each training of PSSR leaves of the images as they are, by their seeds."""
+    (table,) = benchbox.load(ROOT / "docs/evidence/pssr-trainings.json", dataset="mnist").tables
+    found = [row.clean.score for row in sorted(table.rows, key=lambda row: row.training_seed)]
+    return tuple(score.percent for score in found if score)
+
+
+def test_two_trainings_of_pssr_are_no_further_apart_than_chance() -> None:
+    """docs/results.md, of everything that both were put to."""
+    store = ROOT / "docs/evidence/pssr-trainings.json"
+    weights = {item.cell.training_seed: item.cell.artifact for item in benchbox.load(store).evidence}
+    (found,) = benchbox.compare(weights[0], weights[1], store=store).comparisons
+    tested = [pair.p_holm for pair in found.pairs if pair.p_holm is not None]
+    assert len(tested) == found.family > 10
+    assert min(tested) > 0.05
 
 
 def drawn(defense: str) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from benchbox.analysis import trainings
 from benchbox.analysis.access import ACCESSES
 from benchbox.analysis.conventions import scores
 from benchbox.analysis.labels import attack_place, labelled
@@ -151,7 +150,7 @@ def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
 
 def _labels(rows: Sequence[Row]) -> Mapping[str, str]:
     """What to call each training, by the digest of its weights."""
-    names = {row.artifact: trainings.label(row) for row in rows}
+    names = {row.artifact: row.label for row in rows}
     uses = Counter(names.values())
     return {
         artifact: labelled(name, f"weights {artifact[:8]}") if uses[name] > 1 else name
