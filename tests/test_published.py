@@ -271,6 +271,19 @@ def test_two_trainings_of_one_recipe_are_no_one_row(
         assert into.evidence() == []
 
 
+def test_who_has_only_trained_a_recipe_does_not_speak_for_who_has_scored_it(store: Store, tmp_path: Path) -> None:
+    """As of a purifier's classifier: its own training is beside the store, and no row of it."""
+    store.put_artifact("a", {"seconds": 3.5, "losses": [{"ce": 0.25}]})
+    with Store.open(tmp_path / "trained.sqlite") as opened:
+        opened.put_artifact("a", {"seconds": 9.0, "losses": [{"ce": 0.5}]})
+        opened.attach("a", "audit", {"findings": ["of other weights"]})
+    with open_records(tmp_path / "trained.sqlite") as trained:
+        both = United({"trained": trained, "store": store})
+        assert [item.cell for item in both.evidence()] == [item.cell for item in store.evidence()]
+        assert both.artifacts() == store.artifacts()
+        assert both.attached("a", "audit") == store.attached("a", "audit") == both.attachments()["a", "audit"]
+
+
 def test_of_two_that_have_finished_a_cell_the_one_that_knows_what_is_proven_is_heard(tmp_path: Path) -> None:
     flags = np.arange(N) % 2 == 0
     for name, proven in (("plain", None), ("proving", flags)):

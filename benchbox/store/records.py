@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, Self, Unpack
 
@@ -48,7 +49,7 @@ class United:
     A cell is heard from whoever has finished it, else from whoever has most of its images, and of those that have
     as much of it from one that knows what is proven; of equals, and for everything else, the one named first is
     heard. A recipe that two parts have trained, and that came out differently, makes two defences of one name:
-    the first is heard alone.
+    of these the first that was scored is heard alone.
 
     Args:
         parts: What is united, by the name messages call it.
@@ -102,17 +103,33 @@ class United:
         return digest not in self._unheard.get(part, ())
 
     def _trained_otherwise(self) -> dict[str, set[str]]:
-        first: dict[str, Mapping[str, Any]] = {}
+        """Digests of weights by the parts that are not heard of them: the first that has scored them is."""
+        cards = {name: part.artifacts() for name, part in self._parts.items()}
+        known: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for name, own in cards.items():
+            for digest, card in own.items():
+                known.setdefault(digest, {})[name] = card
+        contested = {
+            digest: by_part
+            for digest, by_part in known.items()
+            if not all(is_same_training(card, other) for card, other in combinations(by_part.values(), 2))
+        }
         found: dict[str, set[str]] = {}
-        for name, part in self._parts.items():
-            for digest, card in part.artifacts().items():
-                if not is_same_training(first.setdefault(digest, card), card):
+        scored = {name: _scored(part) for name, part in self._parts.items()} if contested else {}
+        for digest, by_part in contested.items():
+            heard = next((name for name in by_part if digest in scored[name]), next(iter(by_part)))
+            for name, card in by_part.items():
+                if not is_same_training(by_part[heard], card):
                     found.setdefault(name, set()).add(digest)
         return found
 
     def artifacts(self) -> dict[str, Mapping[str, Any]]:
         """As `Store.artifacts`."""
-        return dict(ChainMap(*(part.artifacts() for part in self._parts.values())))
+        every = (
+            {digest: card for digest, card in part.artifacts().items() if self._hears(name, digest)}
+            for name, part in self._parts.items()
+        )
+        return dict(ChainMap(*every))
 
     def recall(self, key: str) -> Any:
         """As `Store.recall`."""
@@ -132,6 +149,10 @@ class United:
             for name, part in self._parts.items()
         )
         return dict(ChainMap(*every))
+
+
+def _scored(part: Records) -> set[str]:
+    return {item.cell.artifact for item in part.evidence()}
 
 
 def is_same_training(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
