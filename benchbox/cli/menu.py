@@ -53,6 +53,10 @@ class Menu(TyperGroup):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given | {"commands": _Imported(COMMANDS)})
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """As ever; a `KeyError` of a command's own file is a bug, and not the absence of the command."""
+        return self.commands[cmd_name] if cmd_name in self.commands else None
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """As ever, with a sentence in the place of each command."""
         brief = copy.copy(self)

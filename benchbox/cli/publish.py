@@ -100,8 +100,8 @@ def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str],
         for part, others in records.unheard().items():
             if names := sorted({item.cell.defense.name for item in chosen.fitting(others)}):
                 notice(
-                    f"left out: cells of {part} whose weights are of another training of one recipe than those "
-                    f"named before it, of {', '.join(names)}; name another --seeds, and it is a row of its own"
+                    f"left out: cells of {part} whose weights are of another training of one recipe than what is "
+                    f"published, of {', '.join(names)}; train it with another --seeds, and it has a row of its own"
                 )
         keys = {item.cell.key for item in found}
         for part, disputed in records.disputed().items():
