@@ -63,6 +63,13 @@ def test_the_sentence_of_a_command_is_its_own(word: str) -> None:
     assert menu.sentence(menu.COMMANDS[word]) == COMMANDS[f"benchbox {word}"].help
 
 
+def test_a_command_whose_file_fails_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(menu.COMMANDS, "broken", "run.run")
+    monkeypatch.setattr("importlib.import_module", lambda name: {}[name])
+    with pytest.raises(KeyError, match=r"benchbox\.cli\.run"):
+        main(["broken"])
+
+
 def test_help_imports_no_command(workspace: Path) -> None:
     code = "import sys; from benchbox.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -55,7 +55,9 @@ class Menu(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """As ever; a `KeyError` of a command's own file is a bug, and not the absence of the command."""
-        return self.commands[cmd_name] if cmd_name in self.commands else None
+        if cmd_name not in COMMANDS:
+            return None
+        return self.commands[cmd_name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """As ever, with a sentence in the place of each command."""
