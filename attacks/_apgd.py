@@ -43,6 +43,7 @@ def apgd(
     target: Tensor | None = None,
     steps: int = 100,
     leave: bool = False,
+    sure: int = 0,
 ) -> Found:
     """One run from a random point of the ball's surface: `steps` + 1 passes each way, in L1 `steps` + 3.
 
@@ -57,33 +58,61 @@ def apgd(
         steps: Number of steps.
         leave: A sample stops at the image that breaks it, instead of going on to images that break it further
             (which matters to whoever scores them on another model). Of no effect on a randomised view.
+        sure: Of a randomised view alone: a sample leaves at its image of highest loss once that errs in so many
+            fresh draws, all of them; 0 keeps everyone to the last step. Of no effect in L1.
 
     Returns:
         The last image that was misclassified (with `leave`, the first), else the one of highest loss; of a
-        randomised view always the latter, and nothing counts as broken.
+        randomised view always the latter, and only who left counts as broken.
     """
-    leave, target = leave and not model.randomized, y if target is None else target
+    leave, sure = leave and not model.randomized, sure if model.randomized else 0
+    target = y if target is None else target
     if threat.norm == "l1":
         return apgd_l1(model, x, y, threat, draws, loss=loss, target=target, steps=steps, leave=leave)
     run = _start(model, x, y, threat, draws, loss, target)
     found, broken = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     part, rows, reviews = model, torch.arange(len(y), device=y.device), set(checkpoints(steps))
     for step in range(steps + 1):
-        if leave and (step % LOOK == 0 or step == steps) and bool(run.broken.any()):
-            fallen = rows[run.broken]
-            model.leave(fallen)
-            found[fallen], broken[fallen] = run.found[run.broken], True
-            run, rows = run.rows(~run.broken), rows[~run.broken]
-            part = model.rows(rows)
+        if (leave or sure) and (step % LOOK == 0 or step == steps):
+            gone = _surely_wrong(model, rows, run, sure, step) if sure else run.broken
+            if some := bool(gone.any()):
+                fallen = rows[gone]
+                model.leave(fallen)
+                found[fallen], broken[fallen] = run.end(sure)[gone], True
+                run, rows = run.rows(~gone), rows[~gone]
             if not len(rows):
                 return Found(found, broken)
+            if some or sure:
+                part = afresh(model, rows, "step", step) if sure else model.rows(rows)
         if step < steps:
             run.advance(part, threat, loss, first=step == 0, leave=leave)
         if step + 1 in reviews:
             run.review(step + 1)
-    found[rows] = torch.where(over_pixels(run.broken), run.found, run.best)
-    broken[rows] = run.broken
+    found[rows] = run.end(model.randomized)
+    broken[rows] = run.broken & (not model.randomized)
     return Found(found, broken)
+
+
+def afresh(model: View, rows: Tensor, *path: str | int) -> View:
+    """A randomised view of some samples whose draws are named by where it is asked, whoever else is."""
+    part = model.rows(rows)
+    part.draws = part.draws.at(*path)
+    return part
+
+
+def _surely_wrong(model: View, rows: Tensor, run: _Run, sure: int, step: int) -> Tensor:
+    """(n,) bool: the image of highest loss errs in the mean of its draws, and in each of `sure` fresh ones.
+
+    An image that is right with probability p passes with (1 - p) ** sure, so that what it is worth beyond those
+    that are never right is lost with less than 1 / (e · sure) of a sample.
+    """
+    gone = run.broken.clone()
+    at = gone.nonzero().flatten()
+    if len(at):
+        part = afresh(model, rows[at], "sure", step)
+        for _ in range(sure):
+            gone[at] &= part(run.best[at]).argmax(1) != run.y[at]
+    return gone
 
 
 @dataclass
@@ -108,7 +137,7 @@ class _Run:
         reviewed_loss: `best_loss` at the last checkpoint.
         halved: Whether the last checkpoint halved the step size.
         found: The misclassified iterate to return.
-        broken: Whether there is one.
+        broken: Whether there is one; of a randomised view, whether `best` errs in the mean of its draws.
     """
 
     x: Tensor
@@ -145,13 +174,15 @@ class _Run:
             there = self.project(there, threat)
         self.before, self.here = self.here, there
         self.gradient, losses, logits = model.gradient(there, lambda z: loss(z, self.y, self.target))
+        wrong = logits.argmax(1) != self.y
         if not model.randomized:
-            wrong = logits.argmax(1) != self.y
             self.found = torch.where(over_pixels(wrong & ~self.broken if leave else wrong), there, self.found)
             self.broken = self.broken | wrong
         self.rises += losses > self.loss
         self.loss = losses
         better = losses > self.best_loss
+        if model.randomized:
+            self.broken = torch.where(better, wrong, self.broken)
         self.best = torch.where(over_pixels(better), there, self.best)
         self.best_gradient = torch.where(over_pixels(better), self.gradient, self.best_gradient)
         self.best_loss = torch.where(better, losses, self.best_loss)
@@ -166,6 +197,10 @@ class _Run:
         self.halved, self.reviewed_loss, self.reviewed = halve, self.best_loss, step
         self.rises = torch.zeros_like(self.rises)
 
+    def end(self, by_loss: bool | int) -> Tensor:
+        """What the run has come to: the images of highest loss, unless misclassified ones go before."""
+        return self.best if by_loss else torch.where(over_pixels(self.broken), self.found, self.best)
+
     def project(self, there: Tensor, threat: ThreatModel) -> Tensor:
         """Back into ball and box; may write into its argument."""
         return there.clamp_(self.low, self.high) if threat.norm == "linf" else threat.project(there, self.x)
@@ -179,7 +214,7 @@ def _start(
     low, high = (x - threat.epsilon).clamp_(0, 1), (x + threat.epsilon).clamp_(0, 1)
     here = (x + noise * (threat.epsilon / threat.norms(noise)).view(-1, 1, 1, 1)).clamp_(0, 1)
     gradient, losses, logits = model.gradient(here, lambda z: loss(z, y, target))
-    wrong = torch.zeros_like(y, dtype=torch.bool) if model.randomized else logits.argmax(1) != y
+    wrong = logits.argmax(1) != y
     return _Run(
         x=x, low=low, high=high, y=y, target=target, here=here, before=here,
         gradient=gradient, loss=losses, best=here, best_gradient=gradient, best_loss=losses,

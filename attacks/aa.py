@@ -7,13 +7,14 @@ Attacks. ICML 2020 (arXiv 2003.01690), section 6.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View
+from benchbox import MEAN_GRADIENT, Access, Attack, Card, Draws, Nature, ThreatModel, View, Whole
 
-from ._apgd import apgd
+from ._apgd import afresh, apgd
 from ._fab import fab
 from ._losses import Loss, ce, dlr, targeted_dlr
 from ._square import square
@@ -45,6 +46,13 @@ class AA(Attack):
     `model.eot` draws, but for three things. No sample is dropped because it erred in a single draw. Iterates are
     compared by their mean loss, not by that in the last draw. And each sample ends at that of the two attacks'
     points of highest loss which the model gets wrong more often in `model.eot` fresh draws.
+
+    With `sure` a sample of a randomised view leaves before that, once an image errs in so many fresh draws, all of
+    them (looked at every fourth step). Whoever would still have found a worse image for it loses less than
+    1 / (e · sure) of a sample by that, 0.9 points of a hundred with 40.
+
+    Attributes:
+        sure: Draws it takes; 0 searches every sample to the end, as the authors do. Of no effect in L1.
     """
 
     card = Card("aa", "AutoAttack, standard version", paper="Croce & Hein, ICML 2020", year=2020, kind="ensemble")
@@ -63,12 +71,15 @@ class AA(Attack):
     balls = ("linf", "l2", "l1")
     pooled = True
     version = 3
+    unsaid = ("sure",)
+
+    sure: Whole = 0
 
     def search(self, model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Clean images stay where nothing was found or nothing was to be done."""
         with torch.no_grad():
             if model.randomized:
-                return _rand(model, x, y, threat, draws)
+                return _rand(model, x, y, threat, draws, self.sure)
             return _standard(model, x, y, threat, draws)
 
 
@@ -146,15 +157,20 @@ def _square(threat: ThreatModel) -> Search:
     return search
 
 
-def _rand(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+def _rand(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, sure: int) -> Tensor:
     found = []
     for rows in batches(torch.arange(len(y), device=y.device), model.batch):
         part, own = (model, draws) if len(rows) == len(y) else (model.rows(rows), draws.rows(rows))
-        found.append(_rand_batch(part, x[rows], y[rows], threat, own))
+        found.append(_rand_batch(part, x[rows], y[rows], threat, own, sure))
     return torch.cat(found)
 
 
-def _rand_batch(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-    losses = (ce, dlr) if model(x).shape[1] >= 3 else (ce,)
-    ends = (apgd(model, x, y, threat, draws.at(loss.__name__), loss=loss).x for loss in losses)
-    return worst(model, y, ends)
+def _rand_batch(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, sure: int) -> Tensor:
+    others = (dlr,) if model(x).shape[1] >= 3 else ()
+    found, left = apgd(model, x, y, threat, draws.at(ce.__name__), loss=ce, sure=sure)
+    rows = (~left).nonzero().flatten()
+    if len(rows):
+        part, x, y, draws = afresh(model, rows, "rest") if sure else model, x[rows], y[rows], draws.rows(rows)
+        ends = (apgd(part, x, y, threat, draws.at(loss.__name__), loss=loss, sure=sure).x for loss in others)
+        found[rows] = worst(part, y, chain((found[rows],), ends))
+    return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import digits
 import pytest
 import torch
@@ -10,6 +13,7 @@ from benchbox.plugins.attacks._losses import ce
 from benchbox.plugins.attacks._survivors import Survivors
 from benchbox.plugins.attacks.aa import AA, members, run
 from benchbox.plugins.attacks.null import Null
+from benchbox.plugins.attacks.pgd import PGD
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
@@ -248,3 +252,58 @@ def test_errors_outweigh_loss_on_a_randomised_view() -> None:
     model = View(flipping, y, draws, randomized=True, eot=10)
     x_adv = AA()(model, x, y, ThreatModel("linf", 0.25), draws).x
     assert (net(x_adv).argmax(1) == y).float().mean() < 0.15
+
+
+def noisy_digits(n: int, eot: int) -> tuple[View, Tensor, Draws, Draws]:
+    """The digits' classifier behind noise that changes some of its answers."""
+    x, y, rows = digits.held_out(n)
+    draws, net = Draws(rows), digits.classifier()
+    return View(lambda x, d: net(x + 0.1 * d.normal(1, 8, 8)), y, draws, randomized=True, eot=eot), x, draws, rows
+
+
+def expected(model: View, x: Tensor, rows: Any) -> Tensor:
+    """(N,) share of ten fresh draws in which each image is classified correctly."""
+    scoring = Draws(rows, seed=99)
+    return torch.stack([model.forward(x, scoring.at(r)).argmax(1) == model.y for r in range(10)]).float().mean(0)
+
+
+def test_who_errs_in_every_one_of_many_draws_leaves_and_the_number_is_that_of_the_whole_search() -> None:
+    threat = ThreatModel("linf", 0.15)
+    whole, x, draws, rows = noisy_digits(60, eot=4)
+    found = AA()(whole, x, whole.y, threat, draws)
+    sure, *_ = noisy_digits(60, eot=4)
+    left = AA(sure=40)(sure, x, sure.y, threat, draws)
+    right, still = expected(whole, found.x, rows), expected(sure, left.x, rows)
+    assert 0.05 < float(right.mean()) < 0.9  # of both kinds
+    assert abs(float((right - still).mean())) < 0.03
+    early = left.backwards < found.backwards
+    assert float(early.float().mean()) > 0.1
+    assert float(still[early].mean()) < 0.03
+    assert float(left.backwards[early].mean()) < 0.5 * float(found.backwards.mean())
+    assert (left.backwards[~early] == found.backwards[0]).all()
+
+
+def test_nobody_is_sure_of_a_coin() -> None:
+    model, x, y, draws = coin_flip(200, eot=2)
+    crafted = AA(sure=40)(model, x, y, LINF, draws)
+    assert float(rescored(crafted.x).float().mean()) == pytest.approx(Q, abs=0.03)
+    assert (crafted.backwards == crafted.backwards[0]).all()
+
+
+def test_what_a_sample_finds_does_not_hang_on_who_else_is_sure() -> None:
+    """Twenty samples by themselves, and the same among sixty of which others leave."""
+    threat = ThreatModel("linf", 0.15)
+    model, x, draws, _ = noisy_digits(60, eot=2)
+    together = AA(sure=20)(model, x, model.y, threat, draws)
+    keep = torch.arange(20)
+    few = View(model.forward, model.y[keep], draws.rows(keep), randomized=True, eot=2)
+    alone = AA(sure=20)(few, x[keep], few.y, threat, draws.rows(keep))
+    assert float(((together.x[keep] - alone.x).abs().amax((1, 2, 3)) < 1e-5).float().mean()) >= 0.9
+    torch.testing.assert_close(together.backwards[keep][:5], alone.backwards[:5])
+
+
+def test_being_sure_is_no_part_of_an_attack_that_is_not() -> None:
+    """Cells of old, which knew no such setting, are the cells of today."""
+    assert AA().identity() == {}
+    assert AA(sure=40).identity() == {"sure": 40}
+    assert PGD().identity() == {f.name: getattr(PGD(), f.name) for f in fields(PGD)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, final, get_type_hints
 
@@ -88,6 +88,7 @@ class Attack(ABC):
         pooled: Whether it is given the images of many batches at once (and `View.batch`, into which it splits what
             it asks the model), because samples leave it early and batches would run half empty.
         version: Raised when a change to the code changes its results.
+        unsaid: Fields that are no part of its identity while they have their default, see `Recipe`.
     """
 
     card: ClassVar[Card]
@@ -99,6 +100,7 @@ class Attack(ABC):
     balls: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     pooled: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    unsaid: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def configure(cls, *scopes: str, **overrides: Any) -> Self:
@@ -125,6 +127,11 @@ class Attack(ABC):
         for name, hint in _hints(type(self)).items():
             value = ranges.fit(f"{self.card.name}.{name}", hint, getattr(self, name))
             object.__setattr__(self, name, value)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two settings one or two: its fields."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {k: v for k, v in asdict(self).items() if k not in self.unsaid or v != usual[k]}
 
     def declare(self) -> Nature | None:
         """What this attack is, with the effort it is set to; None if it does not say.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,7 @@ class Planner:
     ) -> Spec:
         settings = {**plugin.preset, **overrides.get(plugin.name, {})}
         attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
-        return Spec(plugin.name, asdict(attack), plugin.code)
+        return Spec(plugin.name, attack.identity(), plugin.code)
 
     def _is_randomized(self, training: Training) -> bool:
         return self.defenses.get(training.defense.name).cls.is_randomized(training.defense.arguments)
