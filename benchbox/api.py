@@ -299,7 +299,7 @@ def load(
     defense: str | Sequence[str] = (),
     **words: Any,
 ) -> Result:
-    """What a store holds.
+    """What a store holds; cells of another training than the rest of their row are left out with a warning.
 
     Args:
         store: SQLite file, database URL, a published file, or `published` for those that come with benchbox.
@@ -311,7 +311,7 @@ def load(
         StoreError: There is no store.
         RequestError: It holds no such cell.
     """
-    from benchbox.store import open_records
+    from benchbox.store import left_out, open_records
 
     datasets = (dataset,) if isinstance(dataset, str) else tuple(dataset)
     defenses = (defense,) if isinstance(defense, str) else tuple(defense)
@@ -320,6 +320,8 @@ def load(
         for one in datasets or (None,):
             found += opened.evidence(dataset=one, defenses=defenses or None)
         known = known_of(found, opened)
+        for line in left_out(opened, lambda item: item.is_of(datasets, defenses)):
+            _LOG.warning(line)
     if not found:
         asked = ", ".join((*datasets, *defenses))
         remedy = "`benchbox list runs` says what was run" if asked else "fill it with `benchbox run`"

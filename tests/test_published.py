@@ -232,7 +232,12 @@ def test_what_is_published_can_be_extended(store: Store, file: Path, later: Stor
 
 @pytest.mark.parametrize(("losses", "is_same"), [([{"ce": 0.25}], True), ([{"ce": 0.5}], False), ([], True)])
 def test_two_trainings_of_one_recipe_are_no_one_row(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], losses: list[object], is_same: bool
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    losses: list[object],
+    is_same: bool,
 ) -> None:
     card = {"training": {"defense": {"name": "pssr"}, "base": None}, "seconds": 3.5, "provenance": {}}
     store.put_artifact("a", {**card, "losses": [{"ce": 0.125}, {"ce": 0.25}]})
@@ -260,6 +265,14 @@ def test_two_trainings_of_one_recipe_are_no_one_row(
     assert main(words) == 0
     assert ("whose weights are of another training" in capsys.readouterr().err) != is_same
     assert (new.key in (tmp_path / "both.json").read_text()) == is_same
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/published").mkdir(parents=True)
+    for name, place in zip(("a", "b"), places, strict=True):
+        with open_records(place) as one:
+            (tmp_path / f"results/published/{name}.json").write_text(publish(one.evidence(), one))
+    for words, is_said in ((["-d", CELL.defense.name], not is_same), (["-d", "another"], False)):
+        main(["report", "--published", "--format", "csv", *words])
+        assert ("left out: cells of" in capsys.readouterr().err) == is_said
     if is_same:
         merge(tmp_path / "second.sqlite", tmp_path / "into.sqlite")
         return

@@ -204,16 +204,11 @@ class Chosen:
 
     def of(self, records: stores.Records) -> list[Evidence]:
         """Their cells."""
-        return self.fitting(records.evidence(defenses=self.defenses or None))
+        return [item for item in records.evidence(defenses=self.defenses or None) if self.fits(item)]
 
-    def fitting(self, evidence: Iterable[Evidence]) -> list[Evidence]:
-        """Those of some cells that are meant."""
-        return [
-            item
-            for item in evidence
-            if (not self.datasets or item.cell.samples.dataset in self.datasets)
-            and (not self.defenses or item.cell.defense.name in self.defenses)
-        ]
+    def fits(self, item: Evidence) -> bool:
+        """Whether a cell is meant."""
+        return item.is_of(self.datasets, self.defenses)
 
     def missing(self, *places: str, what: str = "nothing") -> RequestError:
         """That there is nothing, or nothing of a kind, of them in these places."""

@@ -87,7 +87,7 @@ def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str],
     Raises:
         RequestError: There are none.
     """
-    from benchbox.store import United
+    from benchbox.store import United, left_out
 
     fitting = chosen.of(records)
     found = [item for item in fitting if item.status == "done" or not finished]
@@ -96,13 +96,9 @@ def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str],
     if len(found) < len(fitting):
         names = sorted({item.cell.defense.name for item in fitting if item.status != "done"})
         notice(f"left out: {len(fitting) - len(found)} cells unfinished or failed, of {', '.join(names)}")
+    for line in left_out(records, chosen.fits):
+        notice(line)
     if isinstance(records, United):
-        for part, others in records.unheard().items():
-            if names := sorted({item.cell.defense.name for item in chosen.fitting(others)}):
-                notice(
-                    f"left out: cells of {part} whose weights are of another training of one recipe than what is "
-                    f"published, of {', '.join(names)}; train it with another --seeds, and it has a row of its own"
-                )
         keys = {item.cell.key for item in found}
         for part, disputed in records.disputed().items():
             if lost := keys.intersection(disputed):

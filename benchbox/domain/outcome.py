@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -110,3 +110,8 @@ class Evidence:
     run: int = 0
     created: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_of(self, datasets: Collection[str], defenses: Collection[str]) -> bool:
+        """Whether it is of one of some data sets and of one of some defences; of any where none is named."""
+        in_data = not datasets or self.cell.samples.dataset in datasets
+        return in_data and (not defenses or self.cell.defense.name in defenses)

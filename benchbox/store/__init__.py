@@ -4,7 +4,7 @@ from benchbox.store.batches import Batch
 from benchbox.store.cells import CellRecord, Progress
 from benchbox.store.images import Adversarials, clean_images
 from benchbox.store.published import Published
-from benchbox.store.records import Records, United, open_records
+from benchbox.store.records import Records, United, left_out, open_records
 from benchbox.store.runs import RunRecord
 from benchbox.store.store import Store
 
@@ -19,5 +19,6 @@ __all__ = [
     "Store",
     "United",
     "clean_images",
+    "left_out",
     "open_records",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, Self, Unpack
@@ -149,6 +149,18 @@ class United:
             for name, part in self._parts.items()
         )
         return dict(ChainMap(*every))
+
+
+def left_out(records: Records, fits: Callable[[Evidence], bool]) -> Iterator[str]:
+    """A line for each part that has cells of another training than what is heard, if any of them fits."""
+    if isinstance(records, United):
+        for part, others in records.unheard().items():
+            if names := sorted({item.cell.defense.name for item in others if fits(item)}):
+                yield (
+                    f"left out: cells of {part} whose weights are of another training of one recipe than the "
+                    f"first that was scored, of {', '.join(names)}; train it with another --seeds, and it has a "
+                    "row of its own"
+                )
 
 
 def _scored(part: Records) -> set[str]:
