@@ -48,8 +48,9 @@ class AA(Attack):
     points of highest loss which the model gets wrong more often in `model.eot` fresh draws.
 
     With `sure` a sample of a randomised view leaves before that, once an image errs in so many fresh draws, all of
-    them (looked at every fourth step). Whoever would still have found a worse image for it loses less than
-    1 / (e · sure) of a sample by that, 0.9 points of a hundred with 40.
+    them, at one of `looks`. An image that is right in a share p of its draws passes a look with (1 - p) ** sure.
+    So of a sample for which a worse image would still have been found at most 1.6 % is lost with 100 draws: the
+    maximum of p (1 - (1 - (1 - p) ** 100) ** 11) over p, for the 11 looks of both runs.
 
     Attributes:
         sure: Draws it takes; 0 searches every sample to the end, as the authors do. Of no effect in L1.

@@ -8,7 +8,7 @@ from typing import Any
 import digits
 import pytest
 import torch
-from benchbox.plugins.attacks._apgd import apgd
+from benchbox.plugins.attacks._apgd import apgd, looks
 from benchbox.plugins.attacks._losses import ce
 from benchbox.plugins.attacks._survivors import Survivors
 from benchbox.plugins.attacks.aa import AA, members, run
@@ -272,7 +272,7 @@ def test_who_errs_in_every_one_of_many_draws_leaves_and_the_number_is_that_of_th
     whole, x, draws, rows = noisy_digits(60, eot=4)
     found = AA()(whole, x, whole.y, threat, draws)
     sure, *_ = noisy_digits(60, eot=4)
-    left = AA(sure=40)(sure, x, sure.y, threat, draws)
+    left = AA(sure=100)(sure, x, sure.y, threat, draws)
     right, still = expected(whole, found.x, rows), expected(sure, left.x, rows)
     assert 0.05 < float(right.mean()) < 0.9  # of both kinds
     assert abs(float((right - still).mean())) < 0.03
@@ -283,9 +283,18 @@ def test_who_errs_in_every_one_of_many_draws_leaves_and_the_number_is_that_of_th
     assert (left.backwards[~early] == found.backwards[0]).all()
 
 
+def test_what_being_sure_may_cost_is_what_its_docstring_says() -> None:
+    count = 2 * len(looks(100)) - 1  # after the last step of the second run nothing is saved
+    assert looks(100) == (4, 8, 16, 32, 64, 100)
+    lost = max(p * (1 - (1 - (1 - p) ** 100) ** count) for p in (i / 10_000 for i in range(1, 10_000)))
+    assert f"at most {lost:.1%} is lost with 100 draws" in str(AA.__doc__).replace(" %", "%").replace(
+        "\n    ", " "
+    )
+
+
 def test_nobody_is_sure_of_a_coin() -> None:
     model, x, y, draws = coin_flip(200, eot=2)
-    crafted = AA(sure=40)(model, x, y, LINF, draws)
+    crafted = AA(sure=100)(model, x, y, LINF, draws)
     assert float(rescored(crafted.x).float().mean()) == pytest.approx(Q, abs=0.03)
     assert (crafted.backwards == crafted.backwards[0]).all()
 
@@ -294,10 +303,10 @@ def test_what_a_sample_finds_does_not_hang_on_who_else_is_sure() -> None:
     """Twenty samples by themselves, and the same among sixty of which others leave."""
     threat = ThreatModel("linf", 0.15)
     model, x, draws, _ = noisy_digits(60, eot=2)
-    together = AA(sure=20)(model, x, model.y, threat, draws)
+    together = AA(sure=50)(model, x, model.y, threat, draws)
     keep = torch.arange(20)
     few = View(model.forward, model.y[keep], draws.rows(keep), randomized=True, eot=2)
-    alone = AA(sure=20)(few, x[keep], few.y, threat, draws.rows(keep))
+    alone = AA(sure=50)(few, x[keep], few.y, threat, draws.rows(keep))
     assert float(((together.x[keep] - alone.x).abs().amax((1, 2, 3)) < 1e-5).float().mean()) >= 0.9
     torch.testing.assert_close(together.backwards[keep][:5], alone.backwards[:5])
 
@@ -305,5 +314,5 @@ def test_what_a_sample_finds_does_not_hang_on_who_else_is_sure() -> None:
 def test_being_sure_is_no_part_of_an_attack_that_is_not() -> None:
     """Cells of old, which knew no such setting, are the cells of today."""
     assert AA().identity() == {}
-    assert AA(sure=40).identity() == {"sure": 40}
+    assert AA(sure=100).identity() == {"sure": 100}
     assert PGD().identity() == {f.name: getattr(PGD(), f.name) for f in fields(PGD)}
