@@ -43,6 +43,34 @@ def test_weights_that_are_not_here_are_trained_again(published: Path, said: Said
     assert "16 of 16 images agree" in out
 
 
+def test_weights_that_were_published_are_not_trained_again(published: Path, said: Said) -> None:
+    status, _, err = said("publish", "mine", "--weights")
+    assert status == 0
+    assert "trained weights: 1, in results/published/artifacts" in err
+    for place in (PUBLISHED, "published:mine"):
+        shutil.rmtree("results/artifacts")
+        status, out, _ = said("reproduce", place, "--row", "none", "--samples", "5", "--quiet")
+        assert status == 0
+        assert "weights found: none for tiny, seed 0" in out
+    (kept,) = Path("results/published/artifacts").glob("*.safetensors")
+    assert kept.read_bytes() == (Path("results/artifacts") / kept.name).read_bytes()
+
+
+def test_weights_of_another_training_are_neither_published_nor_taken(published: Path, said: Said) -> None:
+    """The file says how its weights ended: losses that are not theirs are another training's."""
+    assert said("publish", "mine", "--weights")[0] == 0
+    record = json.loads(published.read_text())
+    (card,) = record["cards"].values()
+    card["losses"] = [{"ce": 0.125}]
+    published.write_text(json.dumps(record))
+    shutil.rmtree("results/artifacts")
+    assert "to be trained: none for tiny, seed 0" in said("reproduce", PUBLISHED, "--row", "none", "--quiet")[1]
+    shutil.rmtree("results/published/artifacts")
+    _, _, err = said("publish", "again", "--store", PUBLISHED, "--weights")
+    assert "trained weights: 0, in results/published/artifacts" in err
+    assert "without weights, which lie beside none of results/published/mine.json: none" in err
+
+
 def test_a_row_that_was_made_up_is_found_out(published: Path, said: Said) -> None:
     """Every adversarial image is said to be classified correctly, as if the attacks had done nothing."""
     record = json.loads(published.read_text())

@@ -16,6 +16,7 @@ from benchbox.errors import RequestError
 from benchbox.text import check_name
 
 if TYPE_CHECKING:
+    from benchbox.analysis.weights import Cards
     from benchbox.domain import Evidence
     from benchbox.store import Records
 
@@ -33,6 +34,13 @@ def publish(
     chosen: options.Chosen,
     finished: Annotated[
         bool, typer.Option("--finished", help="Leave out cells that are unfinished or failed, and say how many.")
+    ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights",
+            help="Copy the trained weights too, to artifacts/ beside the file: `reproduce` finds them there.",
+        ),
     ] = False,
     commit: Annotated[
         str | None,
@@ -57,6 +65,7 @@ def publish(
     have is taken from the one named first. Where a recipe came out differently in two of them, the cells of the
     second are left out: they are of another defence.
     """
+    from benchbox.analysis.weights import behind
     from benchbox.engine.publish import publish as text_of
     from benchbox.store import open_records
     from benchbox.store.published import FOLDER
@@ -69,16 +78,30 @@ def publish(
         evidence = _to_publish(chosen, opened, places, finished)
         audited = {subject for subject, kind in opened.attachments() if kind == "audit"}
         text = text_of(evidence, opened, commit or "")
+        cards = behind(evidence, opened.artifacts())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"cannot write {path}: {error.strerror}; name another file") from None
+    if weights:
+        _keep_weights(cards, places, path)
     for left in sorted({item.cell.defense.name for item in evidence if item.cell.artifact not in audited}):
         notice(f"{left} is published without an audit; `benchbox audit {left}` makes one")
     open_cells = sum(item.status != "done" for item in evidence)
     notice(f"{len(evidence)} cells, {open_cells} of them unfinished or failed, {len(text) / 1024:.0f} KiB")
     typer.echo(str(path))
+
+
+def _keep_weights(cards: Cards, places: Sequence[str], path: Path) -> None:
+    """Copy what the rows were trained to, and say of which there is nothing to copy."""
+    from benchbox.engine.keeping import folders, keep
+
+    sources = [folder for place in places for folder in folders(place)]
+    lost = keep(cards, sources, path.parent / "artifacts")
+    notice(f"trained weights: {len(cards) - len(lost)}, in {path.parent / 'artifacts'}")
+    if names := sorted({cards[name]["training"]["defense"]["name"] for name in lost}):
+        notice(f"without weights, which lie beside none of {', '.join(places)}: {', '.join(names)}")
 
 
 def _to_publish(chosen: options.Chosen, records: Records, places: Sequence[str], finished: bool) -> list[Evidence]:

@@ -29,7 +29,10 @@ class Borrowed(options.Work):
 
     store: Annotated[
         str,
-        typer.Option(metavar="PATH", help="The store whose trained weights are used; nothing is written to it."),
+        typer.Option(
+            metavar="PATH",
+            help="The store beside which weights are looked for and kept; it is not written to.",
+        ),
     ] = options.DEFAULT_STORE
 
 
@@ -52,10 +55,13 @@ def reproduce(
 ) -> None:
     """Compute a part of a published row again, and say whether it agrees, image by image.
 
-    Weights that are not beside the store are trained first, by the published recipe and seed. The exit status is 1
+    Weights that were published with the results are copied beside the store; those that are in neither place are
+    trained first, by the published recipe and seed. The exit status is 1
     where a cell has become better or worse by more than chance.
     """
     from benchbox.analysis import agreement
+    from benchbox.analysis.weights import behind
+    from benchbox.engine.keeping import folders, keep
     from benchbox.engine.reproduce import part
     from benchbox.progress import watcher
     from benchbox.store import Store, open_records
@@ -63,6 +69,8 @@ def reproduce(
     with open_records(file) as records:
         session = work.session()
         chosen = part(session, records, row, samples)
+        cards = behind(chosen.published, records.artifacts())
+    keep(cards, folders(file), session.settings.artifacts)
     session.settings = replace(session.settings, secret=chosen.secret)
     for line in _needs(session, chosen):
         output().print(line, soft_wrap=True)
