@@ -18,6 +18,7 @@ from benchbox.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from benchbox.audit.conduct import Ready
     from benchbox.audit.course import Course
@@ -86,6 +87,8 @@ def audit(
     from benchbox.store import Store, open_records
 
     effort = Effort(steps=steps, random_points=random_points)
+    for place in beside or ():
+        _take_weights(place, defense, dataset, session.settings.artifacts)
     with watcher(None if quiet else errors(), 0) as observer, ExitStack() as stack:
         there = None if options.is_absent(work.store) else stack.enter_context(Store.open(work.store))
         ready = prepare(session, request, effort, observer.training, there)
@@ -101,6 +104,20 @@ def audit(
     from benchbox.report import findings
 
     shown.present(findings.document(record, {check.id: check.name for check in CHECKS}))
+
+
+def _take_weights(place: str, defense: str, dataset: str, target: Path) -> None:
+    """Copy the weights that were published with a row, if they are not there yet."""
+    from benchbox.analysis.weights import behind
+    from benchbox.engine.keeping import folders, keep
+    from benchbox.store import open_records
+
+    with open_records(place) as records:
+        keep(
+            behind(records.evidence(dataset=dataset, defenses=(defense,)), records.artifacts()),
+            folders(place),
+            target,
+        )
 
 
 def _affordable(ready: Ready, seconds: float, limit: Budget) -> tuple[Ready, Course]:
