@@ -67,6 +67,7 @@ class AA(Attack):
         queries=5000,
         stands_for="AutoAttack",
     )
+    drawing = Nature("ensemble", climbs=("cross-entropy", "dlr"), steps=100, step=2.0, stands_for="AutoAttack")
     standard = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX)
     averaging = MEAN_GRADIENT
     balls = ("linf", "l2", "l1")

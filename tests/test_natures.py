@@ -12,10 +12,13 @@ import pytest
 from evidence import CELL, outcome
 
 import benchbox
+from benchbox.analysis.panel import lacking
 from benchbox.audit import Stored, Subject, audit
 from benchbox.audit.conduct import _declared
 from benchbox.contract import registry
 from benchbox.domain import NULL_ATTACK, Access, Cell, Evidence, Nature, SampleList, Spec, ThreatModel, ViewSpec
+from benchbox.engine.request import Request
+from benchbox.engine.session import Session, Settings
 
 NOWHERE = Path("/nonexistent")
 DEFENSES, ATTACKS = registry.defenses(NOWHERE), registry.attacks(NOWHERE)
@@ -152,3 +155,20 @@ def test_the_engine_names_no_plug_in_but_the_control() -> None:
 def test_a_table_of_names_would_be_found() -> None:
     source = '"""Runs pgd."""\nKINDS = {"square": "score"}\nprint(text or "none")\nif name == "aa": pass'
     assert names_in(source, {"pgd", "square", "none", "aa"}) == {"square", "aa"}
+
+
+def test_autoattack_on_a_defence_that_draws_is_no_black_box_search() -> None:
+    """Its version `rand` has neither Square nor targets: who ran nothing else was not searched by queries."""
+    session = Session(DEFENSES, ATTACKS, Settings(device="cpu"))
+    wanted = Request(defenses=("none", "carso"), attacks=("aa",), dataset="digits", samples=8, eot=2)
+    cells = {(c.defense.name, c.access): c for c in session.plan(wanted).cells if c.attack.name == "aa"}
+    plain, drawn = cells["none", Access.WHITE_BOX].nature, cells["carso", Access.WHITE_BOX].nature
+    assert plain == cells["carso", Access.GRAY_BOX].nature == attack("aa").declare()
+    assert plain.families
+    assert plain.queries == 5000
+    assert drawn == replace(plain, climbs=("cross-entropy", "dlr"), families=(), targets=0, queries=0)
+    for nature, randomized in ((plain, False), (drawn, True)):
+        cell = replace(cells["carso", Access.WHITE_BOX], nature=nature, view=ViewSpec("a"), artifact="a")
+        found = Evidence(cell, outcome(cell, range(0)), "done")
+        missing = lacking([found], purifies=False, randomized=randomized)
+        assert ("a score-based attack" in missing) == randomized

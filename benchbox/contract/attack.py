@@ -81,6 +81,7 @@ class Attack(ABC):
         settings: Departures from the field defaults, by data set or by family (`mnist`, `cifar`).
         nature: What it is: its kind, what it climbs. The audit asks this and no name; without it, it says that it
             cannot tell.
+        drawing: What it is on a view that draws at random, where that is another search; None: the same.
         averaging: What it averages over the draws of a randomised view (Expectation over Transformation), for the
             record; empty if it takes one draw at a time. With `View.gradient` it is `MEAN_GRADIENT`.
         balls: The norms of the balls it searches. It is run in no other; what searches L∞ balls searches
@@ -96,6 +97,7 @@ class Attack(ABC):
     standard: ClassVar[tuple[Access, ...]] = ()
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     nature: ClassVar[Nature | None] = None
+    drawing: ClassVar[Nature | None] = None
     averaging: ClassVar[str] = ""
     balls: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     pooled: ClassVar[bool] = False

@@ -118,7 +118,8 @@ class Planner:
                         scoring_draws=request.scoring_draws if randomized else 1,
                         eot=eot,
                         averaging=plugins[attack.name].averaging if eot > 1 else "",
-                        nature=natures[attack.name],
+                        nature=(plugins[attack.name].drawing if view.artifact in averaged else None)
+                        or natures[attack.name],
                         # Where nothing is searched there is nothing to be coarse about.
                         search_precision="float32" if needs == "nothing" else request.search_precision,
                         # What is made on a bare classifier is scored on the purifiers before it too.
