@@ -172,7 +172,8 @@ def _rand_batch(model: View, x: Tensor, y: Tensor, threat: ThreatModel, draws: D
     found, left = apgd(model, x, y, threat, draws.at(ce.__name__), loss=ce, sure=sure)
     rows = (~left).nonzero().flatten()
     if len(rows):
-        part, x, y, draws = afresh(model, rows, "rest") if sure else model, x[rows], y[rows], draws.rows(rows)
+        part = afresh(model, rows, "rest") if sure else model
+        x, y, draws = x[rows], y[rows], draws.rows(rows)
         ends = (apgd(part, x, y, threat, draws.at(loss.__name__), loss=loss, sure=sure).x for loss in others)
         found[rows] = worst(part, y, chain((found[rows],), ends))
     return found
