@@ -39,8 +39,18 @@ def build(evidence: Sequence[Evidence], known: Background = NOTHING, *, against:
         purifiers=access.purifiers(evidence, known.purifiers),
         randomized=access.randomized(evidence, known.randomized),
     )
-    tables = [_Builder(groups[key], known, _inside(*key, groups)).table(*key) for key in order]
+    first = _first_seeds(evidence)
+    tables = [_Builder(groups[key], known, _inside(*key, groups), first).table(*key) for key in order]
     return tables if against is None else ranking.against(tables, against)
+
+
+def _first_seeds(evidence: Sequence[Evidence]) -> Mapping[tuple[str, str], int]:
+    """The lowest training seed of each defence on each data set, which goes without saying in every table."""
+    found: dict[tuple[str, str], int] = {}
+    for cell in (item.cell for item in evidence):
+        key = cell.defense.name, cell.samples.dataset
+        found[key] = min(found.get(key, cell.training_seed), cell.training_seed)
+    return found
 
 
 def _inside(
@@ -57,7 +67,7 @@ def _inside(
 
 def _place(group: tuple[SampleList, ThreatModel]) -> tuple[tuple[int, str], str, float, int, str]:
     samples, threat = group
-    return (labels.dataset_place(samples.dataset), threat.norm, threat.epsilon, len(samples), samples.digest)
+    return (labels.dataset_place(samples.dataset), threat.norm, threat.epsilon, -len(samples), samples.digest)
 
 
 class _Key(NamedTuple):
@@ -78,11 +88,12 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Builder:
-    """The evidence of one table, and by digest of the weights what is known inside smaller balls."""
+    """The evidence of one table, what is known inside smaller balls, by weights, and the first training seeds."""
 
     evidence: Sequence[Evidence]
     known: Background
     inside: Mapping[str, Sequence[Evidence]]
+    first_seeds: Mapping[tuple[str, str], int]
 
     def table(self, samples: SampleList, threat: ThreatModel) -> Table:
         attacks = labels.departures([item.cell.attack for item in self.evidence])
@@ -91,7 +102,7 @@ class _Builder:
             groups[_key(item)].append(item)
         measured = {key: _measured(items, attacks) for key, items in groups.items()}
         columns = self._columns(groups, measured)
-        names = _names(self.evidence, self.known.cards)
+        names = _names(self.evidence, self.known.cards, self.first_seeds)
         rows = [self._row(names[key], groups[key], measured[key], columns) for key in groups]
         cards = weights.behind(self.evidence, self.known.cards)
         known = self.known
@@ -182,13 +193,19 @@ def _key(evidence: Evidence) -> _Key:
     return _Key(cell.defense.identity, cell.training_seed, cell.artifact)
 
 
-def _names(evidence: Sequence[Evidence], cards: weights.Cards) -> Mapping[_Key, _Name]:
+def _names(
+    evidence: Sequence[Evidence], cards: weights.Cards, first_seeds: Mapping[tuple[str, str], int]
+) -> Mapping[_Key, _Name]:
     specs = [item.cell.defense for item in evidence]
     foreign = {_key(item): _foreign_network(item.cell, cards) for item in evidence}
     papers_own = {key.recipe for key, network in foreign.items() if not network}
     departs, said_of = labels.departures(specs, papers_own), labels.distinctions(specs, papers_own)
     rows = {_key(item): item.cell.defense.name for item in evidence}
-    seeds = {name: {key.seed for key, owner in rows.items() if owner == name} for name in rows.values()}
+    dataset = evidence[0].cell.samples.dataset
+    seeds = {
+        name: {first_seeds[name, dataset], *(key.seed for key, owner in rows.items() if owner == name)}
+        for name in rows.values()
+    }
     said = {
         key: (
             name,
