@@ -67,7 +67,7 @@ def _inside(
 
 def _place(group: tuple[SampleList, ThreatModel]) -> tuple[tuple[int, str], str, float, int, str]:
     samples, threat = group
-    return (labels.dataset_place(samples.dataset), threat.norm, threat.epsilon, -len(samples), samples.digest)
+    return (labels.dataset_place(samples.dataset), threat.norm, threat.epsilon, len(samples), samples.digest)
 
 
 class _Key(NamedTuple):
