@@ -40,6 +40,16 @@ def test_tables_stand_by_norm_then_radius_then_length_of_the_list() -> None:
     ]  # fmt: skip
 
 
+def test_a_seed_that_is_not_the_first_of_its_name_is_said_wherever_the_row_stands() -> None:
+    few = replace(SAMPLES, indices=tuple(range(50)), digest="z" * 64)
+    second = evidence(samples=few, right=first(3, 50), clean=first(9, 50), training_seed=1, artifact="b")
+    assert [row.label for table in leaderboard.build([evidence(), second]) for row in table.rows] == [
+        "none (seed 1)",
+        "none",
+    ]
+    assert [row.label for row in leaderboard.build([second])[0].rows] == ["none"]
+
+
 def test_a_table_keeps_what_was_noted_beside_its_cells() -> None:
     cell = evidence("mine").cell
     known = Background(
