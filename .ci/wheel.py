@@ -11,15 +11,11 @@ folders = {"benchbox": "benchbox"} | {folder: name.replace(".", "/") for name, f
 tracked = subprocess.run(["git", "ls-files", *folders], capture_output=True, text=True, check=True).stdout.split(
     "\n"
 )
-# Trained weights stay in the repository: they would make everybody's wheel heavy.
-WEIGHTS = "artifacts"
 wanted = {
     f"{target}/{Path(file).relative_to(folder).as_posix()}"
     for file in filter(None, tracked)
     for folder, target in folders.items()
-    if Path(file).is_relative_to(folder)
-    and not file.endswith((".md", ".gitkeep"))
-    and WEIGHTS not in Path(file).parts
+    if Path(file).is_relative_to(folder) and not file.endswith((".md", ".gitkeep"))
 }
 missing = sorted(wanted - set(zipfile.ZipFile(sys.argv[1]).namelist()))
 sys.exit(f"the wheel lacks {', '.join(missing)}" if missing else 0)

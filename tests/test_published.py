@@ -266,10 +266,8 @@ def test_two_trainings_of_one_recipe_are_no_one_row(
     assert ("whose weights are of another training" in capsys.readouterr().err) != is_same
     assert (new.key in (tmp_path / "both.json").read_text()) == is_same
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "results/published").mkdir(parents=True)
     for name, place in zip(("a", "b"), places, strict=True):
-        with open_records(place) as one:
-            (tmp_path / f"results/published/{name}.json").write_text(publish(one.evidence(), one))
+        assert main(["publish", name, f"--store={place}"]) == 0
     for words, is_said in ((["-d", CELL.defense.name], not is_same), (["-d", "another"], False)):
         main(["report", "--published", "--format", "csv", *words])
         assert ("left out: cells of" in capsys.readouterr().err) == is_said

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from second_trainings import second
 
 import benchbox
 from benchbox.analysis import papers
@@ -261,31 +262,6 @@ def test_two_trainings_of_pssr_are_no_further_apart_than_chance() -> None:
     tested = [pair.p_holm for pair in found.pairs if pair.p_holm is not None]
     assert len(tested) == found.family > 10
     assert min(tested) > 0.05
-
-
-@dataclass(frozen=True)
-class Second:
-    """What an attack on the whole of a second training came to, and what it took."""
-
-    percent: float
-    gradients: float
-    images: int
-
-
-def second(defense: str, attack: str, draws: int | None = None) -> Second:
-    """Of a row on MNIST; without `draws` AutoAttack averages a gradient over 20, and PGD over none."""
-    eot = draws or (20 if attack == "aa" else 1)
-    found = benchbox.load(ROOT / "docs/evidence/draws.json", defense=defense, seeds=[1]).evidence
-    (one,) = (
-        item
-        for item in found
-        if (item.cell.attack.name, item.cell.eot) == (attack, eot)
-        and item.cell.view.artifact == item.cell.artifact
-        and item.cell.view.stand_in is None
-    )
-    assert one.cell.attack.arguments.get("sure") == (100 if (attack, eot) == ("aa", 20) else None)
-    outcome = one.outcome
-    return Second(100 * float(outcome.robust.mean()), float(outcome.backwards.mean()), len(outcome))
 
 
 def audits(name: str) -> Mapping[str, Mapping[str, Any]]:

@@ -100,7 +100,9 @@ def _keep_weights(cards: Cards, places: Sequence[str], path: Path) -> None:
     sources = [folder for place in places for folder in folders(place)]
     lost = keep(cards, sources, path.parent / "artifacts")
     notice(f"trained weights: {len(cards) - len(lost)}, in {path.parent / 'artifacts'}")
-    if names := sorted({cards[name]["training"]["defense"]["name"] for name in lost}):
+    if names := sorted(
+        {cards[name].get("training", {}).get("defense", {}).get("name", name[:12]) for name in lost}
+    ):
         notice(f"without weights, which lie beside none of {', '.join(places)}: {', '.join(names)}")
 
 

@@ -56,8 +56,8 @@ def reproduce(
     """Compute a part of a published row again, and say whether it agrees, image by image.
 
     Weights that were published with the results are copied beside the store; those that are in neither place are
-    trained first, by the published recipe and seed. The exit status is 1
-    where a cell has become better or worse by more than chance.
+    trained first, by the published recipe and seed. The exit status is 1 where a cell has become better or worse
+    by more than chance.
     """
     from benchbox.analysis import agreement
     from benchbox.analysis.weights import behind

@@ -41,6 +41,8 @@ def keep(cards: Mapping[str, Mapping[str, Any]], sources: Iterable[Path], target
 
 
 def _kept(card: Mapping[str, Any], sources: Iterable[Artifacts], target: Artifacts) -> bool:
+    if "training" not in card:
+        return False  # cards of the first schema do not say what they are of
     key = training_of(card["training"]).weights
     if (own := target.card(key)) is not None:
         return is_same_training(own, card)
