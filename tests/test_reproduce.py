@@ -13,6 +13,7 @@ from commands import WHITE, Said, refusal
 from rows import evidence, first
 
 from benchbox.analysis.agreement import Verdict, compare
+from benchbox.engine.keeping import keep
 from benchbox.engine.reproduce import cut
 from benchbox.store.packing import pack, unpack
 
@@ -69,6 +70,10 @@ def test_weights_of_another_training_are_neither_published_nor_taken(published: 
     _, _, err = said("publish", "again", "--store", PUBLISHED, "--weights")
     assert "trained weights: 0, in results/published/artifacts" in err
     assert "without weights, which lie beside none of results/published/mine.json: none" in err
+
+
+def test_a_card_that_does_not_say_what_it_is_of_has_no_weights(tmp_path: Path) -> None:
+    assert keep({"a": {"seconds": 1.0}}, [tmp_path], tmp_path / "kept") == ("a",)
 
 
 def test_a_row_that_was_made_up_is_found_out(published: Path, said: Said) -> None:

@@ -100,9 +100,9 @@ def _keep_weights(cards: Cards, places: Sequence[str], path: Path) -> None:
     sources = [folder for place in places for folder in folders(place)]
     lost = keep(cards, sources, path.parent / "artifacts")
     notice(f"trained weights: {len(cards) - len(lost)}, in {path.parent / 'artifacts'}")
-    if names := sorted(
-        {cards[name].get("training", {}).get("defense", {}).get("name", name[:12]) for name in lost}
-    ):
+    # Cards of the first schema do not say what they are of.
+    said = [cards[name].get("training", {"defense": {"name": name[:12]}}) for name in lost]
+    if names := sorted({training["defense"]["name"] for training in said}):
         notice(f"without weights, which lie beside none of {', '.join(places)}: {', '.join(names)}")
 
 
