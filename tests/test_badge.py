@@ -18,6 +18,7 @@ from benchbox import report
 from benchbox.analysis import leaderboard
 from benchbox.analysis.background import Background
 from benchbox.analysis.badge import badge
+from benchbox.analysis.worth import worth
 
 TEXT = ("terminal", "markdown", "html", "latex", "csv", "json")
 #: What each kind of finding makes of a badge.
@@ -123,6 +124,21 @@ def test_a_purifier_is_told_what_sets_its_number() -> None:
     (found,) = leaderboard.build(pure, Background(audits={pure[0].cell.artifact: record()}))
     assert "pure: set by white-box pgd." in small_print(found)
     assert str(found.rows[0].set_by) == "white-box pgd"  # gray-box and bpda leave as much, and know less
+
+
+def test_what_was_stored_after_the_audit_is_told_too() -> None:
+    before = [evidence("none", WHITE, "pgd", 10, artifact="base"), *cells()[3:]]
+    audit = record()
+    audit["standing"] = worth(before[1:], before[:1])
+    known = Background(audits={before[1].cell.artifact: audit})
+    assert "pure: 40.0 % [30.3, 50.3] of 100 images are robust; " in " ".join(told(before, known))
+    after = told([*before, evidence("pure", WHITE, "aa", 15)], known)
+    assert any(line.startswith("pure: 15.0 %") and "white-box aa sets the number" in line for line in after)
+    assert any("gain over the bare classifier (none): +5.0 points" in line for line in after)
+
+
+def told(items: list[Any], known: Background) -> list[str]:
+    return list(small_print(leaderboard.build(items, known)[0]))
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -51,6 +51,12 @@ def test_the_whole_defence_contradicts_what_its_bare_classifier_reproduced() -> 
     )
 
 
+@pytest.mark.parametrize(("clean", "verdict"), [(90, Verdict.CONTRADICTED), (89, Verdict.DIFFERS)])
+def test_a_training_that_failed_contradicts_nothing(clean: int, verdict: Verdict) -> None:
+    items = (evidence("pssr", GRAY, "pgd", 60, clean=clean), evidence("pssr", WHITE, "pgd", 3, clean=clean))
+    assert answered(*items)["1", "mnist", "pssr", "pgd"].verdict is verdict  # printed: 99.30 benign, 98.92
+
+
 def test_bpda_is_compared_through_the_nearest_stand_in_and_contradicted_by_all_together() -> None:
     items = [evidence("pssr", BPDA, "pgd", k, stand_in=name) for name, k in (("a", 95), ("b", 2))]
     one = answered(items[0])["3", "mnist", "pssr", "bpda"]  # printed: 94.67

@@ -68,10 +68,16 @@ class Badge:
 NOT_AUDITED = Badge("not audited")
 
 
-def badge(record: Mapping[str, Any] | None) -> Badge:
-    """The badge of an audit's record; None for a defence that was not audited."""
+def badge(record: Mapping[str, Any] | None, standing: Mapping[str, Any] | None = None) -> Badge:
+    """The badge of an audit's record.
+
+    Args:
+        record: None for a defence that was not audited.
+        standing: What its number is worth today, as `worth` gives it; None where that is still what was recorded.
+    """
     if record is None:
         return NOT_AUDITED
+    standing = record.get("standing", {}) if standing is None else standing
     summary, findings = record["summary"], record.get("findings", ())
 
     def ids(verdict: str) -> list[str]:
@@ -86,4 +92,4 @@ def badge(record: Mapping[str, Any] | None) -> Badge:
     )
     state, checks = next(((state, found) for state, found in states if found), ("pass", []))
     told = {f["check"]: f["sentence"] for f in findings if f["verdict"] in ("FAIL", "WARN")}
-    return Badge(state, tuple(checks), summary["counts"], told, tuple(sentences(record.get("standing", {}))))
+    return Badge(state, tuple(checks), summary["counts"], told, tuple(sentences(standing)))

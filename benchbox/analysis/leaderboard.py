@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchbox.analysis import access, control, distance, labels, panel, paper, ranking, weights
 from benchbox.analysis.background import NOTHING, Background
 from benchbox.analysis.badge import badge
 from benchbox.analysis.certificate import certificate
-from benchbox.analysis.score import Entry, Measurement, combine, measure, union
+from benchbox.analysis.probed import Probed
+from benchbox.analysis.score import Entry, Measurement, Score, combine, measure, union
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, fallen, is_beginning, is_null
+from benchbox.analysis.worth import worth
 from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
 
 Measured = Mapping[Column, Sequence[Measurement]]
@@ -175,7 +177,7 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
-            badge=badge(self.known.audit(cell)),
+            badge=badge(self.known.audit(cell), self._standing(attacked, robust, probed)),
             probed=probed,
             fallen=fallen(attacked, probed) if attacked else 0,
             control=held,
@@ -183,6 +185,22 @@ class _Builder:
             distance=distance.median(attacked),
             certificate=certificate(evidence, self.inside.get(cell.artifact, ()), probed),
         )
+
+    def _standing(
+        self, attacked: Sequence[Evidence], robust: Score | None, probed: Probed | None
+    ) -> dict[str, Any] | None:
+        """What a row's number is worth, where it is no longer the one that its audit saw; else None."""
+        record = self.known.audit(attacked[0].cell) if attacked else None
+        recorded = (record or {}).get("standing", {}).get("robust")
+        if recorded is None or robust is None or recorded["percent"] == robust.percent:
+            return None
+        below = {item.cell.view.artifact for item in attacked if item.cell.access is Access.GRAY_BOX}
+        bare = [
+            item
+            for item in self.evidence
+            if item.cell.artifact in below and item.status == "done" and not is_null(item)
+        ]
+        return worth(attacked, bare, probed)
 
     def _purifies(self, evidence: Evidence) -> bool:
         return evidence.cell.defense.name in self.known.purifiers

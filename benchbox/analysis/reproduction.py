@@ -1,8 +1,9 @@
 """Each number that the PSSR paper prints and what came of it: reproduced, not, contradicted, or not run and why.
 
 A purifier's number in Tables 1 and 4 is compared with the gray-box one, which is all that it can be (`paper`);
-what it is printed as, white-box, is answered by the same attack on the whole defence. The paper's number has no
-interval, so it is asked whether it lies in ours, which is about the choice of images, not about another training.
+what it is printed as, white-box, is answered by the same attack on the whole defence, if ours gets about as many
+clean images right: what a training failed to learn is no attack's doing. The paper's number has no interval, so
+it is asked whether it lies in ours, which is about the choice of images, not about another training.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from benchbox.analysis import paper, papers
 from benchbox.analysis.papers import Number
@@ -24,6 +26,8 @@ _ACCESS = {"1": Access.GRAY_BOX, "2": Access.TRANSFER, "3": Access.BPDA, "4": Ac
 #: Accesses under which the whole defence is attacked, and what a table may claim of them.
 _WHOLE = (Access.WHITE_BOX, Access.BPDA)
 _CLAIMS_WHOLE = ("1", "3", "4")
+#: Points of clean accuracy that ours may lack and still speak for the paper's defence.
+NEAR = 10.0
 
 
 class Verdict(StrEnum):
@@ -136,11 +140,26 @@ def _stronger(number: Number, row: Row) -> Score | None:
     """What the same attack leaves of a purifier when it is aimed at all of it, where that is clearly less."""
     if number.column == "benign" or number.table not in _CLAIMS_WHOLE or not row.purifier:
         return None
+    if not _is_as_good(number, row):
+        return None
     assert number.percent is not None
     entries = [row.entries.get(Column(access, _attack(number.column)), Entry()) for access in _WHOLE]
     scores = [entry.score for entry in entries if entry.status == "done" and entry.score is not None]
     lowest = min(scores, key=lambda score: score.percent, default=None)
     return lowest if lowest is not None and lowest.high < number.percent else None
+
+
+def _is_as_good(number: Number, row: Row) -> bool:
+    """Whether ours gets nearly as many clean images right as the paper says of its row."""
+    table = "1" if number.table == "3" else number.table  # Table 3 has no clean images
+    place = (table, number.dataset, number.row, "benign")
+    clean, benign = row.clean.score, _printed().get(place)
+    return clean is not None and benign is not None and clean.percent >= benign - NEAR
+
+
+@cache
+def _printed() -> dict[tuple[str, str, str, str], float | None]:
+    return {(n.table, n.dataset, n.row, n.column): n.percent for n in papers.numbers(PAPER)}
 
 
 def _attack(column: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchbox.analysis import paper, papers
-from benchbox.analysis.reproduction import PAPER, Answer, Verdict
+from benchbox.analysis.reproduction import NEAR, PAPER, Answer, Verdict
 from benchbox.report.document import Column, Document, Grid, Number, Section, Text, Tone, grid
 
 FIELDS = (
@@ -42,7 +42,8 @@ _HOW = (
     "“-2.5” not reproduced: ours is so many points below (or above) the paper's, which lies outside its interval.",
     "“✗ 0.0” contradicted: the table says white-box, and the same attack on the whole defence, which is what "
     "white-box means, leaves so much, its interval below the paper's number; in parentheses what it leaves under "
-    "gray-box, on the bare classifier.",
+    f"gray-box, on the bare classifier. A row that lacks more than {NEAR:g} points of the paper's benign accuracy "
+    "contradicts nothing: there the training differs, whatever the attack.",
     "“n/r” not run, for the reason below the table; “–” the paper prints a dash.",
     "Intervals are about the choice of images; another training of the same recipe moves a number further. Where "
     "two of our defences stand for one row of the paper, the nearer one is compared.",
