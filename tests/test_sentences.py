@@ -17,7 +17,7 @@ from benchbox.analysis import papers
 from benchbox.analysis.substitutes import strangers
 from benchbox.analysis.table import Column, Row
 from benchbox.contract import registry
-from benchbox.domain import Access, Spec
+from benchbox.domain import Access
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -82,36 +82,12 @@ def smallcnn() -> Row:
     return found
 
 
-def narrow(name: str, **wanted: object) -> Row:
-    """A row on CIFAR-10 of the network that a CPU can bear, with such arguments."""
-    (found,) = (
-        row
-        for row in rows("cifar10").values()
-        if row.defense.name == name and "network=resnet18-16" in row.label
-        if wanted.items() <= row.defense.arguments.items()
-    )
-    return found
-
-
-def against_recipe(row: Row, field: str) -> tuple[object, object]:
-    """A setting of a row on CIFAR-10, and what its recipe says."""
-    return row.defense.arguments[field], getattr(recipe(row.defense.name, "cifar", "cifar10"), field)
-
-
 def autoattacked(row: Row) -> tuple[float, float, float, int]:
     """What AutoAttack on the whole defence leaves, its interval, and of how many images as yet."""
     entry = row.entries[Column(Access.WHITE_BOX, "aa")]
     assert entry.score is not None
     (one,) = entry.measurements
     return entry.score.percent, entry.score.low, entry.score.high, len(one.evidence.outcome)
-
-
-def squares(name: str) -> Iterator[Spec]:
-    """How Square was set on the rows of a file."""
-    for row in rows(name).values():
-        for column in row.finished:
-            if column.attack == "square":
-                yield from (one.evidence.cell.attack for one in row.entries[column].measurements)
 
 
 def readings(attack: str) -> Iterator[float]:
@@ -132,63 +108,6 @@ SENTENCES = (
         "docs/results.md",
         "`carso` is a training of {} epochs where its recipe has {}",
         lambda: (arguments("mnist", "carso")["epochs"], recipe("carso", "gray", "mnist").epochs),
-    ),
-    Sentence(
-        "docs/results.md",
-        "(its inner attack makes {} steps), and attacked on {} images",
-        lambda: (
-            arguments("cifar10", "pgd-at")["attack_steps"],
-            len(benchbox.load(ROOT / "results/published/cifar10.json").evidence[0].cell.samples),
-        ),
-    ),
-    Sentence("docs/results.md", "Its audit had {} images", lambda: (audited(rows("cifar10")["pgd-at"]),)),
-    Sentence(
-        "docs/results.md",
-        "`none` for {}, `pgd-at` for {} with an inner attack of {} steps and without augmentation, `trades` for "
-        "{} with an inner attack of {} steps likewise, but in float32, `pssr` for {} on that `none`, with a "
-        "generator of width {} where its recipe has {} and training attacks of {} steps where it has {}.",
-        lambda: (
-            narrow("none").defense.arguments["epochs"],
-            *(
-                narrow(name, augment=False).defense.arguments[field]
-                for name in ("pgd-at", "trades")
-                for field in ("epochs", "attack_steps")
-            ),
-            narrow("pssr").defense.arguments["epochs"],
-            *against_recipe(narrow("pssr"), "width"),
-            *against_recipe(narrow("pssr"), "attack_steps"),
-        ),
-    ),
-    Sentence(
-        "docs/results.md",
-        "{} epoch with an inner attack of {} steps, and {} epochs with a single inner step: FGSM leaves that one "
-        "{:.1f} % and PGD {:.1f} %",
-        lambda: (
-            *(
-                narrow("pgd-at", attack_steps=2, augment=True).defense.arguments[field]
-                for field in ("epochs", "attack_steps")
-            ),
-            narrow("pgd-at", attack_steps=1).defense.arguments["epochs"],
-            *(percent("cifar10", narrow("pgd-at", attack_steps=1).label, attack) for attack in ("fgsm", "pgd")),
-        ),
-    ),
-    Sentence(
-        "docs/results.md",
-        "`pssr` gets {:.1f} % of the images right where `none` below it gets {:.1f} %",
-        lambda: tuple(row.clean.score.percent for row in (narrow("pssr"), narrow("none")) if row.clean.score),
-    ),
-    Sentence(
-        "docs/results.md",
-        "PGD through its stand-ins leaves {:.1f} %, all attacks together {:.1f} %",
-        lambda: (
-            percent("cifar10", narrow("pssr").label, "pgd", Access.BPDA),
-            *(score.percent for score in [narrow("pssr").robust] if score),
-        ),
-    ),
-    Sentence(
-        "docs/results.md",
-        "Square has {:,} queries where AutoAttack gives it {:,}",
-        lambda: (*{spec.arguments["queries"] for spec in squares("cifar10")}, 5000),
     ),
     Sentence(
         "docs/results.md", "bfloat16: {:.1f} and {:.1f} % of the images are right as they are", lambda: twice()
@@ -270,13 +189,6 @@ def audits(name: str) -> Mapping[str, Mapping[str, Any]]:
     return {record["defense"]: record for record in found}
 
 
-def audited(row: Row) -> int:
-    """How many images the audit of a row on CIFAR-10 had."""
-    found = (one["record"] for one in file("cifar10")["attachments"] if one["kind"] == "audit")
-    (samples,) = {record["effort"]["samples"] for record in found if record["artifact"] == row.artifact}
-    return int(samples)
-
-
 def probed(*defenses: str) -> int:
     """How many images the audits of some rows on MNIST had, each."""
     (number,) = {audits("mnist")[name]["effort"]["samples"] for name in defenses}
@@ -288,31 +200,15 @@ def incomplete(defense: str) -> int:
     return int(audits("mnist")[defense]["summary"]["counts"]["INCOMPLETE"])
 
 
+def said_in_full(sentence: Sentence) -> bool:
+    """Whether its page has it, with the numbers of the results."""
+    page = " ".join((ROOT / sentence.page).read_text("utf-8").split())
+    return sentence.said.format(*sentence.numbers()) in page
+
+
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda one: one.said[:40])
 def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
-    page = " ".join((ROOT / sentence.page).read_text("utf-8").split())
-    assert sentence.said.format(*sentence.numbers()) in page
-
-
-def test_cifar10_lacks_what_the_page_says() -> None:
-    """“AutoAttack on `none` alone, Square and RayS on three `pgd-at` and `trades`”; the wide row has less."""
-    found = rows("cifar10")
-    narrow_rows = {label: row for label, row in found.items() if label != "pgd-at"}
-    assert all("network=resnet18-16" in label for label in narrow_rows)
-    three = {label for label, row in narrow_rows.items() if row.defense.name == "pgd-at"}
-    assert len(three) == 3
-    assert given("aa") == {narrow("none").label}
-    assert given("square") == given("rays") == three | {narrow("trades").label}
-    assert not any(column.access is Access.TRANSFER for column in found["pgd-at"].finished)
-    assert all(Column(Access.TRANSFER, "pgd") in row.finished for row in narrow_rows.values())
-    assert found["pgd-at"].rank is None
-    assert narrow("pssr").rank is None
-    assert {audited(row) for row in narrow_rows.values()} == {20}
-
-
-def given(attack: str) -> set[str]:
-    """The rows on CIFAR-10 that an attack on the whole defence is finished on."""
-    return {label for label, row in rows("cifar10").items() if Column(Access.WHITE_BOX, attack) in row.finished}
+    assert said_in_full(sentence)
 
 
 def test_no_reading_has_the_papers_white_box_numbers() -> None:

@@ -1,0 +1,205 @@
+"""Sentences of docs/results.md about CIFAR-10, and what its rows were and were not put to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sentences import Sentence, recipe, said_in_full
+
+import benchbox
+from benchbox.analysis.table import Column, Row
+from benchbox.domain import Access, Evidence
+
+ROOT = Path(__file__).parents[1]
+#: The paper's network on a card, and what a CPU can bear.
+WIDE, NARROW = "results/published/cifar10.json", "docs/evidence/cifar10-trainings.json"
+PAGE = "docs/results.md"
+
+
+@cache
+def rows(file: str) -> Mapping[str, Row]:
+    """Its rows, by what they are called."""
+    (table,) = benchbox.load(ROOT / file).tables
+    return {row.label: row for row in table.rows}
+
+
+@cache
+def audits(file: str) -> Mapping[str, Mapping[str, Any]]:
+    """How its rows were audited, by the digest of the weights."""
+    attached = json.loads((ROOT / file).read_text("utf-8"))["attachments"]
+    return {one["record"]["artifact"]: one["record"] for one in attached if one["kind"] == "audit"}
+
+
+def wide(name: str) -> Row:
+    """A row of the paper's network."""
+    return rows(WIDE)[name]
+
+
+def narrow(name: str, **wanted: object) -> Row:
+    """A row of the network that a CPU can bear, with such arguments."""
+    (found,) = (
+        row
+        for row in rows(NARROW).values()
+        if row.defense.name == name and "network=resnet18-16" in row.label
+        if wanted.items() <= row.defense.arguments.items()
+    )
+    return found
+
+
+def settings(row: Row, *fields: str) -> Iterator[object]:
+    """Settings of a row."""
+    return (row.defense.arguments[field] for field in fields)
+
+
+def usual(row: Row, *fields: str) -> Iterator[object]:
+    """What its recipe says of them."""
+    return (getattr(recipe(row.defense.name, "cifar", "cifar10"), field) for field in fields)
+
+
+def left(row: Row, attack: str, access: Access = Access.WHITE_BOX) -> float:
+    """What an attack leaves."""
+    entry = row.entries[Column(access, attack)]
+    assert entry.score is not None
+    return entry.score.percent
+
+
+def clean(row: Row) -> float:
+    """How many images it gets right that nobody touched."""
+    assert row.clean.score is not None
+    return row.clean.score.percent
+
+
+def attacks(row: Row, name: str) -> Iterator[Evidence]:
+    """The finished cells of an attack on the whole defence."""
+    entry = row.entries.get(Column(Access.WHITE_BOX, name))
+    return (one.evidence for one in entry.measurements if one.status == "done") if entry else iter(())
+
+
+SENTENCES = (
+    Sentence(
+        PAGE,
+        "`none` has the {} epochs of its recipe; `pgd-at` {} in batches of {} with an inner attack of {} steps, "
+        "where its recipe has {}, {} and {}; `trades` {} with an inner attack of {} steps, where its recipe has "
+        "{} and {}; `pssr` and `pssr:cae` {} in batches of {}, where theirs has {} and {}.",
+        lambda: (
+            *settings(wide("none"), "epochs"),
+            *settings(wide("pgd-at"), "epochs", "batch_size", "attack_steps"),
+            *usual(wide("pgd-at"), "epochs", "batch_size", "attack_steps"),
+            *settings(wide("trades"), "epochs", "attack_steps"),
+            *usual(wide("trades"), "epochs", "attack_steps"),
+            *settings(wide("pssr"), "epochs", "batch_size"),
+            *usual(wide("pssr"), "epochs", "batch_size"),
+        ),
+    ),
+    Sentence(
+        PAGE,
+        "`none` gets {:.1f} % right, and the paper's {:.2f} lies in its interval. `pgd-at` keeps {:.1f} % under "
+        "AutoAttack and `trades` {:.1f} %.",
+        lambda: (clean(wide("none")), 88.89, *(left(wide(name), "aa") for name in ("pgd-at", "trades"))),
+    ),
+    Sentence(
+        PAGE,
+        "`pssr` gets {:.1f} % of the images right and `pssr:cae` {:.1f} % where `none` below them gets {:.1f} %",
+        lambda: tuple(clean(wide(name)) for name in ("pssr", "pssr:cae", "none")),
+    ),
+    Sentence(
+        PAGE,
+        "Square has {:,} queries where AutoAttack gives it 5,000",
+        lambda: tuple(
+            {
+                one.cell.attack.arguments["queries"]
+                for file in (WIDE, NARROW)
+                for row in rows(file).values()
+                for one in attacks(row, "square")
+            }
+        ),
+    ),
+    Sentence(
+        PAGE,
+        "An earlier training of `pgd-at` for {} epochs",
+        lambda: tuple(settings(rows(NARROW)["pgd-at"], "epochs")),
+    ),
+    Sentence(
+        PAGE,
+        "`none` for {}, `pgd-at` for {} with an inner attack of {} steps and without augmentation, `trades` for "
+        "{} with an inner attack of {} steps likewise, but in float32, `pssr` for {} on that `none`, with a "
+        "generator of width {} where its recipe has {} and training attacks of {} steps where it has {}.",
+        lambda: (
+            *settings(narrow("none"), "epochs"),
+            *settings(narrow("pgd-at", augment=False), "epochs", "attack_steps"),
+            *settings(narrow("trades"), "epochs", "attack_steps"),
+            *settings(narrow("pssr"), "epochs", "width"),
+            *usual(narrow("pssr"), "width"),
+            *settings(narrow("pssr"), "attack_steps"),
+            *usual(narrow("pssr"), "attack_steps"),
+        ),
+    ),
+    Sentence(
+        PAGE,
+        "{} epoch with an inner attack of {} steps, and {} epochs with a single inner step: FGSM leaves that one "
+        "{:.1f} % and PGD {:.1f} %",
+        lambda: (
+            *settings(narrow("pgd-at", attack_steps=2, augment=True), "epochs", "attack_steps"),
+            *settings(narrow("pgd-at", attack_steps=1), "epochs"),
+            *(left(narrow("pgd-at", attack_steps=1), attack) for attack in ("fgsm", "pgd")),
+        ),
+    ),
+    Sentence(
+        PAGE,
+        "`pssr` gets {:.1f} % of the images right where `none` below it gets {:.1f} %",
+        lambda: (clean(narrow("pssr")), clean(narrow("none"))),
+    ),
+    Sentence(
+        PAGE,
+        "PGD through its stand-ins leaves {:.1f} %, all attacks together {:.1f} %",
+        lambda: (
+            left(narrow("pssr"), "pgd", Access.BPDA),
+            *(score.percent for score in [narrow("pssr").robust] if score),
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda one: one.said[:40])
+def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
+    assert said_in_full(sentence)
+
+
+def test_the_papers_clean_accuracy_lies_in_the_interval_of_the_baseline() -> None:
+    score = wide("none").clean.score
+    assert score is not None
+    assert score.low <= 88.89 <= score.high
+
+
+def test_every_wide_row_has_every_kind_of_attack() -> None:
+    """They are ranked; AutoAttack on the networks, Square and RayS searched in bfloat16."""
+    found = rows(WIDE)
+    assert list(found)
+    assert all(row.rank is not None and not row.lacking for row in found.values())
+    assert {"network=resnet18-16" in label for label in found} == {False}
+    for name, row in found.items():
+        searched = ["square", "rays", *(["aa"] if name in ("none", "pgd-at", "trades") else [])]
+        assert {one.cell.search_precision for attack in searched for one in attacks(row, attack)} == {"bfloat16"}
+        assert {record["effort"]["samples"] for key, record in audits(WIDE).items() if key == row.artifact} == {20}
+    assert not {"grad-reg", "pcl", "arn", "uat", "rst", "pssr:ps+cae"} & set(found)
+
+
+def test_the_narrow_rows_lack_what_the_page_says() -> None:
+    """“AutoAttack on `none` alone, Square and RayS on the three `pgd-at` and on `trades`”."""
+    found = {label: row for label, row in rows(NARROW).items() if "network=resnet18-16" in label}
+
+    def given(attack: str) -> set[str]:
+        return {label for label, row in found.items() if Column(Access.WHITE_BOX, attack) in row.finished}
+
+    three = {label for label, row in found.items() if row.defense.name == "pgd-at"}
+    assert len(three) == 3
+    assert given("aa") == {narrow("none").label}
+    assert given("square") == given("rays") == three | {narrow("trades").label}
+    assert all(Column(Access.TRANSFER, "pgd") in row.finished for row in found.values())
+    samples = {record["effort"]["samples"] for record in audits(NARROW).values()}
+    assert samples == {20}
