@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Said, refusal
-from rows import BPDA, GRAY, TRANSFER, WHITE, evidence, first, unfinished
+from rows import BPDA, GRAY, SAMPLES, TRANSFER, WHITE, evidence, first, unfinished
 
 from benchbox.analysis import curves, leaderboard
 from benchbox.analysis.survival import Survival, claim, survivals
@@ -39,6 +39,15 @@ def claimed() -> list[Evidence]:
 def only(items: list[Evidence]) -> Survival:
     (found,) = survivals(leaderboard.build(items))
     return found
+
+
+def published(items: list[Evidence]) -> str:
+    store = Store.open(":memory:")
+    run = store.begin_run({}, {})
+    for item in items:
+        store.add_cell(item.cell, run)
+        store.commit_batch(item.cell, item.outcome, seconds=1)
+    return publish(store.evidence(), store)
 
 
 def texts(drawing: style.Drawing) -> list[Any]:
@@ -189,12 +198,7 @@ def test_a_curve_over_a_field_has_a_line_for_each_attack() -> None:
 
 
 def test_the_command_draws_from_a_file_and_loads_no_torch(workspace: Path, said: Said) -> None:
-    store = Store.open(":memory:")
-    run = store.begin_run({}, {})
-    for item in claimed()[:3]:
-        store.add_cell(item.cell, run)
-        store.commit_batch(item.cell, item.outcome, seconds=1)
-    Path("mine.json").write_text(publish(store.evidence(), store), "utf-8")
+    Path("mine.json").write_text(published(claimed()[:3]), "utf-8")
     words = ["figures", "--store", "mine.json", "--formats", "svg", "-o", "out"]
     code = f"import sys; from benchbox.cli import main; main({words!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -208,6 +212,21 @@ def test_the_command_draws_from_a_file_and_loads_no_torch(workspace: Path, said:
     assert "did you mean epsilon" in refusal(said("figures", "epsilom", "--store", "mine.json"))
     assert "holds nothing of jpeg" in refusal(said("figures", "--store", "mine.json", "--defense", "jpeg"))
     assert "unknown format 'gif'" in refusal(said("figures", "--store", "mine.json", "--formats", "gif"))
+
+
+def test_two_lists_of_images_are_two_files(workspace: Path, said: Said) -> None:
+    few = replace(SAMPLES, indices=SAMPLES.indices[:30], digest="few")
+    items = [
+        evidence("none", WHITE, "pgd", 5),
+        evidence("none", WHITE, "pgd", first(9, 30), clean=first(30, 30), samples=few),
+    ]
+    Path("mine.json").write_text(published(items), "utf-8")
+    out = said("figures", "--store", "mine.json", "--formats", "svg", "-o", "out")[1]
+    name = "survives-mnist-linf-0.3-none"
+    assert sorted(out.splitlines()) == sorted(f"out/{name}{n}.{end}" for n in ("", "-2") for end in ("svg", "txt"))
+    # The longer list has the plain name, in whatever order they come.
+    assert "n = 100" in Path(f"out/{name}.txt").read_text("utf-8")
+    assert "n = 30" in Path(f"out/{name}-2.txt").read_text("utf-8")
 
 
 def test_every_figure_is_documented() -> None:

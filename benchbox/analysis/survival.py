@@ -91,8 +91,11 @@ class Survival:
 
 
 def survivals(tables: Sequence[Table]) -> Iterator[Survival]:
-    """One for each defence and recipe of each table that has something to show; trainings are taken together."""
-    for table in tables:
+    """One for each defence and recipe of each table that has something to show; trainings are taken together.
+
+    Of a data set the table of most images comes first.
+    """
+    for table in sorted(tables, key=lambda table: -len(table.samples)):
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in table.rows:
             groups[row.defense.identity].append(row)

@@ -101,7 +101,7 @@ def figures(
                 drawings = _trained(name, evidence, opened, work.session(), given)
             else:
                 drawings = _stored(name, evidence, opened, given)
-            for drawing in drawings:
+            for drawing in style.apart(drawings):
                 drawn += 1
                 for path in style.save(drawing, folder, again, kinds):
                     typer.echo(str(path))

@@ -77,7 +77,7 @@ def _figures(found: Result) -> Iterator[tuple[str, str]]:
     from benchbox.figures import style, survival
 
     with style.style():
-        for drawing in map(survival.draw, survivals(leaderboard.build(found.evidence, found.known))):
+        for drawing in style.apart(map(survival.draw, survivals(leaderboard.build(found.evidence, found.known)))):
             yield f"figures/{drawing.name}.svg", style.svg(drawing)
     # The bytes of a figure are those of one version of matplotlib.
     yield "figures/drawn-with.txt", f"matplotlib {version('matplotlib')}\n"

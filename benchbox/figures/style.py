@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,15 @@ class Drawing:
     name: str
     figure: Figure
     caption: tuple[str, ...]
+
+
+def apart(drawings: Iterable[Drawing]) -> Iterator[Drawing]:
+    """Each as it comes; a name that was used before is numbered, so that no file is written over another."""
+    used: Counter[str] = Counter()
+    for drawing in drawings:
+        used[drawing.name] += 1
+        count = used[drawing.name]
+        yield drawing if count == 1 else replace(drawing, name=f"{drawing.name}-{count}")
 
 
 @contextmanager
