@@ -95,7 +95,8 @@ def attacked(cell: Cell) -> str:
 
 def _difference(spec: Spec, usual: Spec) -> str:
     fields = [f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)]
-    said = [f"{field}={_short(spec.arguments.get(field))}" for field in fields]
+    # What is unsaid has its default.
+    said = [f"{field}={_short(spec.arguments.get(field, 'default'))}" for field in fields]
     if spec.code != usual.code:
         said.append(f"code {spec.code.removeprefix('sha256:')[:16]}")
     return ", ".join(said)
