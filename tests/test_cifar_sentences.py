@@ -40,6 +40,12 @@ def wide(name: str) -> Row:
     return rows(WIDE)[name]
 
 
+def took(name: str) -> float:
+    """Seconds of its training."""
+    cards = json.loads((ROOT / WIDE).read_text("utf-8"))["cards"]
+    return float(cards[wide(name).artifact]["seconds"])
+
+
 def narrow(name: str, **wanted: object) -> Row:
     """A row of the network that a CPU can bear, with such arguments."""
     (found,) = (
@@ -101,6 +107,16 @@ SENTENCES = (
         "`none` gets {:.1f} % right, and the paper's {:.2f} lies in its interval. `pgd-at` keeps {:.1f} % under "
         "AutoAttack and `trades` {:.1f} %.",
         lambda: (clean(wide("none")), 88.89, *(left(wide(name), "aa") for name in ("pgd-at", "trades"))),
+    ),
+    Sentence(
+        "docs/performance.md",
+        "they are {:.0f} for {} epochs of `none`, {:.0f} for {} of `pgd-at`, {:.0f} for {} of `trades`, {:.0f} "
+        "and {:.0f} for {} of `pssr` and `pssr:cae`.",
+        lambda: (
+            *(n for name in ("none", "pgd-at", "trades") for n in (took(name), *settings(wide(name), "epochs"))),
+            *map(took, ("pssr", "pssr:cae")),
+            *{n for name in ("pssr", "pssr:cae") for n in settings(wide(name), "epochs")},
+        ),
     ),
     Sentence(
         PAGE,
