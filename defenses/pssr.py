@@ -58,7 +58,7 @@ class PSSRRecipe(SurgeryRecipe):
         condition: What the generator E sees beside the trivial component. `mask`: M_t, which the defence knows,
             so that a removed pixel is no black one. `none`: nothing, as Fig. 8 and Eq. 11 write E(x_t). `input`:
             the image as it came in, E(x, x_t) of Eq. 8-10; the clean x printed there is known in training only.
-        pixel: Eq. 9 summed over the pixels of an image as printed, or their `mean`, 784 (3,072) times smaller.
+        pixel: Eq. 9 summed over the pixels of an image as printed, or their `mean`, which is enough for grey ones.
         benign: Whether a third of the training images are benign; the paper trains on adversarial ones.
         width: Channels of the generator's first layer; not given in the paper.
     """
@@ -86,6 +86,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 16, "schedule": _ONE_CYCLE, "batch_size": 64, "width": 16},
     # advertorch's step of 0.01 is a third of the ball of 8/255; ten steps of 2/255 as in adversarial training.
     "cifar": {
+        "pixel": "sum",  # with the mean the generator does not learn to give colour images back (docs/pssr.md)
         "epochs": 30,
         "schedule": _ONE_CYCLE,
         "attack_steps": 10,
@@ -93,7 +94,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "width": 64,
     },
 }
-
 
 S = TypeVar("S", bound=SurgeryRecipe, default=SurgeryRecipe)
 
