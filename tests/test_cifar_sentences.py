@@ -91,14 +91,14 @@ SENTENCES = (
     Sentence(
         PAGE,
         "`none` has the {} epochs of its recipe; `pgd-at` {} in batches of {} with an inner attack of {} steps, "
-        "where its recipe has {}, {} and {}; `trades` {} with an inner attack of {} steps, where its recipe has "
-        "{} and {}; `pssr:ps` trains nothing.",
+        "where its recipe has {}, {} and {}; `trades` {} in batches of {} with an inner attack of {} steps, "
+        "where its recipe has {}, {} and {}; `pssr:ps` trains nothing.",
         lambda: (
             *settings(wide("none"), "epochs"),
             *settings(wide("pgd-at"), "epochs", "batch_size", "attack_steps"),
             *usual(wide("pgd-at"), "epochs", "batch_size", "attack_steps"),
-            *settings(wide("trades"), "epochs", "attack_steps"),
-            *usual(wide("trades"), "epochs", "attack_steps"),
+            *settings(wide("trades"), "epochs", "batch_size", "attack_steps"),
+            *usual(wide("trades"), "epochs", "batch_size", "attack_steps"),
         ),
     ),
     Sentence(
