@@ -183,7 +183,8 @@ def test_parts_shrink_with_what_is_left():
     assert max(len(part.unit.positions) for part in portions.cut(work(), agenda, 32, 86_400.0)) == 1
     agenda.work = 0.0
     assert len(Portions(1).cut(work(), agenda, batch=32)) == 1  # one alone waits for nobody
-    assert Portions(1).block(CELL, 32, is_pooled=True) == 1000
+    pools = [Portions(1).block(CELL, batch, is_pooled=True) for batch in (32, 300, 2000)]
+    assert pools == [128, 1000, 2000]  # four calls, or a thousand images, or one call
 
 
 def test_no_result_is_dropped_however_many_there_are_at_once():

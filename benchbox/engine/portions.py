@@ -10,8 +10,10 @@ from benchbox.engine.agenda import Agenda
 from benchbox.engine.executors import Work, divided
 from benchbox.engine.passes import crafting, passes
 
-#: Images that a pooled attack is given at once.
+#: Images that a pooled attack is given at once, and of how many calls at most: what still stands is to fill calls.
+#: So much is lost with a process that is killed, which on a slow network, with small calls, would be hours.
 POOL = 1000
+CALLS = 4
 #: Blocks that each of several workers gets at least, if all are as long as the longest.
 BLOCKS = 4
 #: So many times longer than expected work may take without being waited for at the end: on a slow worker, or
@@ -48,7 +50,7 @@ class Portions:
             batch: Images a call of the model that is attacked.
             is_pooled: Whether the attack splits what it is given itself.
         """
-        most = max(POOL, batch) if is_pooled else batch
+        most = max(batch, min(POOL, CALLS * batch)) if is_pooled else batch
         if self.workers == 1:
             return most
         return max(1, batch // FEWEST, int(min(most, self._most / max(1.0, crafting(cell)))))
