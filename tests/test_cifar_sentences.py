@@ -81,6 +81,13 @@ def clean(row: Row) -> float:
     return row.clean.score.percent
 
 
+def printed() -> float:
+    """What the paper's baseline gets right of the clean images."""
+    number = wide("none").clean.paper
+    assert number is not None
+    return number.percent
+
+
 def attacks(row: Row, name: str) -> Iterator[Evidence]:
     """The finished cells of an attack on the whole defence."""
     entry = row.entries.get(Column(Access.WHITE_BOX, name))
@@ -105,7 +112,7 @@ SENTENCES = (
         PAGE,
         "`none` gets {:.1f} % right, and the paper's {:.2f} lies in its interval. `pgd-at` keeps {:.1f} % under "
         "AutoAttack and `trades` {:.1f} %.",
-        lambda: (clean(wide("none")), 88.89, *(left(wide(name), "aa") for name in ("pgd-at", "trades"))),
+        lambda: (clean(wide("none")), printed(), *(left(wide(name), "aa") for name in ("pgd-at", "trades"))),
     ),
     Sentence(
         "docs/performance.md",
@@ -199,7 +206,7 @@ def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
 def test_the_papers_clean_accuracy_lies_in_the_interval_of_the_baseline() -> None:
     score = wide("none").clean.score
     assert score is not None
-    assert score.low <= 88.89 <= score.high
+    assert score.low <= printed() <= score.high
 
 
 def test_every_wide_row_has_every_kind_of_attack() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
 from benchbox.analysis import paper, papers
 from benchbox.analysis.papers import Number
@@ -140,7 +139,7 @@ def _stronger(number: Number, row: Row) -> Score | None:
     """What the same attack leaves of a purifier when it is aimed at all of it, where that is clearly less."""
     if number.column == "benign" or number.table not in _CLAIMS_WHOLE or not row.purifier:
         return None
-    if not _is_as_good(number, row):
+    if not _is_as_good(row):
         return None
     assert number.percent is not None
     entries = [row.entries.get(Column(access, _attack(number.column)), Entry()) for access in _WHOLE]
@@ -149,17 +148,10 @@ def _stronger(number: Number, row: Row) -> Score | None:
     return lowest if lowest is not None and lowest.high < number.percent else None
 
 
-def _is_as_good(number: Number, row: Row) -> bool:
+def _is_as_good(row: Row) -> bool:
     """Whether ours gets nearly as many clean images right as the paper says of its row."""
-    table = "1" if number.table == "3" else number.table  # Table 3 has no clean images
-    place = (table, number.dataset, number.row, "benign")
-    clean, benign = row.clean.score, _printed().get(place)
-    return clean is not None and benign is not None and clean.percent >= benign - NEAR
-
-
-@cache
-def _printed() -> dict[tuple[str, str, str, str], float | None]:
-    return {(n.table, n.dataset, n.row, n.column): n.percent for n in papers.numbers(PAPER)}
+    clean, printed = row.clean.score, row.clean.paper
+    return clean is not None and printed is not None and clean.percent >= printed.percent - NEAR
 
 
 def _attack(column: str) -> str:
