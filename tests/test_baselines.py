@@ -15,7 +15,7 @@ from benchbox.plugins.defenses.bag_of_tricks import BagPGDAT, BagTRADES
 from benchbox.plugins.defenses.grad_reg import GradReg, squared_gradient
 from benchbox.plugins.defenses.pssr import PSSR, PixelSurgery, Regeneration, WithoutARD
 from benchbox.plugins.defenses.rice import Rice
-from benchbox.plugins.defenses.trades import divergence
+from benchbox.plugins.defenses.trades import TRADES, divergence
 from torch import Tensor, nn
 
 from benchbox import Batch, Card, Defense, Draws, ImageSpec, Losses, Recipe, ThreatModel
@@ -164,6 +164,19 @@ def test_the_divergence_of_trades() -> None:
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert divergence(p, q).item() == pytest.approx(expected, abs=1e-6)
     assert divergence(q, p).item() == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("cls", [TRADES, BagTRADES])
+def test_clean_and_attacked_images_share_no_batch_statistics(cls: Any) -> None:
+    """They learn in a pass each: in one of both, batch normalisation would mix them."""
+    defense, learned = build(cls, attack_steps=1).train(), []
+    defense.classifier = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3))
+    defense.classifier.register_forward_pre_hook(
+        lambda net, args: learned.append(len(args[0])) if net.training else None
+    )
+    given = batch()
+    defense.losses(given)
+    assert learned == [len(given.x)] * 2
 
 
 # -- the bag of tricks
