@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from benchbox.analysis.score import Entry, Measurement, Score, combine, measure,
 from benchbox.analysis.table import Column, Row, Table
 from benchbox.analysis.worst_case import by_draws, clean_correct, correctness, fallen, is_beginning, is_null
 from benchbox.analysis.worth import worth
-from benchbox.domain import Access, Cell, Evidence, SampleList, ThreatModel
+from benchbox.domain import Access, Cell, Evidence, SampleList, Spec, ThreatModel
 
 Measured = Mapping[Column, Sequence[Measurement]]
 
@@ -217,7 +217,8 @@ def _names(
     specs = [item.cell.defense for item in evidence]
     foreign = {_key(item): _foreign_network(item.cell, cards) for item in evidence}
     papers_own = {key.recipe for key, network in foreign.items() if not network}
-    departs, said_of = labels.departures(specs, papers_own), labels.distinctions(specs, papers_own)
+    said_of = labels.distinctions(specs, papers_own)
+    usual = _usual(specs, papers_own)
     rows = {_key(item): item.cell.defense.name for item in evidence}
     dataset = evidence[0].cell.samples.dataset
     seeds = {
@@ -239,10 +240,28 @@ def _names(
     return {
         key: _Name(
             labels.labelled(*parts, f"weights {key.artifact[:8]}" if uses[parts] > 1 else ""),
-            not departs[key.recipe] and not foreign[key],
+            key.recipe in usual and not foreign[key],
         )
         for key, parts in said.items()
     }
+
+
+def _usual(specs: Sequence[Spec], papers_own: Collection[str]) -> Collection[str]:
+    """Identities of the recipes that what the paper prints is about: ours, with what its row says of it."""
+    bare = {spec.identity: _without(spec, paper.setting(spec.name)) for spec in specs}
+    departs = labels.departures(
+        [bare[spec.identity] for spec in specs], {bare[key].identity for key in papers_own}
+    )
+    return {
+        spec.identity
+        for spec in specs
+        if not departs[bare[spec.identity].identity]
+        and all(spec.arguments.get(field) == value for field, value in paper.setting(spec.name).items())
+    }
+
+
+def _without(spec: Spec, fields: Collection[str]) -> Spec:
+    return replace(spec, arguments={k: v for k, v in spec.arguments.items() if k not in fields})
 
 
 def _foreign_network(cell: Cell, cards: weights.Cards) -> str:

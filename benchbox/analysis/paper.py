@@ -32,11 +32,13 @@ class Row:
         row: Its row in Tables 1 to 3, if it is one of the compared defences.
         module: Its row in Table 4, which repeats two of the compared defences beside the parts of its own.
         purifies: Whether it rewrites the image, so that Table 1 cannot be its end-to-end white-box.
+        setting: What the name of its row says of the recipe, by our fields: TRADES (1/λ = 6.0), PCL_p.
     """
 
     row: str
     module: str
     purifies: bool
+    setting: Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,14 @@ def attacks() -> Mapping[str, AttackColumn]:
 def _rows() -> Mapping[str, Row]:
     """By our name of a defence."""
     return {
-        line["defense"]: Row(line["row"], line["module"], line["purifies"] == "yes")
+        line["defense"]: Row(line["row"], line["module"], line["purifies"] == "yes", _setting(line["setting"]))
         for line in _lines("pssr-rows.csv")
     }
+
+
+def _setting(words: str) -> Mapping[str, str | float]:
+    said = dict(word.split("=") for word in words.split())
+    return {field: float(value) if value[0].isdigit() else value for field, value in said.items()}
 
 
 def _lines(name: str) -> Iterator[dict[str, str]]:
@@ -200,6 +207,12 @@ def is_its_network(dataset: str, defense: str, network: str) -> bool:
         network: Our name of its target classifier's network; "" where it is not known, and passes for the paper's.
     """
     return defense not in _rows() or network in ("", NETWORK.get(dataset, network))
+
+
+def setting(defense: str) -> Mapping[str, str | float]:
+    """What the paper's row of one of our defences says of its recipe, by our fields; mostly nothing."""
+    place = _rows().get(defense)
+    return place.setting if place is not None else {}
 
 
 @cache

@@ -94,8 +94,8 @@ class Row:
         versus: The comparison with the row that was asked for.
         badge: What the audit of these weights inside this ball found.
         control: What the null attack says; None for a deterministic defence that it was not run on.
-        usual: Whether its recipe is the usual one of that name, on the paper's network: what a paper prints stands
-            beside such a row alone.
+        usual: Whether its recipe is the usual one of that name, on the paper's network and with the setting that
+            the paper's row has in its name: what a paper prints stands beside such a row alone.
         probed: What the audit's probes left of these images; None where there was no audit of them.
         distance: Median distance of the nearest error, see `analysis.distance`; None where nobody has searched.
         fallen: How many images that withstood every finished attack fell to these probes.

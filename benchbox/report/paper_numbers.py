@@ -40,13 +40,16 @@ _HOW = (
     "First the paper's number, then what came of it.",
     "“= 99.0” reproduced: the paper's number lies in the 95 % interval of ours, which is printed.",
     "“-2.5” not reproduced: ours is so many points below (or above) the paper's, which lies outside its interval.",
-    "“✗ 0.0” contradicted: the table says white-box, and the same attack on the whole defence, which is what "
-    "white-box means, leaves so much, its interval below the paper's number; in parentheses what it leaves under "
-    f"gray-box, on the bare classifier. A row that lacks more than {NEAR:g} points of the paper's benign accuracy "
-    "contradicts nothing: there the training differs, whatever the attack.",
+    "“✗ 0.0” contradicted: the table says white-box, and the same attack on the whole defence, which is what"
+    " white-box means (in Table 3, and where it is not run: through all of its stand-ins together), leaves "
+    "so much, its interval below the paper's number; in parentheses what it leaves under gray-box, on the "
+    f"bare classifier. A row that lacks more than {NEAR:g} points of the paper's benign accuracy contradicts "
+    "nothing: there the training differs, whatever the attack.",
     "“n/r” not run, for the reason below the table; “–” the paper prints a dash.",
-    "Intervals are about the choice of images; another training of the same recipe moves a number further. Where "
-    "two of our defences stand for one row of the paper, the nearer one is compared.",
+    "Intervals are about the choice of images; another training of the same recipe moves a number further. "
+    "Of several trainings of one recipe the one of the lowest seed is compared. Where two of our defences "
+    "stand for one row of the paper, one that reproduces the number is heard first, and of equals the "
+    "nearer.",
 )
 
 
