@@ -11,6 +11,8 @@ Comments mark what is written; everything up to the next `<!-- end -->` is repla
     <!-- protocols -->                   who attacked what, by results/paper/protocols.toml
     <!-- recipes: NAMES SCOPES -->       what defences set of their own, by default and where a data set departs
     <!-- missing: NAME -->               what each row of results/published/NAME.json was not put to
+    <!-- audited: NAME -->               how many images each of its rows was audited on
+    <!-- departs: NAME -->               where the recipes of its rows depart from their authors' values
     <!-- proven: NAME -->                what its rows prove, beside what attacks leave of them
 
 It also writes docs/command-line.md, which is not committed, from the command line itself. Nothing is trained.
@@ -28,9 +30,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import benchbox
 from benchbox import Defense, Recipe
+from benchbox.analysis.table import Row
 from benchbox.cli import build, main
 from benchbox.cli.show import field_docs
 from benchbox.contract import registry
@@ -40,7 +45,8 @@ from benchbox.engine import protocols
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Path("results/published")
 BLOCK = re.compile(
-    r"<!-- (output|published|file|figure|measured|protocols|recipes|missing|proven)(?:: (.+?))? -->\n"
+    r"<!-- (output|published|file|figure|measured|protocols|recipes|missing|audited|departs|proven)"
+    r"(?:: (.+?))? -->\n"
     r"(.*?)<!-- end -->",
     re.DOTALL,
 )
@@ -164,8 +170,56 @@ def missing(name: str) -> Iterator[str]:
             )
 
 
-def _shown(value: float | str) -> str:
-    return str(value) if isinstance(value, str | int) else f"{value:.4g}"
+def audited(name: str) -> Iterator[str]:
+    """How many images the rows of a published file were audited on, and how many checks that left INCOMPLETE.
+
+    Args:
+        name: Of the file.
+    """
+    attached = json.loads((ROOT / PUBLISHED / f"{name}.json").read_text("utf-8"))["attachments"]
+    audits = {one["record"]["artifact"]: one["record"] for one in attached if one["kind"] == "audit"}
+    found: dict[int, list[str]] = {}
+    for row in _rows(name):
+        if row.artifact in audits:
+            audit = audits[row.artifact]
+            incomplete = sum(one["verdict"] == "INCOMPLETE" for one in audit["findings"])
+            found.setdefault(len(audit["samples"]["indices"]), []).append(f"`{row.label}` {incomplete}")
+    for images in sorted(found, reverse=True):
+        yield f"{images} images: {', '.join(found[images])}"
+
+
+def departs(name: str) -> Iterator[str]:
+    """Where recipes of the rows of a published file depart from the defaults, which are their authors' values.
+
+    Args:
+        name: Of the file.
+    """
+    said: dict[str, None] = {}
+    for row in _rows(name):
+        defaults = registry.defenses().get(row.defense.name).cls.configure().model_dump(mode="json")
+        changed = {
+            field: (value, defaults[field])
+            for field, value in row.defense.arguments.items()
+            if field in defaults and value != defaults[field] and field != "network"
+        }
+        if changed:
+            fields = ", ".join(
+                f"{field} {_shown(ours)} for {_shown(theirs)}" for field, (ours, theirs) in changed.items()
+            )
+            said[f"`{row.label.partition(', seed')[0]}`: {fields}"] = None
+    yield from said
+
+
+def _rows(name: str) -> Sequence[Row]:
+    """Of the longest list of images in a published file."""
+    return max(benchbox.load(ROOT / PUBLISHED / f"{name}.json").tables, key=lambda table: len(table.samples)).rows
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+LISTS = {"missing": missing, "audited": audited, "departs": departs}
 
 
 def command_line() -> str:
@@ -193,8 +247,8 @@ def _body(kind: str, words: str | None) -> str:
     assert words is not None, f"<!-- {kind} --> needs to say what"
     if kind == "recipes":
         return recipes(words)
-    if kind == "missing":
-        return "\n" + "".join(f"- {line}\n" for line in missing(words)) + "\n"
+    if kind in LISTS:
+        return "\n" + "".join(f"- {line}\n" for line in LISTS[kind](words)) + "\n"
     if kind == "proven":
         return proven(words)
     if kind == "file":

@@ -229,7 +229,13 @@ def test_a_sample_counted_twice_fails():
 def test_images_that_are_classified_otherwise_now_fail():
     again = Rescored("key", "pgd", 10, (), (), (), (1, 8, 8))
     assert verdicts(replace(_stored(), rescored=(again,)))["A3"] == "PASS"
-    assert verdicts(replace(_stored(), rescored=(replace(again, differ=(3,)),)))["A3"] == "FAIL"
+    assert verdicts(replace(_stored(), rescored=(replace(again, differ=(3, 4, 7)),)))["A3"] == "FAIL"
+    # Rounding decides one at the very border, and again in every cell that keeps it.
+    assert verdicts(replace(_stored(), rescored=(replace(again, differ=(3,)),)))["A3"] == "WARN"
+    many = replace(again, asked=120, differ=(3, 4))
+    assert verdicts(replace(_stored(), rescored=(many,)))["A3"] == "WARN"
+    assert verdicts(replace(_stored(), rescored=(many,) * 4))["A3"] == "WARN"
+    assert verdicts(replace(_stored(), rescored=(replace(many, differ=tuple(range(6))),)))["A3"] == "FAIL"
     assert verdicts(replace(_stored(), rescored=(replace(again, shape=(3, 64, 64)),)))["A4"] == "FAIL"
 
 

@@ -119,6 +119,21 @@ def test_what_the_rows_of_a_file_lack_is_said() -> None:
             assert part == "an audit" or {f"{access} {name}" for name in names.split(", ")} <= set(lacking)
 
 
+def test_how_many_images_each_row_was_audited_on_is_said() -> None:
+    (table,) = benchbox.load(ROOT / "results/published/mnist.json").tables
+    said = dict(line.split(" images: ") for line in generate.audited("mnist"))
+    assert list(said) == ["100", "20", "10"]
+    named = [label for rows in said.values() for label in re.findall(r"`(.+?)` \d", rows)]
+    assert sorted(named) == sorted(row.label for row in table.rows)
+
+
+def test_where_the_recipes_of_a_file_depart_is_read_off_its_rows() -> None:
+    said = dict(line.removeprefix("`").split("`: ") for line in generate.departs("mnist"))
+    assert said["none"] == "epochs 5 for 200, schedule onecycle for constant"
+    assert "lambda_gradient 10 for 110" in said["grad-reg"]
+    assert "jpeg" not in said  # has nothing that departs
+
+
 def test_what_the_rows_of_a_file_prove_is_said_beside_what_attacks_leave() -> None:
     (table,) = benchbox.load(ROOT / "results/published/mnist.json").tables
     proving = {row.label: row for row in table.rows if row.certificate}

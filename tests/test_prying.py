@@ -131,6 +131,18 @@ def test_a_randomised_defence_that_is_right_only_where_it_is_scored_fails(right,
     assert found.verdict == verdict, found.sentence
 
 
+@pytest.mark.parametrize(("changed", "verdict"), [(0, "PASS"), (1, "WARN"), (2, "FAIL")])
+def test_one_sample_at_the_border_does_not_withdraw_a_defence(changed: int, verdict: str) -> None:
+    cell = replace(
+        RANDOM, scoring_draws=1, samples=SampleList("digits", "test", tuple(range(40)), "c"), threat=THREAT
+    )
+    stored = Evidence(cell, outcome(cell, range(40)), "done")
+    panel = Panel("probes", np.arange(40), stored.outcome.clean_correct > 0.5, ())
+    panel.correct[:changed] ^= True
+    case = Case(Stored(Subject("a", "a"), THREAT, (1, 8, 8), (stored,)), SimpleNamespace(panel=panel))
+    assert check("A9")(case).verdict == verdict
+
+
 @pytest.mark.parametrize("cls", ODD, ids=lambda cls: cls.card.name)
 def test_what_papers_propose_is_not_accused(cls) -> None:
     found = usual(cls)

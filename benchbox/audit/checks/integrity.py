@@ -74,7 +74,7 @@ def rescore(case: Case) -> Judgement:
 
     Needs: stored images, the defence loaded afresh
     Formula: class of the stored image now = class stored
-    Threshold: any difference, of a deterministic defence: FAIL
+    Threshold: any difference: WARN; surely more than 1 % of the images (95 % interval): FAIL
     Finding: stored adversarial images are classified differently now
     Source: RobustBench, which re-scores x_adv
     """
@@ -82,9 +82,11 @@ def rescore(case: Case) -> Judgement:
     if not found:
         return incomplete("no stored adversarial image was classified again")
     differ = sorted({i for one in found for i in one.differ})
-    asked = sum(one.asked for one in found)
+    asked, times = sum(one.asked for one in found), sum(len(one.differ) for one in found)
     if differ:
-        return fail(f"{len(differ)} samples of {asked} images", differ, differ=len(differ), asked=asked)
+        # An attack ends at the border, where rounding decides: another batch, another answer of a hard mask.
+        judge = fail if clopper_pearson(times, asked).low > limit.TWO_ANSWERS else warn
+        return judge(f"{len(differ)} samples, in {times} of {asked} images", differ, differ=times, asked=asked)
     return passed(f"{asked} images of {len(found)} cells keep their class", asked=asked)
 
 
@@ -226,7 +228,7 @@ def clean(case: Case) -> Judgement:
 
     Needs: stored clean predictions, the defence loaded afresh
     Formula: difference of the clean accuracies, on the same samples; of most draws, exact McNemar
-    Threshold: > 0.05 points: FAIL; other classes at the same accuracy: WARN; randomised: p < 0.001: FAIL
+    Threshold: > 0.05 points and at least 2 samples: FAIL; any change: WARN; randomised: p < 0.001: FAIL
     Finding: weights or preprocessing differ from those that were scored
     Source: RobustBench's reproduction test
     """
@@ -246,7 +248,7 @@ def clean(case: Case) -> Judgement:
         p = mcnemar(int((now & ~then).sum()), int((then & ~now).sum()))
         said += f" (p = {p:.2g})"
         return fail(said, differ, gap=gap, p=p) if p < limit.BEYOND_CHANCE else passed(said, gap=gap, p=p)
-    if gap > limit.CLEAN_GAP:
+    if gap > limit.CLEAN_GAP and len(differ) >= limit.FEW:
         return fail(said, differ, gap=gap)
     if differ:
         return warn(f"{said}; {len(differ)} samples changed sides", differ, gap=gap)
