@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from benchbox.plugins.defenses.pssr import PixelSurgery, SurgeryRecipe
-from benchbox.plugins.defenses.pssr_oracle import Oracle
+from benchbox.plugins.defenses.pssr_oracle import Oracle, RegeneratingOracle
 from torch import Tensor, nn
 
 from benchbox.cli import main
@@ -67,6 +68,23 @@ def test_a_constant_mask_has_no_gradient_where_pixels_are_taken_back(oracle: Ora
         leaf = (CLEAN + DELTA).requires_grad_()
         (gradient,) = torch.autograd.grad(oracle.surrogates()[name](leaf, draws)[:, 0].sum(), leaf)
         assert gradient.flatten(1).tolist() == [expected, expected]
+
+
+def test_what_the_oracle_leaves_is_regenerated(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From x + δ·M_t and the mask, in training as when it is asked."""
+    recipe = RegeneratingOracle.configure(threshold="sample", benign=False, width=4)
+    whole = RegeneratingOracle(recipe, ImageSpec(1, 8, 2), oracle.classifier).eval()
+    draws = Draws(torch.tensor([7, 3]))
+    whole.reveal(CLEAN, draws)
+    mask = pixels([1, 1, 0, 1], [1, 1, 0, 1])
+    monkeypatch.setattr(whole, "regenerate", lambda left, mask, x: 0.5 * left + 0.25 * mask)
+    assert torch.allclose(whole.purify(CLEAN + DELTA, draws), 0.5 * LEFT + 0.25 * mask)
+    monkeypatch.setattr(whole, "training_mask", lambda batch: mask)
+    monkeypatch.setattr(whole, "drawn_images", lambda batch: CLEAN + DELTA)
+    left, seen, drawn = whole.training_input(SimpleNamespace(x=CLEAN))
+    assert torch.allclose(left, LEFT)
+    assert torch.equal(seen, mask)
+    assert torch.equal(drawn, CLEAN + DELTA)
 
 
 def test_deployed_surgery_has_no_eyes_for_clean_images() -> None:
