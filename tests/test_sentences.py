@@ -222,8 +222,23 @@ def test_surgery_alone_withstands_next_to_nothing() -> None:
     assert max(found) < 5
 
 
+def test_two_audits_of_the_same_surgery_differ() -> None:
+    """docs/pssr.md: “`PS` is withdrawn by an audit of 10 images …; one of 100 images, of the same weights”."""
+    said = []
+    for file in ("docs/evidence/pssr-readings.json", "results/published/mnist.json"):
+        attached = json.loads((ROOT / file).read_text("utf-8"))["attachments"]
+        (audit,) = (
+            one["record"]
+            for one in attached
+            if one["kind"] == "audit" and one["record"]["artifact"] == rows("mnist")["pssr:ps"].artifact
+        )
+        (found,) = (finding["numbers"] for finding in audit["findings"] if finding["check"] == "A3")
+        said.append((len(audit["samples"]["indices"]), found.get("differ", 0), found["asked"]))
+    assert said == [(10, 2, 120), (100, 0, 2600)]
+
+
 def test_the_paper_prints_more_for_trades_under_cw_than_on_benign_images() -> None:
-    """docs/pssr.md."""
+    """docs/pssr.md; docs/results.md has the numbers."""
     printed = {
         n.column: n.percent
         for n in papers.numbers("pssr")
@@ -231,7 +246,7 @@ def test_the_paper_prints_more_for_trades_under_cw_than_on_benign_images() -> No
     }
     assert printed["cw"] is not None
     assert printed["benign"] is not None
-    assert printed["cw"] > printed["benign"]
+    assert (printed["cw"], printed["benign"]) == (99.16, 98.79)
 
 
 def test_neither_cw_inside_the_ball_is_the_papers_column() -> None:
@@ -244,11 +259,10 @@ def test_neither_cw_inside_the_ball_is_the_papers_column() -> None:
         margin, l2 = (row.entries[Column(Access.WHITE_BOX, attack)] for attack in ("cw", "cw-l2"))
         assert margin.score is not None
         assert l2.score is not None
-        assert margin.paper is not None
-        allowed[row.label] = [
-            s.low <= float(margin.paper.percent or 0) <= s.high for s in (margin.score, l2.score)
-        ]
-    assert allowed == {"none": [True, False], "pgd-at": [False, True], "trades": [False, False]}
+        if margin.paper is not None:
+            scores = (margin.score, l2.score)
+            allowed[row.label] = [score.low <= margin.paper.percent <= score.high for score in scores]
+    assert allowed == {"none": [True, False], "pgd-at": [False, True]}
 
 
 def test_transfer_to_two_rows_is_from_pgd_at() -> None:
