@@ -13,7 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import SAMPLES, THREAT, N, evidence, first, footnotes, only, rendered, row, small_print, unfinished
+from rows import (
+    BPDA,
+    SAMPLES,
+    THREAT,
+    WHITE,
+    N,
+    evidence,
+    first,
+    footnotes,
+    only,
+    rendered,
+    row,
+    small_print,
+    unfinished,
+)
 
 from benchbox.analysis import leaderboard
 from benchbox.analysis.background import Background
@@ -106,6 +120,31 @@ def test_one_proven_image_that_falls_refutes_the_whole(cells, refuted, fell_to) 
     found = certificate(cells)
     assert found is not None
     assert (found.bound, found.status, found.refuted, found.fell_to) == (None, "refuted", refuted, fell_to)
+
+
+def harmless(**cell: object) -> Evidence:
+    """A cell that breaks nothing, of the same attack as the first honest one."""
+    return evidence("ibp", right=99, **cell)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"attack_seed": 1},
+        {"settings": {"steps": 7}},
+        {"access": BPDA, "stand_in": "identity"},
+        {"threat": ThreatModel("linf", 0.1)},
+    ],
+    ids=["seed", "settings", "stand-in", "smaller ball"],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_attack_that_broke_a_proof_once_broke_it(beside: dict[str, object], turned: bool) -> None:
+    access = beside.get("access", WHITE)
+    broken = proving(evidence("ibp", right=30, access=access), 42)  # type: ignore[arg-type]
+    cells = [broken, harmless(**beside)]
+    found = row(leaderboard.build(cells[::-1] if turned else cells)[-1], "ibp").certificate
+    assert found is not None
+    assert (found.status, found.refuted, found.fell_to) == ("refuted", tuple(range(30, 42)), (f"{access} pgd",))
 
 
 def test_a_smaller_ball_refutes_and_neither_a_larger_one_nor_other_weights_do() -> None:
@@ -206,7 +245,18 @@ def test_two_runs_are_compared_in_what_they_prove() -> None:
 
 @pytest.mark.parametrize(
     ("cells", "verdict"),
-    [([PLAIN], None), (HONEST, Verdict.PASS), ([*HONEST, evidence("ibp", attack="cw", right=41)], Verdict.FAIL)],
+    [
+        ([PLAIN], None),
+        (HONEST, Verdict.PASS),
+        ([*HONEST, evidence("ibp", attack="cw", right=41)], Verdict.FAIL),
+        (
+            [
+                *HONEST,
+                *(evidence("ibp", attack="cw", right=k, attack_seed=seed) for seed, k in enumerate((41, 99))),
+            ],
+            Verdict.FAIL,
+        ),
+    ],
 )
 def test_the_audit_fails_a_wrong_proof(cells: list[Evidence], verdict: Verdict | None) -> None:
     subject = Subject("ibp", cells[0].cell.artifact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,10 @@ def certificate(
     claimed = np.zeros(len(samples), bool)
     for cell, flags in said:
         claimed[_positions(cell)] |= flags
-    fallen = {f"{item.cell.access} {item.cell.attack.name}": _fallen(item) & claimed for item in (*cells, *others)}
+    fallen: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(samples), bool))
+    # Several cells bear one name: other seeds, other settings, another stand-in, a smaller ball.
+    for item in (*cells, *others):
+        fallen[f"{item.cell.access} {item.cell.attack.name}"] |= _fallen(item) & claimed
     if probed is not None:
         fallen["probes of the audit"] = ~np.all([right.all(axis=1) for right in probed.right], axis=0) & claimed
     whole = [flags for cell, flags in said if is_finished(cell)]
