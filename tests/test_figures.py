@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Said, refusal
-from rows import BPDA, GRAY, SAMPLES, TRANSFER, WHITE, evidence, first, unfinished
+from rows import BPDA, GRAY, SAMPLES, TRANSFER, WHITE, N, evidence, first, unfinished
 
-from benchbox.analysis import curves, leaderboard
+from benchbox.analysis import curves, leaderboard, weights
 from benchbox.analysis.survival import Survival, claim, survivals
 from benchbox.cli.figures import STORED, TRAINED
 from benchbox.domain import Evidence, ThreatModel, ViewSpec
@@ -195,6 +195,49 @@ def test_a_curve_over_a_field_has_a_line_for_each_attack() -> None:
     ]
     with pytest.raises(RequestError, match="two values of 'passes'"):
         curves.over_field(cells, "passes")
+
+
+def half(shift: int) -> np.ndarray:
+    """(N, 1): half of the images are right, from one of them on."""
+    right: np.ndarray = ((np.arange(N) - shift) % N < N // 2)[:, None]
+    return right
+
+
+def drawn(found: list[curves.Curves]) -> dict[str, list[tuple[float, float]]]:
+    """The points of every line."""
+    return {line.label: [(x, score.percent) for x, score in line.points] for one in found for line in one.lines}
+
+
+def trained(alpha: float, seed: int, base: str = "") -> Evidence:
+    cell = {"training_seed": seed, "artifact": f"{alpha} of {seed}{base}"}
+    shift = 25 * seed + 50 * bool(base)
+    return evidence("pssr", GRAY, right=half(shift), clean=100, arguments={"alpha": alpha}, **cell)
+
+
+def test_what_falls_in_one_training_has_not_fallen_in_another() -> None:
+    seeds = [trained(alpha, seed) for seed in range(3) for alpha in (1.0, 2.0)]
+    there = [(1.0, 50.0), (2.0, 50.0)]
+    assert drawn(curves.over_field(seeds, "alpha")) == {f"pgd, gray-box (seed {n})": there for n in range(3)}
+    both = [trained(alpha, 0, base) for base in ("", " again") for alpha in (1.0, 2.0)]
+    cards = {e.cell.artifact: {"training": {"base": {"seed": e.cell.artifact[8:]}}} for e in both}
+    names = [f"base {weights.base(e.cell.artifact, cards)[:8]}" for e in both]
+    assert drawn(curves.over_field(both, "alpha", cards=cards)) == {
+        f"pgd, gray-box ({name})": there for name in names
+    }
+    with pytest.raises(RequestError, match="two values of 'alpha'"):
+        curves.over_field(both, "alpha")
+
+
+def test_trainings_that_differ_in_their_weights_alone_have_lines_of_their_own() -> None:
+    cells = [
+        evidence("pgd-at", right=half(shift), clean=100, artifact=name, threat=ThreatModel("linf", epsilon))
+        for name, shift in (("one", 0), ("other", 50))
+        for epsilon in (0.1, 0.3)
+    ]
+    there = [(0.0, 100.0), (0.1, 50.0), (0.3, 50.0)]
+    found = drawn(curves.over_epsilon(cells))
+    assert found == {"pgd-at (weights one)": there, "pgd-at (weights other)": there}
+    assert drawn(curves.over_epsilon(cells[:2])) == {"pgd-at": there}
 
 
 def test_the_command_draws_from_a_file_and_loads_no_torch(workspace: Path, said: Said) -> None:

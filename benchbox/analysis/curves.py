@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbox.analysis import labels
+from benchbox.analysis import labels, weights
 from benchbox.analysis.score import union, united
 from benchbox.analysis.worst_case import clean_correct, is_null
 from benchbox.canonical import canonical
@@ -100,19 +100,30 @@ def over_epsilon(
 
 
 def over_field(
-    evidence: Sequence[Evidence], field: str, attacks: Sequence[str] = (), accesses: Sequence[str] = ()
+    evidence: Sequence[Evidence],
+    field: str,
+    attacks: Sequence[str] = (),
+    accesses: Sequence[str] = (),
+    cards: weights.Cards | None = None,
 ) -> list[Curves]:
     """Accuracy against a number of a defence's recipe, one line for each attack under each access.
+
+    Trainings with another seed or on another base have lines of their own. Where there still are several of one
+    value, none of them is a point: which line it would be on, nobody knows.
 
     Args:
         evidence: Cells of recipes that differ in that field alone.
         field: Its name, such as `alpha`.
         attacks: Names; empty for all.
         accesses: Likewise.
+        cards: What is known of trained weights, by digest: without it, no base is.
 
     Raises:
         RequestError: No defence was run with two values of it.
     """
+
+    def value(e: Evidence) -> float:
+        return float(e.cell.defense.arguments[field])
 
     def rest(e: Evidence) -> Any:
         others = {k: v for k, v in e.cell.defense.arguments.items() if k != field}
@@ -121,10 +132,7 @@ def over_field(
     found = []
     usable = [e for e in evidence if isinstance(e.cell.defense.arguments.get(field), int | float)]
     for (samples, threat, name, _), group in _grouped(usable, attacks, accesses, rest).items():
-        lines = [
-            _line(label, _by(cells, lambda e: float(e.cell.defense.arguments[field])))
-            for label, cells in sorted(_by(group, _attacked).items())
-        ]
+        lines = [_line(label, _by(cells, value)) for label, cells in _attacked(group, value, cards or {}).items()]
         lines = [line for line in lines if len(line.points) > 1]
         if lines:
             found.append(_curves(field, f"{name}, {threat}", group, samples, lines))
@@ -164,17 +172,58 @@ def _rows(evidence: Sequence[Evidence]) -> Mapping[str, list[Evidence]]:
     said = labels.distinctions([item.cell.defense for item in evidence])
     seeds = {item.cell.training_seed for item in evidence}
 
-    def name(item: Evidence) -> str:
+    def name(item: Evidence) -> tuple[str, ...]:
         spec: Spec = item.cell.defense
-        seed = f"seed {item.cell.training_seed}" if len(seeds) > 1 else ""
-        return labels.labelled(spec.name, said[spec.identity], seed)
+        return spec.name, said[spec.identity], _among(seeds, f"seed {item.cell.training_seed}")
 
-    return _by(sorted(evidence, key=name), name)
+    return _told_apart(evidence, name)
 
 
-def _attacked(item: Evidence) -> str:
-    cell = item.cell
-    return f"{cell.attack.name}, {cell.access}"
+def _attacked(
+    evidence: Sequence[Evidence], value: Callable[[Evidence], float], cards: weights.Cards
+) -> Mapping[str, list[Evidence]]:
+    """The cells of each attack on what was trained alike but for a value, by what they are called."""
+    trained = {item.cell.artifact: item.cell.training_seed for item in evidence}
+    bases = {artifact: weights.base(artifact, cards) for artifact in trained}
+    seeds = {*trained.values()}
+    below = {seed: {bases[artifact] for artifact in trained if trained[artifact] == seed} for seed in seeds}
+
+    def name(item: Evidence) -> tuple[str, ...]:
+        cell = item.cell
+        base = f"base {bases[cell.artifact][:8] or 'unknown'}"
+        said = _among(seeds, f"seed {cell.training_seed}"), _among(below[cell.training_seed], base)
+        return f"{cell.attack.name}, {cell.access}", *said
+
+    return _told_apart(evidence, name, value)
+
+
+def _among(several: Collection[object], remark: str) -> str:
+    """What is said of one of several, and of one alone is not."""
+    return remark if len(several) > 1 else ""
+
+
+def _told_apart(
+    evidence: Sequence[Evidence],
+    name: Callable[[Evidence], tuple[str, ...]],
+    value: Callable[[Evidence], float] | None = None,
+) -> Mapping[str, list[Evidence]]:
+    """Cells by their name with its remarks, and by their weights where several trainings would be one point.
+
+    Args:
+        evidence: The cells.
+        name: Of a cell, with its remarks.
+        value: Of a cell, where each value is another training.
+    """
+
+    def place(item: Evidence) -> tuple[tuple[str, ...], float | None]:
+        return name(item), value(item) if value else None
+
+    uses = Counter(at for at, _ in {(place(item), item.cell.artifact) for item in evidence})
+
+    def label(item: Evidence) -> str:
+        return labels.labelled(*name(item), f"weights {item.cell.artifact[:8]}" if uses[place(item)] > 1 else "")
+
+    return _by(sorted(evidence, key=label), label)
 
 
 def _line(label: str, cells: Mapping[float, Sequence[Evidence]]) -> Curve:

@@ -23,11 +23,21 @@ def behind(evidence: Iterable[Evidence], cards: Cards) -> Cards:
     for name in sorted(names):
         while name in cards and name not in found:
             found[name] = cards[name]
-            # A card may say less: those of the first schema hold no training.
-            base = cards[name].get("training", {}).get("base")
-            # A training is named by the digest of its record, and holds that of its base.
-            name = digest(base) if base else ""
+            name = base(name, cards)
     return found
+
+
+def base(artifact: str, cards: Cards) -> str:
+    """Digest of the weights that others are built on; "" where there are none, or no card says so.
+
+    Args:
+        artifact: Digest of the weights.
+        cards: What is known of trained weights, by digest.
+    """
+    # A card may say less: those of the first schema hold no training.
+    record = cards.get(artifact, {}).get("training", {}).get("base")
+    # A training is named by the digest of its record, and holds that of its base.
+    return digest(record) if record else ""
 
 
 def network(cell: Cell, cards: Cards) -> str:

@@ -123,7 +123,8 @@ def _stored(
     elif name == "epsilon":
         yield from (curve.draw(found, name) for found in curves.over_epsilon(evidence, attacks, accesses))
     else:
-        yield from (curve.draw(found, name) for found in curves.over_field(evidence, name, attacks, accesses))
+        found = curves.over_field(evidence, name, attacks, accesses, opened.artifacts())
+        yield from (curve.draw(one, name) for one in found)
 
 
 def _beside(place: str) -> str:

@@ -52,6 +52,7 @@ def draw(found: Curves, name: str) -> Drawing:
         f"n = {len(found.samples)} {found.samples.split} images, training seed {seeds}, attack seed "
         f"{', '.join(map(str, found.attack_seeds))}.",
         "Points: share of all images that are classified correctly clean and under every attack named; bands: "
-        "95 % intervals. A point is left out where one of the attacks of its line is not finished.",
+        "95 % intervals. A point is left out where one of the attacks of its line is not finished, or where it "
+        "would be of several trainings.",
     )
     return Drawing(file_name(name, found.samples.dataset, found.title), figure, caption)
