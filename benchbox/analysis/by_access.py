@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchbox.analysis.access import is_same_model
 from benchbox.analysis.score import Entry, Status, united
 from benchbox.analysis.survival import ORDER
+from benchbox.analysis.worst_case import by_draws
 from benchbox.domain import Access
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ class UnderAccess:
         access: What their attackers know.
         entry: Per-sample worst case over the clean image and every finished attack; its measurements are theirs.
         finished: How many of the attacks have a number.
-        attacks: How many the table has under this access.
+        attacks: How many they and the table's columns under this access are.
     """
 
     access: Access
@@ -33,30 +36,33 @@ class UnderAccess:
 def by_access(table: Table, row: Row) -> list[UnderAccess]:
     """One for each access of the table, from the attacker who knows most to the one who knows least.
 
-    Where an access is the same model as white-box, whatever broke the one broke the other.
+    Where an access is the same model as white-box, whatever broke the one broke the other. What a row was attacked
+    with counts also where the table has no column for it.
     """
-    found = {access: _under(access, row.under(table.under(access))) for access in ORDER if table.under(access)}
-    white = found.get(Access.WHITE_BOX)
-    return [
-        replace(white, access=access, entry=replace(white.entry, status="same"))
-        if white is not None and one.entry.status == "same"
-        else one
-        for access, one in found.items()
-    ]
+    return [_under(access, table, row) for access in ORDER if table.under(access)]
 
 
-def _under(access: Access, entries: list[Entry]) -> UnderAccess:
-    measurements = tuple(m for entry in entries for m in entry.measurements)
-    done = [m.evidence for m in measurements if m.status == "done"]
-    entry = Entry(_status(entries), united(done, with_clean=True), measurements=measurements, where=str(access))
-    return UnderAccess(access, entry, sum(e.status in ("done", "same") for e in entries), len(entries))
+def _under(access: Access, table: Table, row: Row) -> UnderAccess:
+    white = [entry for column, entry in row.own.items() if column.access is Access.WHITE_BOX]
+    same = not row.purifier and is_same_model(access, [m.evidence for entry in white for m in entry.measurements])
+    measured_as = Access.WHITE_BOX if same else access
+    own = {column.attack: entry for column, entry in row.own.items() if column.access is measured_as}
+    measurements = tuple(m for entry in own.values() for m in entry.measurements)
+    done = sorted((m.evidence for m in measurements if m.status == "done"), key=by_draws)
+    status = _status([entry.status for entry in own.values()])
+    entry = Entry(
+        "same" if same and status == "done" else status,
+        united(done, with_clean=True),
+        measurements=measurements,
+        where=str(measured_as),
+    )
+    asked = {column.attack for column in table.under(access)}.union(own)
+    return UnderAccess(access, entry, sum(e.status == "done" for e in own.values()), len(asked))
 
 
-def _status(entries: list[Entry]) -> Status:
-    found = {entry.status for entry in entries} - {"not run"}
+def _status(found: Collection[Status]) -> Status:
     if not found:
         return "not run"
-    if len(found) == 1:
-        (only,) = found
-        return only
-    return "withheld" if "withheld" in found else "done" if found & {"done", "same"} else "partial"
+    if len({*found}) == 1:
+        return next(iter(found))
+    return "withheld" if "withheld" in found else "done" if "done" in found else "partial"

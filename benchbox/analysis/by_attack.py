@@ -135,12 +135,12 @@ def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
     """The finished attacks on a row; what two accesses share counts for the one that asks for it by itself."""
     white = {
         m.evidence.cell.craft_key
-        for column, entry in row.entries.items()
+        for column, entry in row.own.items()
         if column.access is Access.WHITE_BOX
         for m in entry.measurements
     }
-    for column, entry in row.entries.items():
-        for m in entry.measurements if entry.status != "same" else ():
+    for column, entry in row.own.items():
+        for m in entry.measurements:
             cell = m.evidence.cell
             if m.status in ("done", "withheld") and (
                 column.access is Access.WHITE_BOX or cell.craft_key not in white

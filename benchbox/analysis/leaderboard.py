@@ -177,6 +177,7 @@ class _Builder:
             over=len(scores),
             missing=tuple(c for c in columns if entries[c].status not in ("done", "same")),
             entries=entries,
+            own=own,
             badge=badge(self.known.audit(cell), self._standing(attacked, robust, probed)),
             probed=probed,
             fallen=fallen(attacked, probed) if attacked else 0,

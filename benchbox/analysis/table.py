@@ -88,6 +88,7 @@ class Row:
         over: How many columns the worst case is over.
         missing: Columns of the table that are not finished for this row.
         entries: By column.
+        own: By what it was measured as; a column that tells nothing beside another one is not in the table.
         lacking: What of the minimum panel of attacks is missing; then the row has no rank.
         rank: From 1, shared with those that are not significantly better; None for an oracle, for a row whose
             worst case is not known yet, and for one that was hardly attacked.
@@ -114,6 +115,7 @@ class Row:
     over: int
     missing: tuple[Column, ...]
     entries: Mapping[Column, Entry]
+    own: Mapping[Column, Entry]
     lacking: tuple[str, ...] = ()
     rank: int | None = None
     versus: Versus | None = None

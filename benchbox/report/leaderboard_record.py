@@ -90,11 +90,13 @@ def _lines(row: Row, against: str) -> Iterator[dict[str, Any]]:
     }
     if row.control:
         yield {"measure": "null", **_control(row.control)}
-    for column, entry in row.entries.items():
+    # A cell stands where it was measured, also where the table has no column for that.
+    for column in dict.fromkeys((*row.entries, *row.own)):
         where = _column_facts(*column)
-        yield {"measure": "attack", **where, **_entry(entry)}
-        if entry.status != "same":
-            yield from ({"measure": "cell", **where, **_cell(m)} for m in entry.measurements)
+        if column in row.entries:
+            yield {"measure": "attack", **where, **_entry(row.entries[column])}
+        cells = row.own[column].measurements if column in row.own else ()
+        yield from ({"measure": "cell", **where, **_cell(m)} for m in cells)
 
 
 def _robust_status(row: Row) -> str:

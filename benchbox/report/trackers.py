@@ -125,7 +125,7 @@ def _metrics(row: Row) -> Iterator[tuple[str, float]]:
     if not row.withheld and not row.invalid:
         yield from _score("robust", row.robust)
         yield from _score("certified", row.certified)
-    for column, entry in row.entries.items():
+    for column, entry in row.own.items():
         if entry.status == "done":
             yield from _score(_allowed(f"{column.access}/{column.attack}"), entry.score)
 
@@ -143,7 +143,7 @@ def _allowed(name: str) -> str:
 
 
 def _tags(row: Row) -> dict[str, str]:
-    measured = [m for entry in row.entries.values() for m in entry.measurements]
+    measured = [m for entry in row.own.values() for m in entry.measurements]
     return {
         "weights": row.artifact,
         "commit": ", ".join(sorted({m.commit for m in measured})),

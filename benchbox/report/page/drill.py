@@ -143,7 +143,7 @@ def _sentences(table: Table, row: Row, claimed: Claim | None) -> Iterator[str]:
     if row.clean.score is not None:
         yield f"Without an attack it is {row.clean.score} %."
     if row.set_by is not None:
-        lowest = row.entries.get(row.set_by, Entry()).score
+        lowest = row.own[row.set_by].score
         leaves = f": it leaves {lowest} %" if lowest else ""
         yield f"The single attack that gets furthest is {row.set_by.attack}, {row.set_by.access}{leaves}."
     if claimed is not None:
