@@ -10,7 +10,7 @@ import rows
 
 from benchbox import report
 from benchbox.analysis import leaderboard
-from benchbox.domain import Evidence, SampleList
+from benchbox.domain import Evidence, SampleList, ViewSpec
 from benchbox.report import latex
 from benchbox.report.attacks import document
 
@@ -115,6 +115,39 @@ def test_what_the_control_refutes_has_no_number() -> None:
 def test_what_has_not_finished_is_not_run() -> None:
     (section,) = shown(noisy(80), rows.unfinished(noisy(0, eot=20), 10)).sections
     assert "pgd, EOT 20" not in cells(section.grids[0])
+
+
+def test_what_else_an_attack_was_run_with_is_taken_together() -> None:
+    seeds = [rows.evidence(right=right, attack_seed=seed) for seed, right in enumerate((50, but(50)))]
+    (section,) = shown(*seeds).sections
+    accuracies, minutes = section.grids
+    assert cells(accuracies)["pgd"] == ["0.0", "82", "80"]
+    assert [value.text for value in minutes.rows[0]] == ["pgd", "0.05"]
+    (note,) = accuracies.rows[1][1].notes
+    assert section.notes[note - 1] == "2 runs together, worst for each image"
+    found = {line["attack_seed"]: (line["percent"], line["key"]) for line in shown(*seeds).lines()}
+    assert found == {0: (50.0, seeds[0].cell.key), 1: (50.0, seeds[1].cell.key)}
+    sources = [rows.evidence(access=rows.TRANSFER, right=right, view=ViewSpec(str(right))) for right in (90, 80)]
+    assert cells(shown(*sources).sections[0].grids[0])["pgd"][0] == "80.0"
+
+
+def but(k: int) -> np.ndarray:
+    """(N, 1): the first k images are wrong."""
+    return ~rows.first(k)
+
+
+def test_clean_images_that_are_not_all_scored_have_no_number_yet() -> None:
+    begun = rows.unfinished(rows.evidence("begun", right=90, clean=60), 10)
+    (section,) = shown(rows.evidence(), begun).sections
+    columns, (clean, *_) = section.grids[0].columns, section.grids[0].rows
+    found = {column.title: value.text for column, value in zip(columns, clean, strict=True)}
+    assert (found["none"], found["begun"]) == ("99.0", "n/r")
+    less = rows.evidence("begun", right=rows.first(2, 4), clean=rows.first(3, 4), samples=FEW)
+    section, _ = shown(rows.evidence(), begun, less).sections
+    column = [column.title for column in section.grids[0].columns].index("begun")
+    value = section.grids[0].rows[0][column]
+    assert value.text == "75.0"
+    assert [section.notes[note - 1] for note in value.notes] == ["on 4 random test images (seed 0)"]
 
 
 def test_trainings_that_differ_in_their_weights_alone_stand_apart() -> None:

@@ -2,12 +2,13 @@
 
 A ranking is about one list of images, and takes together what an attack was run with. Here each stand-in and each
 number of draws stands by itself, and an attack that is too dear for all images stands beside those that saw them.
+What else an attack was run with, say another seed, is taken together here too.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -15,14 +16,14 @@ from typing import TYPE_CHECKING
 from benchbox.analysis.access import ACCESSES
 from benchbox.analysis.conventions import scores
 from benchbox.analysis.labels import attack_place, labelled
-from benchbox.analysis.score import measure, union
+from benchbox.analysis.score import combine, measure, union
 from benchbox.analysis.shared_images import on
 from benchbox.analysis.worst_case import clean_correct
 from benchbox.domain import Access, SampleList, ThreatModel
 
 if TYPE_CHECKING:
     from benchbox.analysis.certificate import Certificate
-    from benchbox.analysis.score import Measurement, Score
+    from benchbox.analysis.score import Entry, Measurement, Score
     from benchbox.analysis.table import Row, Table
 
 
@@ -60,15 +61,16 @@ class Board:
     Attributes:
         samples: The longest list of images among them.
         threat: The ball.
-        clean: By label of a defence, its accuracy on the images as they are, if it is known, and which they are.
-        found: By way and label, the number of that attack on the most images.
+        clean: By label of a defence, its accuracy on the images as they are, if it is known of all, and which they
+            are.
+        found: By way and label, the worst for each image of what has finished on the most images.
         certified: By label of a defence that proves something, what, and of which images.
     """
 
     samples: SampleList
     threat: ThreatModel
     clean: Mapping[str, tuple[Score | None, SampleList]]
-    found: Mapping[tuple[Way, str], Measurement]
+    found: Mapping[tuple[Way, str], Entry]
     certified: Mapping[str, tuple[Certificate, SampleList]] = field(default_factory=dict)
 
     @property
@@ -76,29 +78,38 @@ class Board:
         """In the order they are printed."""
         return sorted({way for way, _ in self.found}, key=lambda way: way.place)
 
-    def of(self, way: Way) -> list[Measurement]:
+    def of(self, way: Way) -> list[Entry]:
         """What was found in one way, of every defence."""
         return [found for (one, _), found in self.found.items() if one == way]
 
     def on_shared_images(self) -> Board | None:
         """The same on the shortest list, where all others contain it; None if they do not, or there is one."""
-        lists = {m.evidence.cell.samples for m in self.found.values()}
+        lists = {images(entry) for entry in self.found.values()}
         least = min(lists, key=len, default=self.samples)
         if least == self.samples or not all({*least.indices} <= {*one.indices} for one in lists):
             return None
-        found = {key: measure(on(least, m.evidence)) if m.score else m for key, m in self.found.items()}
-        seen = {label: m.evidence for (_, label), m in found.items()}
+        found = {
+            key: combine([measure(on(least, m.evidence)) for m in entry.measurements]) if entry.score else entry
+            for key, entry in self.found.items()
+        }
+        seen = {label: entry.measurements[0].evidence for (_, label), entry in found.items()}
         clean = {label: (union([clean_correct(seen[label])]), least) for label in self.clean if label in seen}
         return Board(least, self.threat, clean, found)
 
     def vote(self, label: str) -> tuple[Score, Measurement] | None:
         """The lowest majority vote that an attack leaves of a defence; None where there are no draws to vote."""
-        several = [m for (_, one), m in self.found.items() if one == label and m.extra]
+        every = [m for (_, one), entry in self.found.items() if one == label for m in entry.measurements]
+        several = [m for m in every if m.extra]
         if not several:
             return None
         lowest = min(several, key=lambda m: m.extra["majority_vote"])
         outcome = lowest.evidence.outcome
         return scores(outcome.adversarial, outcome.label)["majority_vote"], lowest
+
+
+def images(entry: Entry) -> SampleList:
+    """What a number of a board is about."""
+    return entry.measurements[0].evidence.cell.samples
 
 
 def boards(tables: Iterable[Table]) -> list[Board]:
@@ -118,20 +129,21 @@ def _board(tables: Sequence[Table]) -> Board:
     tables = sorted(tables, key=lambda table: -len(table.samples))
     names = _labels([row for table in tables for row in table.rows])
     clean: dict[str, tuple[Score | None, SampleList]] = {}
-    found: dict[tuple[Way, str], Measurement] = {}
+    found: dict[tuple[Way, str], Entry] = {}
     certified: dict[str, tuple[Certificate, SampleList]] = {}
     for table in tables:
         for row in table.rows:
             label = names[row.artifact]
-            clean.setdefault(label, (row.clean.score, table.samples))
+            if clean.get(label, (None,))[0] is None:
+                clean[label] = (row.clean.score if row.clean.status == "done" else None), table.samples
             if row.certificate is not None and not row.withheld:
                 certified.setdefault(label, (row.certificate, table.samples))
-            for way, measurement in _measured(row):
-                found.setdefault((way, label), measurement)
+            for way, measurements in _measured(row).items():
+                found.setdefault((way, label), combine(measurements))
     return Board(tables[0].samples, tables[0].threat, clean, found, certified)
 
 
-def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
+def _measured(row: Row) -> Mapping[Way, Sequence[Measurement]]:
     """The finished attacks on a row; what two accesses share counts for the one that asks for it by itself."""
     white = {
         m.evidence.cell.craft_key
@@ -139,13 +151,15 @@ def _measured(row: Row) -> Iterator[tuple[Way, Measurement]]:
         if column.access is Access.WHITE_BOX
         for m in entry.measurements
     }
+    found: dict[Way, list[Measurement]] = defaultdict(list)
     for column, entry in row.own.items():
         for m in entry.measurements:
             cell = m.evidence.cell
             if m.status in ("done", "withheld") and (
                 column.access is Access.WHITE_BOX or cell.craft_key not in white
             ):
-                yield Way(column.access, column.attack, cell.view.stand_in or "", cell.eot), m
+                found[Way(column.access, column.attack, cell.view.stand_in or "", cell.eot)].append(m)
+    return found
 
 
 def _labels(rows: Sequence[Row]) -> Mapping[str, str]:

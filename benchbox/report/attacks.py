@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from benchbox.analysis.by_attack import Board, Way, boards
+from benchbox.analysis.by_attack import Board, Way, boards, images
 from benchbox.analysis.certificate import REFUTED
-from benchbox.analysis.score import WITHHELD, Measurement, Score
+from benchbox.analysis.score import WITHHELD, Entry, Measurement, Score
 from benchbox.analysis.table import Table
 from benchbox.domain import SampleList
 from benchbox.report.document import Column, Document, Grid, Number, Section, Text, grid
@@ -17,7 +17,8 @@ from benchbox.report.remarks import of_certificate
 #: Columns of the long form.
 FIELDS = (
     *("dataset", "samples_digest", "norm", "epsilon", "n", "defense", "attack", "access", "stand_in", "eot"),
-    *("percent", "low", "high", "majority_vote", "forwards", "backwards", "seconds", "device"),
+    *("attack_seed", "key", "percent", "low", "high", "majority_vote"),
+    *("forwards", "backwards", "seconds", "device"),
 )
 NOT_RUN = Text("n/r", tone="faint")
 
@@ -74,7 +75,7 @@ def _title(board: Board) -> str:
 
 def _section(board: Board) -> Section:
     notes = Notes()
-    devices = sorted({device for m in board.found.values() if (device := _device(m))})
+    devices = sorted({device for entry in board.found.values() for device in _devices(entry)})
     remarks = [
         "Percent right, expected over fresh draws where a defence has any; in brackets, 95 % intervals.",
         "forward, backward: passes of the model under attack, an image. A pass counts once however many steps a "
@@ -126,12 +127,14 @@ def _certified(board: Board, label: str, notes: Notes) -> Text:
 
 def _accuracy(board: Board, label: str, notes: Notes) -> Callable[[Way], Text]:
     def value(way: Way) -> Text:
-        measurement = board.found.get((way, label))
-        if measurement is None:
+        entry = board.found.get((way, label))
+        if entry is None:
             return NOT_RUN
-        if measurement.score is None:
+        if entry.score is None:
             return Text(WITHHELD, tone="bad")
-        return _number(measurement.score, notes, board, measurement.evidence.cell.samples)
+        several = len(entry.measurements)
+        together = f"{several} runs together, worst for each image" if several > 1 else ""
+        return _number(entry.score, notes, board, images(entry), together)
 
     return value
 
@@ -140,7 +143,7 @@ def _vote(vote: tuple[Score, Measurement] | None, notes: Notes, board: Board) ->
     return NOT_RUN if vote is None else _number(vote[0], notes, board, vote[1].evidence.cell.samples)
 
 
-def _number(score: Score | None, notes: Notes, board: Board, samples: SampleList) -> Text:
+def _number(score: Score | None, notes: Notes, board: Board, samples: SampleList, said: str = "") -> Text:
     if score is None:
         return NOT_RUN
     return Number(
@@ -148,7 +151,7 @@ def _number(score: Score | None, notes: Notes, board: Board, samples: SampleList
         interval=score.interval,
         ends=(score.low, score.high),
         exact=score.percent,
-        notes=notes.number(_fewer(board, samples)),
+        notes=notes.number(_fewer(board, samples), said),
     )
 
 
@@ -157,9 +160,10 @@ def _fewer(board: Board, samples: SampleList) -> str:
     return "" if samples == board.samples else f"on {samples.said}"
 
 
-def _passes(found: Sequence[Measurement], direction: int) -> Text:
+def _passes(found: Sequence[Entry], direction: int) -> Text:
     """Of an image, from the least of the defences to the most."""
-    passes = [round(m.passes[direction]) for m in found if m.passes]
+    counted = [[m.passes[direction] for m in entry.measurements if m.passes] for entry in found]
+    passes = [round(sum(runs)) for runs in counted if runs]
     return Text("–".join(map(str, sorted({min(passes), max(passes)})))) if passes else Text("–")
 
 
@@ -168,11 +172,12 @@ def _minutes(board: Board, notes: Notes, several: bool) -> Grid:
 
     def spent(label: str) -> Callable[[Way], Text]:
         def value(way: Way) -> Text:
-            m = board.found.get((way, label))
-            if m is None:
+            entry = board.found.get((way, label))
+            if entry is None:
                 return NOT_RUN
-            said = f"on {_device(m)}" if several else "", _fewer(board, m.evidence.cell.samples)
-            minutes = m.evidence.seconds / 60
+            on = " and ".join(_devices(entry))
+            said = f"on {on}" if several and on else "", _fewer(board, images(entry))
+            minutes = sum(m.evidence.seconds for m in entry.measurements) / 60
             return Number(f"{minutes:.2f}", exact=minutes, notes=notes.number(*said))
 
         return value
@@ -188,6 +193,11 @@ def _device(measurement: Measurement) -> str:
     return str(measurement.evidence.provenance.get("device", ""))
 
 
+def _devices(entry: Entry) -> list[str]:
+    """Those that are known, each once."""
+    return sorted({device for m in entry.measurements if (device := _device(m))})
+
+
 def _blocks(ways: Sequence[Way]) -> dict[int, str]:
     """The access above the first of its rows."""
     numbered = groupby(enumerate(ways), key=lambda one: one[1].access)
@@ -197,7 +207,8 @@ def _blocks(ways: Sequence[Way]) -> dict[int, str]:
 def _lines(board: Board) -> Iterator[dict[str, Any]]:
     for label, (found, samples) in board.certified.items():
         yield {**_about(board, samples, label), "attack": "certified", **_score(found.bound)}
-    for (way, label), m in board.found.items():
+    cells = [(way, label, m) for (way, label), entry in board.found.items() for m in entry.measurements]
+    for way, label, m in cells:
         cell, score, passes = m.evidence.cell, m.score, m.passes or ("", "")
         yield {
             **_about(board, cell.samples, label),
@@ -205,6 +216,8 @@ def _lines(board: Board) -> Iterator[dict[str, Any]]:
             "access": str(way.access),
             "stand_in": way.stand_in,
             "eot": way.eot,
+            "attack_seed": cell.attack_seed,
+            "key": cell.key,
             **_score(score),
             "majority_vote": m.extra.get("majority_vote", ""),
             "forwards": passes[0],
