@@ -263,12 +263,14 @@ class Result(_Shown):
     def fates(self) -> pd.DataFrame:
         """What happened to each image: one line for each cell and image.
 
-        `clean` and `adversarial` are the shares of scoring draws that are right: `fates().groupby("label")` is the
-        accuracy by class. `certified` is missing where nothing is proven.
+        A cell is its `key`; `defense_label` and `attack_label` say what sets its recipe, weights and settings
+        apart, as the leaderboard does. `clean` and `adversarial` are the shares of scoring draws that are right:
+        `fates().groupby(["key", "label"])` is the accuracy by class. `certified` is missing where nothing is
+        proven, `linf` and `l2` where they were not kept for each image, as in a published file.
         """
-        import pandas as pd
+        from benchbox.report import fates
 
-        return pd.concat([pd.DataFrame(_fate(item)) for item in self.evidence], ignore_index=True)
+        return fates.frame(self.evidence, self.tables)
 
     def _row(self) -> Row:
         rows = [row for table in self.tables for row in table.rows]
@@ -321,27 +323,6 @@ def _is(item: Evidence, attack: str, access: str | None, defense: str | None) ->
     return (
         cell.attack.name == attack and access in (None, str(cell.access)) and defense in (None, cell.defense.name)
     )
-
-
-def _fate(item: Evidence) -> dict[str, Any]:
-    cell, outcome = item.cell, item.outcome
-    return {
-        "dataset": cell.samples.dataset,
-        "defense": cell.defense.name,
-        "training_seed": cell.training_seed,
-        "attack": cell.attack.name,
-        "access": str(cell.access),
-        "through": cell.view.stand_in or "",
-        "norm": cell.threat.norm,
-        "epsilon": cell.threat.epsilon,
-        "index": [cell.samples.indices[position] for position in outcome.position],
-        "label": outcome.label,
-        "clean": outcome.clean_correct,
-        "adversarial": outcome.robust,
-        "linf": outcome.linf,
-        "l2": outcome.l2,
-        "certified": outcome.certified,
-    }
 
 
 def _html(section: Section) -> str:
