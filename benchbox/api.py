@@ -305,11 +305,12 @@ def load(
         store: SQLite file, database URL, a published file, or `published` for those that come with benchbox.
         dataset: Names; all by default.
         defense: Names; all by default.
-        words: `attacks`, `access`, `samples`, `seeds`, `epsilon`, `norm`, as in a request: the cells that fit.
+        words: `attacks`, `access`, `samples`, `sample_seed`, `seeds`, `epsilon`, `norm` and the like, as in a
+            request: the cells that fit (`Result.only`).
 
     Raises:
         StoreError: There is no store.
-        RequestError: It holds no such cell.
+        RequestError: It holds no such cell, or a word chooses none.
     """
     from benchbox.store import left_out, open_records
 

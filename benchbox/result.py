@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +113,18 @@ class Result(_Shown):
     def only(self, **words: Any) -> Result:
         """The cells that fit: the words of a request, say `attacks="pgd"`, `access="bpda"`, `epsilon="8/255"`.
 
-        The null attack stays with its row, whose control it is.
+        The null attack stays with its row, whose control it is. Settings, weights and protocols choose no cells.
 
         Raises:
             RequestError: A word does not fit, or no cell does.
         """
         asked = Grid().with_options(words)
-        given = {ALIASES.get(word, word) for word in words}
-        kept = tuple(e for e in self.evidence if _fits(e.cell, asked, given))
+        given = {ALIASES.get(word, word): word for word in words}
+        for name, word in given.items():
+            if name not in _FITS:
+                told = f"{word}={words[word]!r} chooses no stored cells"
+                raise RequestError(f"{told}; these words do: {', '.join(_FITS)}")
+        kept = tuple(e for e in self.evidence if all(_FITS[name](e.cell, asked) for name in given))
         if not kept:
             said = ", ".join(f"{word} {value}" for word, value in words.items())
             raise RequestError(
@@ -142,8 +146,8 @@ class Result(_Shown):
         Raises:
             RequestError: There are several defences, or none whose number counts.
         """
-        row = self._row()
-        if row.robust is None or row.withheld:
+        row = self._counting()
+        if row.robust is None:
             raise RequestError(f"{row.label} has no robust accuracy: {row.headline}; print the result to see why")
         return row.robust.percent / 100
 
@@ -164,9 +168,9 @@ class Result(_Shown):
         """Share of all images, in [0, 1], of which the defence proves that no image of the ball is misclassified.
 
         Raises:
-            RequestError: There are several defences, or nothing is proven of the one.
+            RequestError: There are several defences, or nothing is proven of the one, or its numbers do not count.
         """
-        row = self._row()
+        row = self._counting()
         if row.certified is None:
             raise RequestError(f"nothing is proven of {row.label}; print the result to see why")
         return row.certified.percent / 100
@@ -272,6 +276,14 @@ class Result(_Shown):
 
         return fates.frame(self.evidence, self.tables)
 
+    def _counting(self) -> Row:
+        """The one row, if its numbers are what they say."""
+        row = self._row()
+        if row.withheld or row.invalid:
+            why = row.headline if row.withheld else f"its audit says {row.badge}"
+            raise RequestError(f"{row.label} has no number that counts: {why}; print the result to see why")
+        return row
+
     def _row(self) -> Row:
         rows = [row for table in self.tables for row in table.rows]
         if len(rows) != 1:
@@ -297,25 +309,29 @@ class Compared(_Shown):
         return comparison.document(self.comparisons)
 
 
-def _fits(cell: Cell, asked: Grid, given: Collection[str]) -> bool:
-    """Whether a cell is what the given words of a request say."""
-    control = cell.attack.name == NULL_ATTACK
-    fits = {
-        "defenses": cell.defense.name in asked.defenses,
-        "datasets": cell.samples.dataset in asked.datasets,
-        "attacks": control or cell.attack.name in asked.attacks or "all" in asked.attacks,
-        "accesses": control or cell.access in asked.accesses,
-        "sources": True,  # a cell knows the weights it was crafted on, and no names
-        "samples": len(cell.samples) == asked.samples,
-        "seeds": cell.training_seed in asked.seeds,
-        "attack_seed": cell.attack_seed == asked.attack_seed,
-        "scoring_draws": cell.scoring_draws == asked.scoring_draws,
-        "eot": cell.eot == asked.eot,
-        "search_precision": control or cell.search_precision == asked.search_precision,
-        "epsilon": any(math.isclose(cell.threat.epsilon, radius) for radius in asked.epsilon),
-        "norm": cell.threat.norm == asked.norm,
-    }
-    return all(fits[word] for word in given)
+def _is_control(cell: Cell) -> bool:
+    return cell.attack.name == NULL_ATTACK
+
+
+#: What a stored cell knows of the words of a request.
+_FITS: Mapping[str, Callable[[Cell, Grid], bool]] = {
+    "defenses": lambda cell, asked: cell.defense.name in asked.defenses,
+    "datasets": lambda cell, asked: cell.samples.dataset in asked.datasets,
+    "attacks": lambda cell, asked: (
+        _is_control(cell) or cell.attack.name in asked.attacks or "all" in asked.attacks
+    ),
+    "accesses": lambda cell, asked: _is_control(cell) or cell.access in asked.accesses,
+    "sources": lambda cell, asked: True,  # a cell knows the weights it was crafted on, and no names
+    "samples": lambda cell, asked: len(cell.samples) == asked.samples,
+    "sample_seed": lambda cell, asked: cell.samples.seed == asked.sample_seed,
+    "seeds": lambda cell, asked: cell.training_seed in asked.seeds,
+    "attack_seed": lambda cell, asked: cell.attack_seed == asked.attack_seed,
+    "scoring_draws": lambda cell, asked: cell.scoring_draws == asked.scoring_draws,
+    "eot": lambda cell, asked: cell.eot == asked.eot,
+    "search_precision": lambda cell, asked: _is_control(cell) or cell.search_precision == asked.search_precision,
+    "epsilon": lambda cell, asked: any(math.isclose(cell.threat.epsilon, radius) for radius in asked.epsilon),
+    "norm": lambda cell, asked: cell.threat.norm == asked.norm,
+}
 
 
 def _is(item: Evidence, attack: str, access: str | None, defense: str | None) -> bool:
