@@ -23,8 +23,8 @@ _BARE = re.compile(r"(?<![\w/:.])([\w.+%-]{1,200}:)(?!//)(?!\*\*\*)[^\s@]{1,500}
 _PAIR = re.compile(r"(?<![\w.%-])([\w.%-]+)=([^&\s'\"]*)")
 _SECRET = re.compile(r"passw|passphrase|^pass$|pwd|secret|credential|api_?key|(^|[._-])token$", re.IGNORECASE)
 
-# Control characters but line feed and tab, and what is invisible or turns the direction of writing.
-_UNPRINTABLE = re.compile(
+#: Control characters but line feed and tab, and what is invisible or turns the direction of writing.
+UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -93,7 +93,12 @@ def printable(text: str) -> str:
 
     Line feeds and tabs stay.
     """
-    return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
+    return UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def harmless(text: str) -> str:
+    """A text of others on one line, where it does nothing but stand."""
+    return printable(" ".join(text.split()))
 
 
 def spreadsheet_text(value: object) -> object:

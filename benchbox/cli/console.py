@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ def notice(text: object) -> None:
 
 
 def _console(*, stderr: bool) -> Console:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.text import Text
 
     class Harmless(Console):
@@ -130,6 +132,10 @@ def _console(*, stderr: bool) -> Console:
 
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable(masked(text)), **options)
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for part in super().render(renderable, options):
+                yield part if part.control else part._replace(text=printable(part.text))
 
     # Nor is anything in them markup.
     console = Harmless(stderr=stderr, highlight=False, markup=False, emoji=False)

@@ -20,6 +20,7 @@ import matplotlib
 
 from benchbox.domain import Access, ThreatModel, format_epsilon
 from benchbox.errors import RequestError
+from benchbox.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +168,7 @@ def svg(drawing: Drawing) -> str:
     """A figure as text, to be set into a page."""
     text = io.StringIO()
     drawing.figure.savefig(text, format="svg", metadata=dict(_METADATA["svg"]))
-    return text.getvalue()
+    return printable(text.getvalue())
 
 
 def file_name(*parts: object) -> str:

@@ -19,7 +19,7 @@ def render(document: Document) -> str:
     """Its lines, under a line of names."""
     out = io.StringIO()
     writer = csv.DictWriter(out, document.fields, restval="", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: spreadsheet_text(name) for name in document.fields})
     harmless = cache(spreadsheet_text)  # words repeat; numbers are none, and 1 and 1.0 are one to a cache
     writer.writerows(
         {key: harmless(value) if isinstance(value, str) else value for key, value in line.items()}
@@ -33,4 +33,5 @@ def of_frame(frame: pd.DataFrame) -> str:
     harmless = frame.copy()
     for name in frame.select_dtypes(["object", "string"]):
         harmless[name] = frame[name].map({word: spreadsheet_text(word) for word in frame[name].unique()})
-    return harmless.to_csv(index=False, lineterminator="\n")
+    names = [str(spreadsheet_text(name)) for name in frame.columns]
+    return harmless.to_csv(index=False, header=names, lineterminator="\n")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from benchbox.text import printable
+
 if TYPE_CHECKING:
     from benchbox.analysis.table import Table
 
@@ -231,7 +233,7 @@ class Document:
     def bibtex(self) -> str:
         """The .bib file of what its sections cite, sorted by key; empty if they cite nothing."""
         found = {source.key: source.bibtex for section in self.sections for source in section.bibliography}
-        return "\n".join(found[key] for key in sorted(found))
+        return "\n".join(printable(found[key]) for key in sorted(found))
 
 
 def grid(columns: Sequence[Column[Item]], items: Iterable[Item], **options: Any) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchbox.report.document import Badge, Cited, Number
+from benchbox.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ def render(document: Document, draw: Draw = nothing) -> str:
 
 
 def environment(package: str, **kinds: type) -> Environment:
-    """The templates of a package: everything is escaped, and a name that is not there is an error.
+    """The templates of a package: all is escaped and harmless, and a name that is not there is an error.
 
     Args:
         package: Holds the folder `templates`.
@@ -46,8 +47,14 @@ def environment(package: str, **kinds: type) -> Environment:
         loader=PackageLoader(package),
         undefined=StrictUndefined,
         autoescape=True,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     found.tests |= {name: lambda value, of=of: isinstance(value, of) for name, of in kinds.items()}
     return found
+
+
+def _harmless(value: object) -> object:
+    """A name turns no text around; markup is ours."""
+    return printable(value) if type(value) is str else value

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchbox.text import UNPRINTABLE
+
 if TYPE_CHECKING:
     from benchbox.report.document import Document
 
@@ -21,17 +23,23 @@ def render(document: Document) -> str:
 def _spread(value: Any, level: int) -> Iterator[str]:
     """The text of a value, a member a line: the encoder's own indentation takes ten times as long."""
     if level == SPREAD or not _holds_more(value):
-        yield json.dumps(value, ensure_ascii=False, allow_nan=False)
+        yield _written(value)
         return
     named = isinstance(value, Mapping)
     pairs = value.items() if isinstance(value, Mapping) else ((None, member) for member in value)
     line = "\n" + "  " * (level + 1)
     yield "{" if named else "["
     for number, (name, member) in enumerate(pairs):
-        key = f"{json.dumps(name, ensure_ascii=False)}: " if named else ""
+        key = f"{_written(name)}: " if named else ""
         yield f"{',' if number else ''}{line}{key}"
         yield from _spread(member, level + 1)
     yield "\n" + "  " * level + ("}" if named else "]")
+
+
+def _written(value: Any) -> str:
+    """On one line; what a terminal obeys or nobody sees stands as JSON's own escape, so nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return UNPRINTABLE.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def _holds_more(value: Any) -> bool:

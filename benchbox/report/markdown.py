@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from benchbox.report.document import Cited, Number
+from benchbox.text import harmless
 
 if TYPE_CHECKING:
     from benchbox.report.document import Document, Grid, Section, Value
@@ -23,7 +24,7 @@ def render(document: Document) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown prints as it is, on one line."""
-    return _MARKUP.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return _MARKUP.sub(r"\\\1", html.escape(harmless(text), quote=False))
 
 
 def _section(section: Section) -> Iterator[str]:

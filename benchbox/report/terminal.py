@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchbox.report.document import Cited, Number
+from benchbox.text import harmless
 
 if TYPE_CHECKING:
     from benchbox.report.document import Align, Document, Grid, Section, Tone, Value
@@ -84,8 +85,8 @@ class _Column:
             repeated: Whether it stands again where the table is continued.
             folds: Whether its values are words.
         """
-        self.title, self.align, self.drops, self.repeated, self.folds = title, align, drops, repeated, folds
-        self._parts = parts
+        self.title, self.align, self.drops = harmless(title), align, drops
+        self.repeated, self.folds, self._parts = repeated, folds, parts
         self.spread()
 
     def spread(self) -> None:
@@ -113,8 +114,8 @@ class _Column:
 
 
 def _section(section: Section, width: int) -> Iterator[RenderableType]:
-    yield Text(_harmless(section.title), style="bold")
-    yield from [Padding(Text(_harmless(section.caption)), (0, 1))] if section.caption else []
+    yield Text(harmless(section.title), style="bold")
+    yield from [Padding(Text(harmless(section.caption)), (0, 1))] if section.caption else []
     left_out: list[str] = []
     for grid in section.grids:
         # The last rows of all groups but the last, counted with the headings above them.
@@ -124,16 +125,16 @@ def _section(section: Section, width: int) -> Iterator[RenderableType]:
             columns, ends = _stacked(grid)
             yield from _tables(columns, ends, width, left_out)
     for number, note in enumerate(section.notes, start=1):
-        yield Padding(Text(_harmless(f"[{number}] {note}"), style="yellow"), (0, 1))
+        yield Padding(Text(harmless(f"[{number}] {note}"), style="yellow"), (0, 1))
     for number, source in enumerate(section.cited, start=1):
-        yield Padding(Text(_harmless(f"[{number}] {source.text}"), style="dim"), (0, 1))
-    yield from (Padding(Text(_harmless(sentence)), (0, 1)) for sentence in section.sentences)
-    yield from (Padding(Text(_harmless(remark), style="dim"), (0, 1)) for remark in section.remarks)
+        yield Padding(Text(harmless(f"[{number}] {source.text}"), style="dim"), (0, 1))
+    yield from (Padding(Text(harmless(sentence)), (0, 1)) for sentence in section.sentences)
+    yield from (Padding(Text(harmless(remark), style="dim"), (0, 1)) for remark in section.remarks)
     if left_out:
         yield Padding(Text(f"No room for: {', '.join(left_out)}; any other format has them.", style="dim"), (0, 1))
     yield Text()
     if section.verdict is not None:
-        yield Text(_harmless(section.verdict.text), style=_style(section.verdict, strong=True))
+        yield Text(harmless(section.verdict.text), style=_style(section.verdict, strong=True))
 
 
 def _plain(grid: Grid) -> list[_Column]:
@@ -145,7 +146,7 @@ def _plain(grid: Grid) -> list[_Column]:
         parts = []
         for number, row in enumerate(grid.rows):
             if grid.blocks.get(number):
-                parts.append([Text(grid.blocks[number] if i == grid.head else "", style="bold")])
+                parts.append([Text(harmless(grid.blocks[number]) if i == grid.head else "", style="bold")])
             parts.append(_parts(row[i]))
         found.append(
             _Column(column.title, parts, column.align, drops=column.drops, repeated=i == grid.head, folds=folds)
@@ -157,7 +158,7 @@ def _stacked(grid: Grid) -> tuple[list[_Column], list[int]]:
     """The groups under one another, and the rows that end one; numbers without intervals."""
     rows = [(group, number) for group in grid.groups for number in range(len(grid.rows))]
     places = {(column.group, column.title): i for i, column in enumerate(grid.columns)}
-    firsts = [[Text("" if number else group, style="bold")] for group, number in rows]
+    firsts = [[Text("" if number else harmless(group), style="bold")] for group, number in rows]
     names = [[_text(grid.rows[number][grid.head])] for _, number in rows]
     columns = [
         _Column(grid.grouping[0], firsts, repeated=True, folds=True),
@@ -237,7 +238,7 @@ def _style(value: Value, *, strong: bool = False) -> str:
 
 
 def _text(value: Value) -> Text:
-    text = Text(_harmless(value.text), style=_style(value))
+    text = Text(harmless(value.text), style=_style(value))
     if isinstance(value, Number):
         for note in value.notes:
             text.append(f" [{note}]", style="yellow")
@@ -250,14 +251,9 @@ def _parts(value: Value, *, interval: bool = True) -> list[Text]:
     """The number with its notes, the published one, the interval."""
     found = [_text(value)]
     if isinstance(value, Number):
-        found += [Text(f"({value.beside.text})", style="dim")] if value.beside is not None else []
-        found += [Text(value.interval, style="dim")] if interval and value.interval else []
+        found += [Text(harmless(f"({value.beside.text})"), style="dim")] if value.beside is not None else []
+        found += [Text(harmless(value.interval), style="dim")] if interval and value.interval else []
     return found
-
-
-def _harmless(text: str) -> str:
-    """On one line, and without characters that a terminal obeys or nobody sees."""
-    return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
 def _least(text: str) -> int:

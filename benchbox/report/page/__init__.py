@@ -19,7 +19,6 @@ from benchbox.report.document import Badge, Number
 from benchbox.report.html import environment
 from benchbox.report.page.bar import bar
 from benchbox.report.page.board import board
-from benchbox.text import printable
 
 if TYPE_CHECKING:
     from benchbox.analysis.table import Table
@@ -40,7 +39,6 @@ def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mappi
     from markupsafe import Markup
 
     templates = environment("benchbox.report.page", number=Number, badge=Badge)
-    templates.finalize = _harmless
     templates.globals["bar"] = bar
     templates.filters["marked"] = lambda picture: Markup(picture)  # drawn by us: its names are escaped already
     scripts = [_asset(name) for name in SCRIPTS]
@@ -51,11 +49,6 @@ def render(document: Document, tables: Sequence[Table], pictures: Sequence[Mappi
         licence=Markup(_asset("vendor/dataTables.LICENSE.txt")),
         hashes=[_hash(script) for script in scripts],
     )
-
-
-def _harmless(value: object) -> object:
-    """A name turns no text around; markup is ours."""
-    return printable(value) if type(value) is str else value
 
 
 def _asset(name: str) -> str:
