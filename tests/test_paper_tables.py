@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,54 @@ def test_table_3_has_data_sets_across_and_every_stand_in() -> None:
     assert ["soft", "60.0", "–"] in found
     # An image falls if it falls through any.
     assert ["worst", "per", "image", "40.0", "(94.67)", "50.0", "(52.98)"] in found
+
+
+def test_a_number_across_is_withdrawn_for_its_own_weights_alone() -> None:
+    named = ("pssr", "atop")
+    items = [evidence(name, BPDA, "pgd", 30, stand_in="identity") for name in named]
+    items += [evidence(name, BPDA, "pgd", 80, stand_in="identity", artifact=name, **CIFAR) for name in named]
+    bad = {
+        "threat": vars(CIFAR["threat"]),
+        "summary": {"integrity": ["A1"], "masking": [], "attack": [], "counts": {}},
+    }
+    known = Background(purifiers=named, audits={"pssr": bad})
+    chosen = Layout(3, rows=named)
+    document = report.paper_table(items, known, layout=chosen)
+    found = [line.split() for line in report.render(document, "terminal").splitlines()]
+    assert ["PSSR", "[1]", "identity", "30.0", "80.0", "(withdrawn)"] in found
+    assert ["worst", "per", "image", "30.0", "80.0", "(withdrawn)"] in found
+    assert ["worst", "per", "image", "30.0", "80.0"] in found
+    table = arrange(leaderboard.build(items, known), chosen)
+    assert [best(table, column) for column in ("mnist", "cifar10")] == [set(named), set()]
+    lines = csv.DictReader(io.StringIO(report.render(document, "csv")))
+    status = {(line["defense"], line["dataset"]): line["status"] for line in lines}
+    assert status["pssr", "mnist"] == status["atop", "cifar10"] == "done"
+    assert status["pssr", "cifar10"] == "withdrawn"
+
+
+def test_what_is_said_of_a_number_across_is_of_the_images_it_is_of() -> None:
+    few = {"samples": SampleList("mnist", "test", tuple(range(10)), "f" * 64)}
+    ten = evidence("pssr", BPDA, "pgd", np.arange(10)[:, None] < 5, stand_in="identity", **few)
+    ten = replace(ten, outcome=ten.outcome.rows(slice(10)))
+    items = [ten, evidence("pssr", BPDA, "pgd", 30, stand_in="identity")]
+    (section,) = report.paper_table(items, PURIFIERS, layout=Layout(3)).sections
+    assert "n = 100" in section.caption
+    assert "n = 10;" not in section.caption
+    lines = csv.DictReader(io.StringIO(text_of(items, "csv", number=3)))
+    assert {(line["n"], line["samples_digest"]) for line in lines if line["percent"]} == {("100", "d" * 64)}
+
+
+def test_a_worst_case_beside_no_attack_is_over_every_finished_one_of_the_access() -> None:
+    items = [evidence("none", WHITE, "aa", 10), evidence("none", WHITE, "pgd", np.arange(N)[:, None] >= 5)]
+    items += [evidence("trades", WHITE, "pgd", 60), evidence("pssr", GRAY, "pgd", 70)]
+    text = text_of(items, "terminal", columns=("benign", "worst"), accesses=(WHITE,))
+    found = [line.split()[-2:] for line in text.splitlines()]
+    assert ["99.0", "5.0"] in found
+    assert ["99.0", "60.0†"] in found  # aa is missing
+    assert ["99.0", "–"] in found  # nothing under this access
+    assert "Worst: over every finished attack of that access, image by image" in " ".join(text.split())
+    lines = text_of([evidence("pssr", BPDA, "pgd", 30, stand_in="exact")], "csv", number=3, columns=("worst",))
+    assert ",30.0," in lines
 
 
 def test_data_sets_are_groups_of_rows_and_never_compared() -> None:

@@ -35,6 +35,8 @@ class Figure:
         whole: Of a worst case: whether every attack of the line is finished.
         printed: What the paper prints there.
         doubt: Marks of what is doubtful about a worst case.
+        ranks: Whether it may be the best: not an oracle's, one whose audit withdrew it, or that of one stand-in.
+        withdrawn: Whether the audit of the weights behind it found that it is not what it says.
     """
 
     status: Status = "not run"
@@ -43,11 +45,13 @@ class Figure:
     whole: bool = True
     printed: paper.Printed | None = None
     doubt: str = ""
+    ranks: bool = True
+    withdrawn: bool = False
 
     @property
     def competes(self) -> bool:
         """Whether it can be the best."""
-        return self.score is not None and self.status in ("done", "same") and self.whole
+        return self.ranks and self.score is not None and self.status in ("done", "same") and self.whole
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,22 @@ class Line:
         name: Of the defence.
         remark: How its recipe departs from the usual one, and such.
         stand_in: The stand-in of BPDA; "" for the worst over all of them, and outside Table 3.
-        figures: By column.
-        ranks: Whether its figures may be the best: not an oracle's or one whose audit withdrew it.
-        withdrawn: Whether the audit found that its numbers are not what they say.
+        figures: By column; where data sets stand across, each is of weights of its own.
     """
 
     name: str
     remark: str = ""
     stand_in: str = ""
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    ranks: bool = True
-    withdrawn: bool = False
 
     def at(self, column: str) -> Figure:
         """What stands there; "not run" where nothing does."""
         return self.figures.get(column, Figure())
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether a number of it is withdrawn; all are, where all are of the same weights."""
+        return any(figure.withdrawn for figure in self.figures.values())
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class PaperTable:
         layout: What was asked for.
         columns: Attacks, `benign` and `worst`; across, data sets.
         groups: Of rows.
-        grounds: The tables it is made of, by data set and images.
+        grounds: The tables it is made of, by data set and images; across, one for each data set.
         unmeasured: Data sets of the paper's table of which nothing is known.
     """
 
@@ -140,13 +145,15 @@ def arrange(tables: Sequence[Table], layout: Layout) -> PaperTable:
     paper_layout.check(tables, layout)
     datasets = layout.datasets or paper_layout.datasets(tables, layout)
     grounds = [table for name in datasets for table in tables if paper_layout.is_of(table, name, layout)]
+    if layout.across:
+        grounds = paper_layout.longest(grounds)
     unmeasured = [
         name for name in paper_layout.printed(layout) if not any(t.samples.dataset == name for t in grounds)
     ]
     accesses = layout.accesses or paper_layout.accesses(grounds, layout)
     if layout.across:
         columns = tuple(name for name in datasets if name not in unmeasured or name in layout.datasets)
-        groups = [_across(access, paper_layout.longest(grounds), layout) for access in accesses]
+        groups = [_across(access, grounds, layout) for access in accesses]
     else:
         columns = layout.columns or paper_layout.columns(grounds, layout, accesses)
         empty = [name for name in layout.datasets if not any(t.samples.dataset == name for t in grounds)]
@@ -164,7 +171,7 @@ def with_best(group: Group, columns: Iterable[str]) -> Group:
     """
     lines = list(group.lines)
     for column in columns:
-        found = [i for i, line in enumerate(lines) if line.ranks and line.at(column).competes]
+        found = [i for i, line in enumerate(lines) if line.at(column).competes]
         scores = [score for i in found if (score := lines[i].at(column).score) is not None]
         shares = [score.shares for score in scores]
         if len(shares) < 2 or not _anything_left(max(shares, key=lambda one: float(one.mean()))):
@@ -194,7 +201,7 @@ def _line(row: Row, table: Table, access: Access, columns: Sequence[str], layout
     entries = {attack: _entry(row, Column(access, attack)) for attack in attacks}
     figures = {attack: Figure(entry.status, entry.score) for attack, entry in entries.items()}
     figures[BENIGN] = Figure(row.clean.status, row.clean.score)
-    figures[WORST] = _worst(row, entries)
+    figures[WORST] = _worst(row, entries or _every(row, table, access))
     shown = {
         column: replace(figures[column], printed=_printed_for(row, table, access, column, layout))
         for column in columns
@@ -204,8 +211,19 @@ def _line(row: Row, table: Table, access: Access, columns: Sequence[str], layout
 
 def _of_row(row: Row, *, figures: Mapping[str, Figure], stand_in: str = "") -> Line:
     remark = row.label.removeprefix(row.defense.name).strip()
-    ranks = not (row.oracle or row.invalid or row.withheld or row.uncontrolled)
-    return Line(row.defense.name, remark, stand_in, figures, ranks, withdrawn=row.invalid)
+    ranks = not (stand_in or row.oracle or row.invalid or row.withheld or row.uncontrolled)
+    own = {column: replace(figure, ranks=ranks, withdrawn=row.invalid) for column, figure in figures.items()}
+    return Line(row.defense.name, remark, stand_in, own)
+
+
+def _every(row: Row, table: Table, access: Access) -> Mapping[str, Entry]:
+    """The row's entries for all attacks that anybody in the table was measured under: no column names one."""
+    measured = {
+        attack
+        for attack in table.attacks
+        if any(_entry(other, Column(access, attack)).status != "not run" for other in table.rows)
+    }
+    return {attack: _entry(row, Column(access, attack)) for attack in sorted(measured)}
 
 
 def _entry(row: Row, column: Column) -> Entry:
@@ -218,7 +236,7 @@ def _entry(row: Row, column: Column) -> Entry:
 
 
 def _worst(row: Row, entries: Mapping[str, Entry]) -> Figure:
-    """Image by image over the clean image and the finished attacks of the line."""
+    """Image by image over the clean image and the finished ones of these attacks."""
     done = [entry for entry in entries.values() if entry.status in ("done", "same")]
     cells = sorted((m.evidence for entry in done for m in entry.measurements), key=by_draws)
     if row.withheld:
@@ -254,15 +272,14 @@ def _across(access: Access, grounds: Sequence[Table], layout: Layout) -> Group:
 
 
 def _through(row: Row, table: Table, access: Access, layout: Layout) -> Iterator[Line]:
-    attacks = [name for name in layout.columns or BEHIND_BPDA if name not in (BENIGN, WORST)]
+    attacks = [name for name in layout.columns if name not in (BENIGN, WORST)] or BEHIND_BPDA
     entries = {attack: _entry(row, Column(access, attack)) for attack in attacks}
     measured = [(a, m) for a, entry in entries.items() for m in entry.measurements]
     dataset = table.samples.dataset
     for attack, stand_in in dict.fromkeys((a, m.stand_in) for a, m in measured if m.stand_in):
         own = combine([m for a, m in measured if (a, m.stand_in) == (attack, stand_in)])
         said = stand_in if len(attacks) == 1 else f"{attack} through {stand_in}"
-        line = _of_row(row, figures={dataset: Figure(own.status, own.score)}, stand_in=said)
-        yield replace(line, ranks=False)
+        yield _of_row(row, figures={dataset: Figure(own.status, own.score)}, stand_in=said)
     both = combine([m for _, m in measured])
     whole = all(entry.status in ("done", "same") for entry in entries.values())
     number = paper.in_table(3, dataset, row.defense.name, table.threat, "bpda") if row.usual else None

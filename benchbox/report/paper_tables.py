@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchbox.analysis import paper, papers
-from benchbox.analysis.paper_layout import BENIGN
+from benchbox.analysis.paper_layout import BENIGN, WORST
 from benchbox.analysis.paper_table import Figure, Group, Line, PaperTable
 from benchbox.domain import Access
 from benchbox.report.citations import Citations
@@ -28,6 +28,7 @@ _UNDER = {
     Access.IMPORTED: "on images made elsewhere",
 }
 _WORST_OF_ALL = "worst per image"
+_WITHDRAWN = " (withdrawn)"
 FIELDS = (
     *("table", "access", "dataset", "norm", "epsilon", "n", "defense", "label", "through", "column", "status"),
     *("percent", "low", "high", "best", "paper_percent", "samples_digest"),
@@ -83,7 +84,7 @@ class _Cited:
     Args:
         lines: In the order they are printed.
         entries: BibTeX of the defences that bring it.
-        once: Whether a defence is named on the first of its lines alone.
+        once: Whether a defence is named on the first of its lines alone, and each number says what it is.
     """
 
     def __init__(self, lines: Sequence[Line], entries: Mapping[str, str], *, once: bool) -> None:
@@ -91,6 +92,7 @@ class _Cited:
         self._again = {
             id(line) for before, line in zip(above, lines, strict=False) if once and _same(before, line)
         }
+        self._across = once
         self._papers = Citations((line.name for line in lines), entries)
         self.sources = self._papers.sources
 
@@ -100,7 +102,7 @@ class _Cited:
             return Text("", exact=line.name + line.remark)
         said = " ".join(filter(None, (papers.shown(line.name), line.remark)))
         key, number = self._papers.place(line.name)
-        withdrawn = " (withdrawn)" if line.withdrawn else ""
+        withdrawn = _WITHDRAWN if line.withdrawn and not self._across else ""
         return Cited(said + withdrawn, line.name, key=key, number=number, exact=line.name + line.remark)
 
 
@@ -113,7 +115,10 @@ def _columns(table: PaperTable, cited: _Cited, shown: Shown) -> list[Column[Line
     return [
         Column("defense", "defence", cited.name, "left", heads=True),
         *(through if table.layout.across else []),
-        *(Column(key, papers.shown(key), partial(_figure, key, shown), names=True) for key in table.columns),
+        *(
+            Column(key, papers.shown(key), partial(_figure, table, key, shown), names=True)
+            for key in table.columns
+        ),
     ]
 
 
@@ -121,12 +126,14 @@ def _through(line: Line) -> Text:
     return Text(line.stand_in or _WORST_OF_ALL)
 
 
-def _figure(column: str, shown: Shown, line: Line) -> Text:
+def _figure(table: PaperTable, column: str, shown: Shown, line: Line) -> Text:
     figure = line.at(column)
+    # A line across is of other weights on each data set: its name cannot say it of all.
+    withdrawn = _WITHDRAWN if figure.withdrawn and figure.score and table.layout.across else ""
     printed = figure.printed if shown.paper else None
     score = figure.score
     return Number(
-        _said(figure),
+        _said(figure) + withdrawn,
         strong=figure.best,
         tone="" if score else "faint",
         exact=score.percent if score else None,
@@ -183,8 +190,9 @@ def _caption(table: PaperTable, shown: Shown) -> str:
         said[0] += f"; 95 % intervals at most ±{table.widest:.1f}"
     if any(figure.best for figure in table.figures):
         said.append("Bold: best, or not significantly worse (paired test, Holm, 5 %)")
-    if any(column == "worst" for column in table.columns):
-        said.append("Worst: over the row, image by image")
+    if WORST in table.columns:
+        over = "the row" if set(table.columns) - {BENIGN, WORST} else "every finished attack of that access"
+        said.append(f"Worst: over {over}, image by image")
     if marks := "; ".join(_marks(table)):
         said.append(marks)
     if shown.paper and any(figure.printed for figure in table.figures):
@@ -253,12 +261,19 @@ def _facts(table: PaperTable, group: Group, line: Line, column: str) -> dict[str
         "label": f"{line.name} {line.remark}".strip(),
         "through": _through(line).text if across else "",
         "column": "bpda" if across else column,
-        "status": figure.status if figure.whole else "attacks missing",
+        "status": _status(figure),
         **({"percent": score.percent, "low": score.low, "high": score.high} if score else {}),
         "best": "yes" if figure.best else "",
         "paper_percent": figure.printed.percent if figure.printed else "",
         "samples_digest": ground.samples.digest if ground else "",
     }
+
+
+def _status(figure: Figure) -> str:
+    """What a machine has to know before it takes the number."""
+    if figure.withdrawn and figure.score:
+        return "withdrawn"
+    return figure.status if figure.whole else "attacks missing"
 
 
 def _record(table: PaperTable) -> Mapping[str, Any]:
