@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -308,6 +309,7 @@ def test_the_command_audits_stores_and_prints(tmp_path, capsys):
     assert "40 images" in found["A3"]["sentence"]
     with Store.open(store) as opened:
         assert opened.attached(record["artifact"], "audit") == record
+    assert date.fromisoformat(record["date"])
 
     # Results may lie elsewhere, as those of a published row do; the record stays here. What is left out is probes.
     other = str(tmp_path / "other.sqlite")

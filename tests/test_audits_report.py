@@ -11,7 +11,7 @@ import rows
 from benchbox import report
 from benchbox.analysis import leaderboard
 from benchbox.analysis.background import Background
-from benchbox.domain import Evidence, SampleList, ThreatModel
+from benchbox.domain import Evidence, SampleList, Spec, ThreatModel
 from benchbox.report.audits import document
 
 NAMES = {"A1": "inside the ball", "B1": "breaks only without gradients", "B4": "more steps"}
@@ -65,6 +65,51 @@ def test_each_audited_defence_has_a_row_that_names_the_checks() -> None:
         ("mine", "B1", 2),
         ("other", "", 1),
     ]
+
+
+def test_what_the_claim_is_worth_is_todays() -> None:
+    mine = rows.evidence("mine", right=rows.first(50))
+    later = replace(
+        mine,
+        cell=replace(mine.cell, attack=Spec("aa", {}, "1")),
+        outcome=rows.outcome(rows.first(30), rows.first(99)),
+    )
+    standing = {"robust": {"percent": 50.0}, "weaker": [{"route": "gray-box", "percent": 90.0}]}
+    old = record(mine, A1="PASS") | {"standing": standing}
+    (line,) = shown([mine], old).lines()
+    assert line["comes_to"] == "worth 50.0 %; its 90.0 % are gray-box"
+    found = shown([mine, later], old)
+    (line,) = found.lines()
+    assert line["comes_to"] == "worth 30.0 %"
+    assert found.record()["audits"][0]["comes_to"] == "worth 30.0 %"
+    assert found.sections[0].grids[0].rows[0][-1].text == "worth 30.0 %"
+
+
+def test_a_number_that_the_control_contradicts_is_worth_nothing_here_either() -> None:
+    mine = rows.evidence("mine", right=50)
+    null = rows.evidence("mine", attack="null", right=20)
+    (line,) = shown([mine, null], record(mine, A1="PASS")).lines()
+    assert line["comes_to"] == "withheld: the control contradicts the clean accuracy"
+
+
+def test_findings_are_quoted_with_who_wrote_them_and_when() -> None:
+    old, new, unknown = (rows.evidence(name) for name in ("old", "new", "unknown"))
+    made = {"packages": {"benchbox": "0.0.9"}, "commit": "abcdef0123456789"}
+    found = shown(
+        [old, new, unknown],
+        record(old, A1="PASS") | {"provenance": made},
+        record(new, A1="PASS") | {"provenance": {"packages": {"benchbox": "0.1.0"}}, "date": "2026-11-27"},
+        record(unknown, A1="PASS"),
+    )
+    said = " ".join(found.sections[0].remarks)
+    assert "as the audit of its day judged and worded them, and today's checks may differ" in said
+    for who in (
+        "old by benchbox 0.0.9, commit abcdef012345",
+        "new by benchbox 0.1.0, 2026-11-27",
+        "unknown by unknown code",
+    ):
+        assert who in said
+    assert {line["written_by"] for line in found.lines()} >= {"unknown code", "benchbox 0.1.0, 2026-11-27"}
 
 
 @pytest.mark.parametrize("format", report.FORMATS)

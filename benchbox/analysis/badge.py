@@ -23,14 +23,19 @@ class Badge:
         checks: Ids of the checks that put it there.
         counts: How many checks came to each verdict.
         sentences: What each check with a FAIL or a WARN saw, by its id.
-        remarks: What sets the number, and what it would have been under weaker attacks.
+        standing: What the number is worth today, as `worth` gives it.
     """
 
     state: State
     checks: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     sentences: Mapping[str, str] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    standing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What sets the number, and what it would have been under weaker attacks."""
+        return tuple(sentences(self.standing))
 
     @property
     def invalid(self) -> bool:
@@ -92,4 +97,4 @@ def badge(record: Mapping[str, Any] | None, standing: Mapping[str, Any] | None =
     )
     state, checks = next(((state, found) for state, found in states if found), ("pass", []))
     told = {f["check"]: f["sentence"] for f in findings if f["verdict"] in ("FAIL", "WARN")}
-    return Badge(state, tuple(checks), summary["counts"], told, tuple(sentences(standing)))
+    return Badge(state, tuple(checks), summary["counts"], told, standing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -297,5 +298,6 @@ def _record(ready: Ready, findings: Sequence[Finding], probes: Probes) -> dict[s
         "samples": ready.samples.as_dict(),
         "threat": asdict(ready.threat),
         "seconds": round(probes.seconds, 1),
+        "date": datetime.now(UTC).date().isoformat(),
         "provenance": dict(ready.provenance),
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchbox.analysis.table import Table
+from benchbox.analysis.score import WITHHELD
+from benchbox.analysis.table import Row, Table
 from benchbox.domain import ThreatModel
-from benchbox.report.document import Column, Document, Number, Section, Text, added, grid, unrecorded
+from benchbox.report.document import Badge, Column, Document, Number, Section, Text, added, grid, unrecorded
 from benchbox.report.findings import claim
 
 #: Verdicts whose checks are named, from worst to best; of those that passed the number will do.
@@ -25,14 +27,38 @@ FIELDS = (
     *NAMED,
     "PASS",
     "comes_to",
+    "written_by",
 )
 
 
 class Audit(NamedTuple):
-    """The record of an audit, and what the tables call its defence."""
+    """The record of an audit, and the row of its defence as the leaderboard has it today."""
 
-    label: str
+    row: Row
     record: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What the tables call the defence."""
+        return self.row.label
+
+    @property
+    def comes_to(self) -> Badge:
+        """What the claim is worth: more may have been attacked since the audit."""
+        if self.row.withheld:
+            return Badge(f"{WITHHELD}: the control contradicts the clean accuracy", tone="bad")
+        return claim(self.record, self.row.badge.standing if self.row.robust is not None else {})
+
+    @property
+    def written_by(self) -> str:
+        """The code that judged and worded the findings, and when, as far as it was recorded."""
+        made = self.record.get("provenance", {})
+        version, commit = (made.get("packages") or {}).get("benchbox"), made.get("commit")
+        code = [
+            f"benchbox {version}" if version else "unknown code",
+            *([f"commit {commit[:12]}"] if commit else []),
+        ]
+        return ", ".join([*code, *([self.record["date"]] if "date" in self.record else [])])
 
     def checks(self, verdict: str) -> list[str]:
         """Ids of the checks with this verdict."""
@@ -54,7 +80,7 @@ def document(
     return Document(
         "benchbox audits",
         [_section(group, names) for group in groups.values()] or [_empty()],
-        lambda: {"audits": [{"label": audit.label, **audit.record} for audit in every]},
+        lambda: {"audits": [{"label": a.label, "comes_to": a.comes_to.text, **a.record} for a in every]},
         [*FIELDS, *(column.key for column in unrecorded(columns()))],
         lambda: map(_line, every),
     )
@@ -70,7 +96,14 @@ def columns() -> list[Column[Audit]]:
         ),
         *(Column(verdict, verdict, _named(verdict), "left", paragraph=30, recorded=True) for verdict in NAMED),
         Column("PASS", "PASS", lambda audit: _number(len(audit.checks("PASS"))), recorded=True),
-        Column("comes_to", "what the claim is worth", _claim, "left", paragraph=40, recorded=True),
+        Column(
+            "comes_to",
+            "what the claim is worth",
+            lambda audit: Text(audit.comes_to.text),
+            "left",
+            paragraph=40,
+            recorded=True,
+        ),
     ]
 
 
@@ -84,7 +117,7 @@ def _grouped(
             record = audits.get(row.artifact)
             if record and ThreatModel(**record["threat"]) == table.threat:
                 group = groups.setdefault((table.samples.dataset, table.threat), {})
-                group.setdefault(row.artifact, Audit(row.label, record))
+                group.setdefault(row.artifact, Audit(row, record))
     return {of: list(group.values()) for of, group in groups.items()}
 
 
@@ -94,7 +127,7 @@ def _section(audits: Sequence[Audit], names: Mapping[str, str]) -> Section:
         f"Audits on {record['samples']['dataset']}, {ThreatModel(**record['threat'])}",
         [grid(columns(), audits)],
         sentences=[line for audit in audits for line in _doubts(audit, names)],
-        remarks=["INCOMPLETE: less was measured than the check asks for, so it says nothing."],
+        remarks=["INCOMPLETE: less was measured than the check asks for, so it says nothing.", _quoted(audits)],
     )
 
 
@@ -105,6 +138,18 @@ def _doubts(audit: Audit, names: Mapping[str, str]) -> Iterator[str]:
             if found["verdict"] == verdict:
                 name = names.get(found["check"], "")
                 yield f"{audit.label}, {verdict} {found['check']}, {name}: {found['sentence']}."
+
+
+def _quoted(audits: Sequence[Audit]) -> str:
+    """Whose words and rules these are: checks are mended, and stored findings are not judged anew."""
+    by: dict[str, list[str]] = defaultdict(list)
+    for audit in audits:
+        by[audit.written_by].append(audit.label)
+    written = "; ".join(f"{', '.join(labels)} by {who}" for who, labels in by.items())
+    return (
+        "Findings are quoted as the audit of its day judged and worded them, and today's checks may differ: "
+        f"{written}. What the claim is worth is today's."
+    )
 
 
 def _empty() -> Section:
@@ -123,7 +168,8 @@ def _line(audit: Audit) -> dict[str, Any]:
         "eot": record["effort"]["eot"],
         **{verdict: " ".join(audit.checks(verdict)) for verdict in NAMED},
         "PASS": len(audit.checks("PASS")),
-        "comes_to": claim(record).text,
+        "comes_to": audit.comes_to.text,
+        "written_by": audit.written_by,
         **added(columns(), audit),
     }
 
@@ -134,10 +180,6 @@ def _effort(key: str) -> Any:
 
 def _named(verdict: str) -> Any:
     return lambda audit: Text(" ".join(audit.checks(verdict)) or "none")
-
-
-def _claim(audit: Audit) -> Text:
-    return Text(claim(audit.record).text)
 
 
 def _number(value: int) -> Number:

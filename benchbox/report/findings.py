@@ -44,9 +44,9 @@ def document(record: Mapping[str, Any], names: Mapping[str, str]) -> Document:
         record: As `benchbox audit` stores it.
         names: A few words on each check, by its id.
     """
-    own, found = columns(names), record["findings"]
-    said = [*sentences(record.get("standing", {})), f"Checks: {headline(record['summary'])}."]
-    section = Section(title(record), [grid(own, found)], sentences=said, verdict=claim(record))
+    own, found, standing = columns(names), record["findings"], record.get("standing", {})
+    said = [*sentences(standing), f"Checks: {headline(record['summary'])}."]
+    section = Section(title(record), [grid(own, found)], sentences=said, verdict=claim(record, standing))
     return Document(
         "benchbox audit",
         [section],
@@ -74,9 +74,14 @@ def headline(summary: Mapping[str, Any]) -> str:
     return f"{counts}; {'; '.join(parts)}" if parts else f"{counts}; no check failed"
 
 
-def claim(record: Mapping[str, Any]) -> Badge:
-    """What the defence is worth after all: the verdict on its claim, not on the checks."""
-    summary, standing = record["summary"], record.get("standing", {})
+def claim(record: Mapping[str, Any], standing: Mapping[str, Any]) -> Badge:
+    """What the defence is worth after all: the verdict on its claim, not on the checks.
+
+    Args:
+        record: As `benchbox audit` stores it.
+        standing: What its number is worth, as `worth` gives it: then, or today.
+    """
+    summary = record["summary"]
     if summary["integrity"]:
         return Badge(f"withdrawn: the number is not what it says ({', '.join(summary['integrity'])})", tone="bad")
     if "robust" not in standing:
@@ -115,7 +120,13 @@ def _lines(
     standing = record.get("standing", {})
     if "robust" in standing:
         by = standing["set_by"]["through"]
-        yield {**shared, "measure": "robust", "access": by, "verdict": claim(record).text, **standing["robust"]}
+        yield {
+            **shared,
+            "measure": "robust",
+            "access": by,
+            "verdict": claim(record, standing).text,
+            **standing["robust"],
+        }
     for other in standing.get("weaker", ()):
         yield shared | {"measure": "alone", "access": other["route"], "percent": other["percent"]}
 
