@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rows import BPDA, GRAY, SAMPLES, THREAT, TRANSFER, WHITE, N, evidence, first, only, row, unfinished
+from rows import (
+    BPDA,
+    GRAY,
+    SAMPLES,
+    THREAT,
+    TRANSFER,
+    WHITE,
+    N,
+    evidence,
+    first,
+    only,
+    row,
+    small_print,
+    unfinished,
+)
 from test_probed import record
 
 from benchbox.analysis import leaderboard, pairs
@@ -152,6 +166,8 @@ def test_of_equal_attacks_the_one_that_knows_most_sets_the_number_then_the_first
     )
     equals = [evidence("mine", attack=name, right=20) for name in ("b", "c", "a")]
     assert only(equals).rows[0].set_by == Column(WHITE, "a")
+    said = "the single attack that gets furthest, of equals the one whose attacker knows most, then the cheapest."
+    assert any(line.endswith(said) for line in small_print(only(equals)))
 
 
 def test_white_box_stands_for_other_accesses_of_what_does_not_purify() -> None:

@@ -44,7 +44,8 @@ def remarks(table: Table) -> Iterator[str]:
     yield "Percent of all images that the deployed defence classifies correctly; in brackets, 95 % intervals."
     yield (
         "Robust: per-sample worst case over the clean image and every finished attack under every access; "
-        "lowest: the single attack that gets furthest, the cheapest of equals."
+        "lowest: the single attack that gets furthest, of equals the one whose attacker knows most, then the "
+        "cheapest."
     )
     yield from _of_certificates(rows)
     if any(entry.score and entry.score.draws > 1 for entry in entries):
