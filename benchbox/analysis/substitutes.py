@@ -22,23 +22,23 @@ def strangers(row: Row, cards: Cards) -> list[str]:
         What to call each, such as "pgd-at (seed 1000)".
     """
     cells = [m.evidence.cell for entry in row.entries.values() for m in entry.measurements]
-    own = [(row.defense.name, dict(row.defense.arguments)), *map(_recipe, _chain(cards.get(row.artifact, {})))]
+    own = [(row.defense.name, dict(row.defense.arguments)), *map(_recipe, chain(cards.get(row.artifact, {})))]
     found = {cell.view.artifact for cell in cells if cell.access is Access.TRANSFER}
-    substitutes = [training for name in sorted(found) for training in [*_chain(cards.get(name, {}))][:1]]
+    substitutes = [training for name in sorted(found) for training in [*chain(cards.get(name, {}))][:1]]
     return [_called(one) for one in substitutes if "teacher" in one or _recipe(one) not in own]
 
 
-def _called(training: Mapping[str, Any]) -> str:
-    taught = "taught by the target's answers" if "teacher" in training else ""
-    return labelled(training["defense"]["name"], f"seed {training['seed']}", taught)
-
-
-def _chain(card: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def chain(card: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The record of a training, then of what it stands on; a card may say less."""
     training = card.get("training")
     while training and "arguments" in training["defense"]:
         yield training
         training = training.get("base")
+
+
+def _called(training: Mapping[str, Any]) -> str:
+    taught = "taught by the target's answers" if "teacher" in training else ""
+    return labelled(training["defense"]["name"], f"seed {training['seed']}", taught)
 
 
 def _recipe(training: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from benchbox.analysis.score import Entry
 from benchbox.analysis.survival import ORDER
 from benchbox.analysis.table import Column
 from benchbox.domain import Access
+from benchbox.report.page import again
 from benchbox.report.remarks import noted, of_certificate, of_control, of_probes
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ VERDICTS: dict[State, str] = {
     "pass": "Every check was passed. That is no proof: it says that no known mistake was found.",
     "not audited": "Nobody has asked yet whether these numbers can be trusted.",
 }
-#: What the recorded first word of a command is where it was ours.
-OURS = ("benchbox", "__main__.py")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Drill:
         said: Its remarks, without ids.
         notes: What else has to be known of the numbers.
         picture: SVG text of what the claim survives; empty where nobody drew it.
-        commands: What was typed.
+        commands: What makes it again.
         made: Facts about weights, seeds and code, as names and values.
         paper: Where the defence was described.
     """
@@ -121,7 +119,7 @@ def drill(table: Table, row: Row, claimed: Claim | None, picture: str) -> Drill:
         said=(*([of_probes(row)] if row.fallen else []), *row.badge.remarks),
         notes=tuple(dict.fromkeys(notes)),
         picture=picture[picture.find("<svg") :] if picture else "",
-        commands=tuple(_commands(table, row, measured)),
+        commands=tuple(again.commands(table, row, measured)),
         made=tuple(_made(table, row, measured)),
         paper=references.of(row.defense.name),
     )
@@ -213,28 +211,6 @@ def _cost(measured: Sequence[Measurement]) -> str:
         f"{forward:,.0f} forward and {backward:,.0f} backward passes for each image, "
         f"over {len(craftings)} craftings."
     )
-
-
-def _commands(table: Table, row: Row, measured: Sequence[Measurement]) -> Iterator[str]:
-    recorded = [list(m.evidence.provenance.get("command") or ()) for m in measured]
-    typed = {shlex.join(["benchbox", *words[1:]]): None for words in recorded if words and words[0] in OURS}
-    yield from typed or [_made_up(table, row, measured)]
-
-
-def _made_up(table: Table, row: Row, measured: Sequence[Measurement]) -> str:
-    """The command for a row that was made from Python: nobody typed it, and it asks for the same."""
-    cells = [m.evidence.cell for m in measured]
-    words = ["benchbox", "run", "--defense", row.defense.name, "--dataset", table.samples.dataset]
-    if cells:
-        words += ["--attacks", ",".join(dict.fromkeys(cell.attack.name for cell in cells))]
-        words += ["--access", ",".join(dict.fromkeys(str(cell.access) for cell in cells))]
-    words += ["--samples", str(len(table.samples)), "--seeds", str(row.training_seed)]
-    if table.samples.seed is not None:
-        words += ["--sample-seed", str(table.samples.seed)]
-    words += ["--norm", table.threat.norm, "--epsilon", str(table.threat.epsilon)]
-    for name, value in row.defense.arguments.items():
-        words += ["--set", f"{row.defense.name}.{name}={json.dumps(value)}"]
-    return shlex.join(words)
 
 
 def _made(table: Table, row: Row, measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
