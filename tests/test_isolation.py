@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from benchbox.contract import registry
 from benchbox.contract.ascent import margin
 from benchbox.domain import ImageSpec, Spec, ThreatModel
 from benchbox.draws import sample_draws, stack
-from benchbox.engine.isolation import apart
+from benchbox.engine.isolation import apart, wire
 from benchbox.engine.judge import Judge
 from benchbox.store import Store
 from benchbox.training.artifacts import Artifacts, Training
@@ -301,6 +302,16 @@ def test_a_process_that_ends_is_one_line(workspace: Path, cls: str, calls: int, 
             DefenseError, match=f"^defence strange.py:{cls}: its process .*{why}.*; mend its code$"
         ):
             judge.ask(x, sample_draws(1))
+
+
+def test_two_names_of_one_tensor_are_said_like_any_other() -> None:
+    ours, theirs = Pipe()
+    both = torch.arange(6.0).view(2, 3)
+    wire.send(ours, {}, {"logits": both, "states": both, "margins": both[1:]})
+    heard = wire.receive(theirs).tensors
+    assert {name: one.tolist() for name, one in heard.items()} == {
+        "logits": both.tolist(), "states": both.tolist(), "margins": [[3, 4, 5]],
+    }  # fmt: skip
 
 
 def test_nothing_is_left_behind(workspace: Path) -> None:

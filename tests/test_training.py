@@ -9,11 +9,11 @@ from torch import nn
 
 from benchbox.contract.defense import Batch, Defense, Recipe
 from benchbox.data.dataset import Images
-from benchbox.domain import Card, ImageSpec, ThreatModel
+from benchbox.domain import Card, ImageSpec, Spec, ThreatModel
 from benchbox.draws import sample_draws
 from benchbox.errors import ArtifactError
 from benchbox.training import checkpoint
-from benchbox.training.artifacts import load_tensors, save_tensors
+from benchbox.training.artifacts import Artifacts, Training, load_tensors, save_tensors
 from benchbox.training.loop import crop_and_flip, fit, rate
 
 CPU, BALL = torch.device("cpu"), ThreatModel("linf", 0.1)
@@ -45,6 +45,18 @@ class Duel(Linear):
     def losses(self, batch: Batch):
         both = self.a + self.b
         return {"a": {"up": -both.sum()}, "b": {"down": both.sum()}}
+
+
+class Tied(Linear):
+    """One network by two names, two layers with one weight, and a part of one beside the whole."""
+
+    card = Card("tied", "shares memory")
+
+    def __init__(self, recipe: Recipe, images: ImageSpec) -> None:
+        super().__init__(recipe, images)
+        self.net, self.head = self.classifier, nn.Linear(16, images.classes)
+        self.head.weight = self.classifier[2].weight
+        self.register_buffer("bias", self.classifier[2].bias.detach()[:1])
 
 
 @pytest.fixture
@@ -128,6 +140,22 @@ def test_a_training_killed_inside_every_epoch_gets_on_and_ends_in_the_same_weigh
     assert history == expected
     for a, b in zip(whole.parameters(), defense.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_one_network_by_two_names_is_trained_and_kept_like_any_other(images, tmp_path):
+    kept, wanted = Artifacts(tmp_path), Training(Spec("tied", {}, ""), "tiny", "", 0, BALL)
+    tied, _ = trained(images, 2, kept.checkpoint(wanted.weights), cls=Tied)
+    resumed, _ = trained(images, 4, kept.checkpoint(wanted.weights), cls=Tied)
+    plain, _ = trained(images, 4)
+    assert not torch.equal(tied.classifier[2].weight, plain.classifier[2].weight)
+    kept.save(wanted, resumed, {"losses": []})
+    again = Tied(Recipe(), ImageSpec(1, 4, 2))
+    kept.load_into(wanted, again)
+    assert again.net is again.classifier
+    for name in ("classifier.2.weight", "net.2.weight", "head.weight"):
+        assert torch.equal(again.state_dict()[name], plain.classifier[2].weight), name
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
 
 
 def test_training_leaves_the_global_random_state_alone(images):

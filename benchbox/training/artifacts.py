@@ -202,9 +202,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, A
     Raises:
         ArtifactError: The folder cannot be written, or the disk is full.
     """
-    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    own = separate(tensors)
     text = json.dumps(card)
     _write(path, save(own, {"card": text, "sha256": _sha256(own), "card_sha256": _digest(text)}))
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, and no two in one piece of memory.
+
+    A module may be known by two names, and tensors may be tied.
+    """
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for key, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        own[key] = value.clone() if place in taken else value
+        taken.add(place)
+    return own
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

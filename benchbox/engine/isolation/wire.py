@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from benchbox.draws import Draws, Stacked
+from benchbox.training.artifacts import separate
 
 #: Names of the parts of a `Trail`.
 TRAIL = ("logits", "states", "faithful", "margins")
@@ -41,7 +42,7 @@ def send(pipe: Connection, words: Mapping[str, Any], tensors: Mapping[str, Tenso
         OSError: Nobody is there.
     """
     pipe.send_bytes(json.dumps(words).encode())
-    pipe.send_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}) if tensors else b"")
+    pipe.send_bytes(save(separate(tensors)) if tensors else b"")
 
 
 def receive(pipe: Connection) -> Message:
