@@ -260,6 +260,20 @@ def resolved(name: str, folders: list[str]) -> list[Path]:
     return []
 
 
+def located(name: str) -> list[Path]:
+    """The local files of a dotted name along the module path, none of a library's."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("", "__main__", "benchbox"):
+        return []
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):  # a module that somebody made, or forbade
+        return []
+    places = [*(found.submodule_search_locations or ()), found.origin] if found else []
+    local = [place for place in places if place and os.path.isabs(place) and not border.is_library(place)]
+    return resolved(name, [os.path.dirname(place) for place in local])
+
+
 def _stamps(files: list[Path]) -> dict[Path, tuple[int, int] | None]:
     """When each was written, and its size."""
     return {f: (f.stat().st_mtime_ns, f.stat().st_size) if f.is_file() else None for f in files}

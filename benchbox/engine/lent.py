@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from benchbox.contract.defense import Batch, Defense, Losses, Recipe
 from benchbox.contract.registry import Plugin
 from benchbox.domain import Card, ImageSpec, Spec, ThreatModel
 from benchbox.draws import Draws, sample_draws
+from benchbox.engine import code
 from benchbox.errors import DefenseError, RequestError
 from benchbox.training.artifacts import Training
 
@@ -142,24 +143,18 @@ def _state(model: nn.Module) -> str:
 def _code(model: nn.Module) -> str:
     """Of its classes and those of its parts, as far as they are not torch's own."""
     classes = {type(part) for part in model.modules()}
-    found = sorted(f"{cls.__module__}.{cls.__qualname__}\n{source(cls)}" for cls in classes)
+    found = sorted(f"{cls.__module__}.{cls.__qualname__}\n{_text(cls)}" for cls in classes)
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
-def source(cls: type) -> str:
-    """The text of a class; in a notebook that does not keep it, what its functions are compiled to."""
+def _text(cls: type) -> str:
+    """The text of a class; of one in a script or a notebook, or that no text is known of, all that it reaches."""
     if cls.__module__.partition(".")[0] in ("torch", "torchvision"):
         return ""
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        codes = [value.__code__ for value in vars(cls).values() if inspect.isfunction(value)]
-        return repr(
-            [
-                (c.co_name, c.co_code, c.co_names, [k for k in c.co_consts if not hasattr(k, "co_code")])
-                for c in codes
-            ]
-        )
+    if cls.__module__ != "__main__":
+        with suppress(OSError, TypeError):
+            return inspect.getsource(cls)
+    return "\n".join(code.reached(cls))
 
 
 def _logits(defense: Defense, images: ImageSpec, name: str) -> str:
@@ -238,8 +233,4 @@ def of_class(cls: type[Defense]) -> Plugin[Defense]:
     """
     if not hasattr(cls, "card"):
         raise RequestError(f"{cls.__name__} has no card; give it card = benchbox.Card(name, summary)")
-    text = source(cls)
-    found = inspect.getsourcefile(cls) if text and cls.__module__ != "__main__" else None
-    if found and Path(found).is_file():
-        text = Path(found).read_text(encoding="utf-8")
-    return Plugin(cls.card.name, cls, "Python", f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+    return Plugin(cls.card.name, cls, "Python", code.digest_of(cls))
