@@ -145,6 +145,34 @@ def test_a_network_that_answers_otherwise_than_its_results_is_refused(from_file:
     assert set(asked) == {mine}
 
 
+@pytest.mark.parametrize("role", ["deployed", "view"])
+def test_a_request_for_other_attacks_forgets_no_answers(from_file: tuple[Session, Plan], role: str) -> None:
+    own, plan = from_file
+    (mine,) = [key for key, training in plan.trainings.items() if training.source is not None]
+    slope = 1.0
+    shop: Any = SimpleNamespace(
+        defenses=own.defenses,
+        obtain=lambda training: lambda x, draws: slope * x.flatten(1)[:, :10],
+        dataset=DIGITS,
+        device=torch.device("cpu"),
+    )
+    other = planned(own, "model.py:Net", "fgsm", overrides={"model.py:Net": {"weights": "net.pt"}})
+    assert mine in other.trainings
+    (cell,) = [cell for cell in plan.cells if cell.artifact == mine and cell.attack.name == "pgd"]
+    if role == "view":
+        cell = replace(cell, artifact="another defence")
+    with Store.open(":memory:") as store:
+        answers.check(shop, store, plan)
+        store.add_cell(cell, store.begin_run({}, {}))
+        store.commit_batch(cell, outcome(cell, [0]), seconds=1.0)
+        slope = 2.0
+        for asked in (other, plan):
+            with pytest.raises(RequestError, match="answers otherwise"):
+                answers.check(shop, store, asked)
+        slope = 1.0
+        answers.check(shop, store, plan)
+
+
 def test_one_that_cannot_be_had_hides_no_other(from_file: tuple[Session, Plan]) -> None:
     own, _ = from_file
     torch.save({"body.1.weight": torch.ones(10, 784), "body.1.bias": torch.zeros(10)}, "other.pt")

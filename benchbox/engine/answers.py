@@ -44,15 +44,21 @@ def check(workshop: Workshop, store: Store, plan: Plan) -> None:
         except BenchboxError:
             continue  # its cells will say that it cannot be had
         before = store.recall(f"answers {key}")
-        if before is None or not any(len(store.positions(cell)) for cell in plan.cells if cell.artifact == key):
+        moved = 0 if before is None else _moved(torch.tensor(before), said)
+        if before is None or (moved and not _has_results(store, key)):
             store.remember(f"answers {key}", said.tolist())
-        elif moved := _moved(torch.tensor(before), said):
+        elif moved:
             name = training.defense.name
             raise RequestError(
                 f"{name} answers otherwise than when its results were stored, on {moved} of {IMAGES} images, "
                 "though its code and weights are the same: it reads another file that did change; put that into "
                 f"the weights or the code, or drop the results with `benchbox remove defenses {name}`"
             )
+
+
+def _has_results(store: Store, key: str) -> bool:
+    """Whether an outcome of any request, this one or an earlier, hangs on an artifact: scored, or attacked."""
+    return any(one.committed and key in (one.cell.artifact, one.cell.view.artifact) for one in store.cells())
 
 
 def _said(defense: Defense, spec: ImageSpec, device: torch.device) -> Tensor:
