@@ -110,11 +110,12 @@ class RobustBench(Pretrained[ZooRecipe]):
             super().adopt(file)
             return
         # A pickle that holds code is refused here, whatever the library would do with it.
-        read_weights(file)
+        content = self.content(file)
+        read_weights(file, content)
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / self.recipe.dataset / self.recipe.threat / f"{self.recipe.model}.pt"
             place.parent.mkdir(parents=True)
-            place.symlink_to(file.resolve())
+            place.write_bytes(content)
             try:
                 with _silence():
                     self.classifier = _library("utils").load_model(

@@ -72,6 +72,22 @@ def test_a_pickle_with_code_is_refused(workspace: Path) -> None:
         sets(workspace / "whole.pt")
 
 
+@pytest.mark.parametrize("weights", ["net.safetensors", "net.pt", "net.pt#state_dict"])
+def test_weights_that_change_after_planning_are_refused(workspace: Path, weights: str) -> None:
+    """Another training may still be writing to the file."""
+
+    def write(kept: nn.Module) -> None:
+        save_file(kept.state_dict(), workspace / "net.safetensors")
+        torch.save({"state_dict": kept.state_dict()}, workspace / "net.pt")
+
+    write(before := network())
+    training = planned(weights=weights)
+    assert torch.equal(adopted(training).classifier[1].weight, before[1].weight)  # type: ignore[index]
+    write(network())
+    with pytest.raises(ArtifactError, match=r"net\..* is another file than a moment ago, when .* planned; ask"):
+        adopted(training)
+
+
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     tensors = {**network().state_dict(), **{key.replace("_", "."): value for key, value in changes.items()}}
     return {key: value for key, value in tensors.items() if value is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from benchbox.cli import main
 from benchbox.contract import registry
+from benchbox.contract.checkpoint import sha256
 from benchbox.contract.pretrained import Shelf
 from benchbox.domain import ImageSpec
 from benchbox.errors import ArtifactError, BenchboxError, RequestError
@@ -46,6 +48,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def planned(recipe: Any, file: Path) -> Any:
+    """A recipe as a plan has it: with what the weights are in the place of where they lie."""
+    return recipe.model_copy(update={"weights": sha256(file)})
+
+
 def checkpoint(folder: Path, change: str = "") -> nn.Module:
     """A random network of the zoo, whose weights lie where the zoo's would, as its authors wrap them."""
     torch.manual_seed(0)
@@ -65,8 +72,13 @@ def test_a_checkpoint_is_taken_as_the_library_takes_it(tmp_path: Path, shelf: Sh
     defense = RobustBench(recipe, SPEC)
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(defense.eval()(x), expected(x))
-    defense.adopt(RobustBench.file(recipe, shelf))
+    file = RobustBench.file(recipe, shelf)
+    defense.recipe = planned(recipe, file)
+    defense.adopt(file)
     assert torch.equal(defense.eval()(x), expected(x))
+    torch.save({"state_dict": {}}, file)
+    with pytest.raises(ArtifactError, match="is another file than a moment ago"):
+        defense.adopt(file)
 
 
 @needs_library
@@ -83,11 +95,12 @@ def test_it_runs_by_the_zoo_s_name(workspace: Path, capsys: pytest.CaptureFixtur
 @needs_library
 def test_a_checkpoint_of_another_network_names_its_first_key(tmp_path: Path, shelf: Shelf) -> None:
     checkpoint(tmp_path, change="backbone.")
-    defense = RobustBench(configured(NAME), SPEC)
+    file = RobustBench.file(configured(NAME), shelf)
+    defense = RobustBench(planned(configured(NAME), file), SPEC)
     with pytest.raises(
         ArtifactError, match=rf"does not fit robustbench:{NAME}: missing key '\w.*'; place"
     ) as caught:
-        defense.adopt(RobustBench.file(configured(NAME), shelf))
+        defense.adopt(file)
     assert "\n" not in str(caught.value)
 
 
@@ -174,6 +187,6 @@ def test_an_architecture_of_the_library_is_a_factory(tmp_path: Path, capsys: pyt
     torch.save(
         {"state_dict": {f"module.{k}": v for k, v in made._network().state_dict().items()}}, tmp_path / "w.pt"
     )
-    defense = made(made.recipe_type(weights="w.pt"), ImageSpec(3, 32, 10))
+    defense = made(planned(made.recipe_type(), tmp_path / "w.pt"), ImageSpec(3, 32, 10))
     defense.adopt(tmp_path / "w.pt")
     assert tuple(defense(torch.zeros(2, 3, 32, 32)).shape) == (2, 10)

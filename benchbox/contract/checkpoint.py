@@ -42,25 +42,47 @@ def sha256(file: Path) -> str:
     """Which weights they are: of the file, and of the key where one is named."""
     path, key = split(file)
     with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256")
-    if key:
-        digest.update(f"#{key}".encode())
-    return digest.hexdigest()
+        return _named_digest(hashlib.file_digest(content, "sha256"), key)
 
 
-def sets(file: Path) -> dict[str, State]:
+def content(file: Path, digest: str) -> bytes:
+    """What lies in a weights file, if it is still what was asked for.
+
+    Args:
+        file: As for `fill`.
+        digest: What `sha256` said of it.
+
+    Raises:
+        ArtifactError: It is not there, or has changed.
+    """
+    path, key = split(file)
+    weightfile.kind(path)
+    found = path.read_bytes()
+    if _named_digest(hashlib.sha256(found), key) != digest:
+        raise ArtifactError(
+            f"{path} is another file than a moment ago, when the work was planned; ask again, and give weights "
+            "that nobody is writing to"
+        )
+    return found
+
+
+def sets(file: Path, content: bytes | None = None) -> dict[str, State]:
     """Every set of tensors of a weights file, by the dotted key it lies under; the empty key is the file itself.
+
+    Args:
+        file: Without a key.
+        content: What was read from it, if it was.
 
     Raises:
         ArtifactError: It is damaged, holds code, or holds no tensors by name.
     """
-    found = dict(_states(weightfile.read_weights(file)))
+    found = dict(_states(weightfile.read_weights(file, content)))
     if not found:
         raise ArtifactError(f"{file} is no state_dict; save module.state_dict() and nothing else")
     return found
 
 
-def fill(module: nn.Module, file: Path) -> None:
+def fill(module: nn.Module, file: Path, content: bytes | None = None) -> None:
     """Load weights into a module: every name and no other, but for wrappers and counters.
 
     Says, through the logger `benchbox`, which of several sets it takes and which constants the file lacks.
@@ -68,12 +90,13 @@ def fill(module: nn.Module, file: Path) -> None:
     Args:
         module: Without wrappers; changed.
         file: `net.pt`, or `net.pt#key` for one of several sets in it.
+        content: What was read from it, if it was.
 
     Raises:
         ArtifactError: The first name that is missing, that has another shape, or that nobody wants.
     """
     path, key = split(file)
-    states = sets(path)
+    states = sets(path, content)
     if key:
         states = {key: _named(path, states, key)}
     tried = {name: _Fit(state, module) for name, state in states.items()}
@@ -97,6 +120,12 @@ def fill(module: nn.Module, file: Path) -> None:
     if taken.kept:
         _LOG.warning("%s lacks %s; what the network was built with is kept", path, _list(taken.kept))
     module.load_state_dict(taken.state, strict=False)
+
+
+def _named_digest(digest: hashlib._Hash, key: str) -> str:
+    if key:
+        digest.update(f"#{key}".encode())
+    return digest.hexdigest()
 
 
 def _parts_that_fit(state: State, module: nn.Module) -> Iterator[str]:

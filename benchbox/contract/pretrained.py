@@ -136,11 +136,19 @@ class Pretrained(Defense[P]):
         """Take the weights of a file.
 
         Raises:
-            ArtifactError: They are unreadable or do not fit the network.
+            ArtifactError: They are unreadable, do not fit the network, or are others than a moment ago.
             DefenseError: The network does not fit the images.
         """
-        checkpoint.fill(self.classifier, file)
+        checkpoint.fill(self.classifier, file, self.content(file))
         self.probe()
+
+    def content(self, file: Path) -> bytes:
+        """What lies in a file, if it is the weights that results are stored under.
+
+        Raises:
+            ArtifactError: It is not.
+        """
+        return checkpoint.content(file, self.recipe.weights)
 
     def probe(self) -> None:
         """Ask for the logits of two images, before anything expensive begins.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from benchbox.errors import ArtifactError
 
@@ -51,20 +52,25 @@ def kind(file: Path) -> str:
     raise _no_weights(file, *_guess(head))
 
 
-def read_weights(file: Path) -> Any:
+def read_weights(file: Path, content: bytes | None = None) -> Any:
     """What a weights file holds: tensors by name, or whatever a checkpoint of torch nests them in.
+
+    Args:
+        file: The file.
+        content: What was read from it, if it was.
 
     Raises:
         ArtifactError: It is none, is damaged, or holds what would have to be unpickled.
     """
-    if kind(file) == "safetensors":
+    found, content = kind(file), file.read_bytes() if content is None else content
+    if found == "safetensors":
         try:
-            return load_file(file)
+            return load(content)
         except SafetensorError as error:
             raise ArtifactError(f"{file} is no safetensors file ({error}); save it anew") from error
     try:
-        with file.open("rb") as content:  # by its content: given a name, torch goes by the ending
-            return torch.load(content, map_location="cpu", weights_only=True)
+        # By its content: given a name, torch goes by the ending.
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes make of it
         raise ArtifactError(_refusal(file, error)) from error
 
