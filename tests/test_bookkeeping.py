@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evidence import images, outcome
 from hands import Hands, Heard, told
 from test_driving import DIGITS, TRANSFER, WHITE, driven, planned, run
@@ -16,12 +17,18 @@ from benchbox.domain import Access
 from benchbox.engine import gradients, secret
 from benchbox.engine import runner as running
 from benchbox.engine.agenda import Trained
-from benchbox.engine.executors import Ended, Failure, Liken, Make, Task, Told, Work
+from benchbox.engine.bench import Bench
+from benchbox.engine.executors import Ended, Failure, Liken, Make, Prepared, Task, Told, Work
 from benchbox.engine.plan import Plan
+from benchbox.engine.readiness import Readiness
 from benchbox.engine.runner import PAUSE, Runner
 from benchbox.engine.unit import Done
 from benchbox.store import Batch, Store
+from benchbox.training.artifacts import Artifacts
 from benchbox.training.layout import Layout
+from benchbox.training.workshop import Workshop
+
+CPU = torch.device("cpu")
 
 GRAY = Access.GRAY_BOX
 STEPS = {"pgd": {"steps": 10}}  # 22 passes an image, 20 of them to craft it
@@ -188,6 +195,28 @@ def test_images_a_call_are_as_many_as_was_asked_for(session, store) -> None:
     runner.run(other, store.begin_run({}, {}))
     assert places(asked) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     assert {task.layouts[task.attacked.digest].batch for task in asked.asked if isinstance(task, Work)} == {3}
+
+
+def test_a_batch_size_that_was_asked_for_once_is_not_remembered(session, store, tmp_path) -> None:
+    (training,) = planned(session, "none", accesses=(WHITE,)).trainings.values()
+
+    def batch(asked: int | None) -> int:
+        hands = Hands(layout=Layout(batch=asked or 4))
+        ready = Readiness(store, hands, Artifacts(tmp_path), session.defenses, asked, None)  # type: ignore[arg-type]
+        if ready.layout(training) is None:
+            ready.keep(Trained(training), Prepared(hands.layout))
+        return ready.layouts[training.digest].batch
+
+    def measured(asked: int | None) -> int:
+        shop = Workshop(Artifacts(tmp_path), session.defenses, DIGITS, CPU)
+        shop.lend(training.digest, shop.untrained(training))
+        return Bench(shop, store, DIGITS, CPU, asked, 10).judge(training).layout.batch
+
+    assert [batch(asked) for asked in (1, None, 2, None)] == [1, 4, 2, 4]
+    assert measured(1) == 1
+    most = measured(None)
+    assert most > 1
+    assert [measured(asked) for asked in (2, None)] == [2, most]
 
 
 def test_what_a_worker_has_packed_is_not_packed_again(session, store, monkeypatch) -> None:

@@ -65,7 +65,8 @@ class Readiness:
         if isinstance(value, Failure):
             self.spoiled[digest] = value
         elif isinstance(value, Prepared):
-            if digest not in self.layouts:
+            # What was asked for once is not what was found to be fastest.
+            if digest not in self.layouts and self.batch_size is None:
                 self.store.remember(self._key(digest), value.layout.as_dict())
             self.layouts[digest] = value.layout
             if value.remarks:
