@@ -82,14 +82,20 @@ class Processes:
         return device.describe(where) if where.type == "cuda" else f"{where.type}, {self._threads} threads"
 
     def submit(self, number: int, task: Task) -> None:
-        """Give a task to a process that has none."""
+        """Give a task to a process that has none.
+
+        Raises:
+            RequestError: The images cannot be handed over: the temporary folder is full.
+        """
         if not self._hands:
             self._hands = [self._start(place) for place in self._places()]
         hand = next(hand for hand in self._hands if hand.number is None)
-        name, hand.number = dataset_of(task), number
+        name = dataset_of(task)
+        images = None if name in hand.known else self._filed(name)
+        hand.number = number
         try:
-            if name not in hand.known:
-                hand.pipe.send(self._filed(name))
+            if images is not None:
+                hand.pipe.send(images)
                 hand.known |= {name}
             hand.pipe.send((number, task))
         except OSError:
@@ -119,10 +125,17 @@ class Processes:
         self._folder, self._files = None, {}
 
     def _filed(self, name: str) -> Filed:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="benchbox-images-")
         if name not in self._files:
-            self._files[name] = filed(self.images(name), Path(self._folder.name))
+            images = self.images(name)
+            try:
+                if self._folder is None:
+                    self._folder = tempfile.TemporaryDirectory(prefix="benchbox-images-")
+                self._files[name] = filed(images, Path(self._folder.name))
+            except OSError as error:
+                raise RequestError(
+                    f"cannot write the images of {name} to a temporary folder for the workers: "
+                    f"{error.strerror or error}; make room, name another folder in TMPDIR, or leave out --workers"
+                ) from error
         return self._files[name]
 
     def _hear(self, hand: _Hand) -> None:
