@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbox.contract import checkpoint
 from benchbox.engine import address as addresses
 from benchbox.engine import device
 from benchbox.engine.executors.processes import STILLBORN, dataset_of
@@ -157,10 +158,13 @@ class Cluster:
 
     def _hand_over(self, hand: _Hand, training: Training) -> None:
         """Weights that an actor has not got, where there are any."""
-        key = training.weights
-        path = training.source or self.artifacts.path(key)
-        if key not in hand.known and path.is_file():
-            hand.actor.receive.remote(key, path.name, self._object(key, path.read_bytes))
+        key, source = training.weights, training.source
+        if key in hand.known or source == Path(training.defense.name.rpartition(":")[0]):
+            return  # in the second case its factory holds them
+        path, _ = checkpoint.split(source) if source else (self.artifacts.path(key), "")
+        if path.is_file():
+            within = str(source)[len(str(path)) :] if source else None
+            hand.actor.receive.remote(key, path.name, self._object(key, path.read_bytes), within)
             hand.known.add(key)
 
 
@@ -192,11 +196,20 @@ class Actor:
         """Take the images of a data set."""
         self._workers[dataset.name] = self.shop.worker(dataset, str(self.where), self._tell, self.folder)
 
-    def receive(self, key: str, name: str, content: bytes) -> None:
-        """Take the weights of an artifact."""
-        file = self.folder / name
+    def receive(self, key: str, name: str, content: bytes, within: str | None) -> None:
+        """Take the weights of an artifact.
+
+        Args:
+            key: Whose.
+            name: Of their file, which others may share.
+            content: What lies in it.
+            within: `#key` of a set in it, or nothing; None if they were trained by benchbox.
+        """
+        file = self.folder / name if within is None else self.folder / key / name
+        file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
-        self._sources[key] = file
+        if within is not None:
+            self._sources[key] = Path(f"{file}{within}")
 
     def end(self, number: int, task: Task) -> tuple[Ended, dict[str, bytes], list[tuple[Training, Progress]]]:
         """Do a task; also gives the weights that it made, and how the training ended."""
@@ -218,7 +231,7 @@ class Actor:
 
     def _located(self, training: Training) -> Training:
         base, teacher = (one and self._located(one) for one in (training.base, training.teacher))
-        source = training.source and self._sources.get(training.digest, training.source)
+        source = training.source and self._sources.get(training.weights, training.source)
         return replace(training, base=base, source=source, teacher=teacher)
 
 
