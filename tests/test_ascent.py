@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchbox import Draws, ThreatModel, View, ascend, margin
-from benchbox.contract.ascent import SPARSITY, cross_entropy, direction, sparse_sign
+from benchbox.contract.ascent import SPARSITY, cross_entropy, direction, sparse_sign, unit
 from benchbox.contract.view import Trail
 from benchbox.draws import sample_draws
 
@@ -182,6 +182,38 @@ def test_the_steepest_direction_of_each_norm() -> None:
     faint = direction(gradient * 1e-12, ThreatModel("l2", 1.0))  # and still a gradient
     torch.testing.assert_close(faint, length)
     assert (sparse_sign(gradient[:1] + 1, torch.tensor([1.5])) != 0).all()  # a share of more than all is all
+
+
+@given(SEEDS, st.integers(-148, 127))
+def test_a_gradient_of_any_size_has_a_unit_step_in_l2(seed: int, power: int) -> None:
+    gradient = sample_draws(3, seed).at("g").uniform(1, 3, 3, low=-1.0, high=1.0)
+    gradient[0] = 0
+    scaled = (gradient.double() * 2.0**power).float()
+    found = unit(scaled)
+    assert not found[0].any()
+    assert found.isfinite().all()
+    exact = scaled[1:].double().flatten(1)
+    exact = exact / exact.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    torch.testing.assert_close(found[1:].double().flatten(1), exact, atol=1e-6, rtol=0)
+    if abs(power) < 20:  # no digit of it hangs on the power of two
+        assert torch.equal(found[1:], gradient[1:] / gradient[1:].flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 120.0, 200.0])
+def test_a_confident_model_is_climbed_as_far_as_any_other_in_l2(scale: float) -> None:
+    """Of two classes the cross-entropy has the direction of the margin, however little of it is left."""
+    threat, w = ThreatModel("l2", 0.3), sample_draws(1, 5).at("w").normal(*SHAPE)
+    x, y = sample_draws(N, 1).at("x").uniform(*SHAPE, low=0.4, high=0.6), torch.zeros(N, dtype=torch.int64)
+
+    def forward(x: Tensor, _: Draws) -> Tensor:
+        score = scale * ((x - 0.5) * w / w.norm()).flatten(1).sum(1) - 0.3 * scale
+        return torch.stack([-score / 2, score / 2], 1)
+
+    if scale > 1:
+        slope, _, _ = View(forward, y, ROWS).gradient(x, lambda logits: cross_entropy(logits, y))
+        assert 0 < float(slope.abs().amax()) < 1e-12
+    found = ascend(View(forward, y, ROWS), x, y, threat, start=x, steps=1, step_size=0.3)
+    torch.testing.assert_close(found, x + 0.3 * w / w.norm(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("norm", BALLS)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rows
 
 from benchbox.data.dataset import load, sample_list
 from benchbox.domain import Access, ImageSpec, ThreatModel
 from benchbox.engine import plan as planning
+from benchbox.engine import reproduce
 from benchbox.engine.plan import Plan, ball, customary, kind, substitute_of, training_ball
 from benchbox.engine.request import Request
 from benchbox.engine.session import Session
@@ -256,6 +258,23 @@ def test_all_attacks_are_those_that_are_usual_and_search_such_a_ball(session: Se
         for cell in plan.cells:
             standard = session.attacks.get(cell.attack.name).cls.standard
             assert cell.access in standard or cell.access is WHITE
+
+
+def test_what_changed_in_l2_alone_has_another_code_there_and_its_old_name_elsewhere(session: Session) -> None:
+    codes = {}
+    for norm, epsilon in (("linf", 0.3), ("l2", 2.0), ("l1", 8.0), ("flow", 1.0)):
+        cells = planned(session, "randomized-resize-pad", norm=norm, epsilon=epsilon).cells
+        codes[norm] = {(cell.attack.name, cell.attack.code) for cell in cells}
+        made = [replace(rows.evidence("none", "pgd"), cell=cell) for cell in cells]
+        assert reproduce._code(session, made) == []
+        before = [replace(e, cell=replace(e.cell, attack=replace(e.cell.attack, code="benchbox/1"))) for e in made]
+        said = "was benchbox/1 when it was published and is benchbox/1+l2.1 here"
+        assert set(reproduce._code(session, before)) == (
+            {f"pgd {said}", f"null {said}"} if norm == "l2" else set()
+        )
+    plain = {("pgd", "benchbox/1"), ("null", "benchbox/1")}
+    revised = {("pgd", "benchbox/1+l2.1"), ("null", "benchbox/1+l2.1")}
+    assert codes == {"linf": plain, "l2": revised, "l1": plain, "flow": plain}
 
 
 def test_what_searches_no_such_ball_is_refused_when_it_is_asked_for_by_name(session: Session) -> None:

@@ -143,8 +143,20 @@ def direction(gradient: Tensor, threat: ThreatModel) -> Tensor:
         return gradient.sign()
     if threat.norm == "l1":
         return sparse_sign(gradient, torch.full_like(gradient[:, 0, 0, 0], SPARSITY))
-    length: Tensor = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return gradient / length.view(-1, 1, 1, 1)
+    return unit(gradient)
+
+
+def unit(gradient: Tensor) -> Tensor:
+    """Each gradient (N, C, H, W) at length 1 in L2, however small it is; one of nothing but zeros stays.
+
+    A power of two first takes its largest entry to between 1 and 2: the squares of a confident model's gradient
+    would be lost in float32. It changes no digit of a gradient whose squares are not.
+    """
+    largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    near_one = gradient / power.view(-1, 1, 1, 1)
+    length: Tensor = near_one.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return near_one / length.view(-1, 1, 1, 1)
 
 
 def sparse_sign(gradient: Tensor, share: Tensor) -> Tensor:

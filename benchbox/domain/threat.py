@@ -20,6 +20,9 @@ ROUNDING = 2.0**-24
 
 Norm = Literal["linf", "l2", "l1", "flow", "recolor"]
 
+#: Norms in whose balls alone every attack came to compute otherwise than at first, and how often.
+REVISIONS: Mapping[Norm, int] = {"l2": 1}  # a step's length where gradients are tiny
+
 #: As people write them.
 SIGNS: Mapping[Norm, str] = {"linf": "L∞", "l2": "L2", "l1": "L1", "flow": "flow", "recolor": "recolouring"}
 NAMED = f"{', '.join([*SIGNS][:-1])} or {[*SIGNS][-1]}"
@@ -87,6 +90,13 @@ class ThreatModel:
     def scaled(self, factor: float) -> ThreatModel:
         """The same norm with the radius times `factor`."""
         return ThreatModel(self.norm, self.epsilon * factor)
+
+    def code(self, own: str) -> str:
+        """The code behind an attack's results in such balls: its own, and what became of the norm for every attack.
+
+        So what all attacks share may change in one norm, and results in the others keep their names.
+        """
+        return f"{own}+{self.norm}.{REVISIONS[self.norm]}" if self.norm in REVISIONS else own
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point of the ball for each sample: uniform in the L∞ box, L2 or L1 ball, then cut with [0, 1]."""

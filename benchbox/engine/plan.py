@@ -79,10 +79,10 @@ class Planner:
         cells: dict[str, Cell] = {}
         trainings: dict[str, Training] = {}
         for overrides in _grid(request):
-            attacks = [(plugin, self._attack(plugin, dataset, overrides)) for plugin in self._asked(request)]
+            attacks = [(asked, self._attack(asked, dataset, overrides, threat)) for asked in self._asked(request)]
             for asked, _ in attacks:
                 asked.cls.require(threat)
-            control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides)
+            control = self._attack(self.attacks.get(NULL_ATTACK), dataset, overrides, threat)
             plugins = {plugin.name: plugin.cls for plugin, _ in attacks}
             plugins[control.name] = self.attacks.get(NULL_ATTACK).cls
             natures = {spec.name: plugins[spec.name](**spec.arguments).declare() for _, spec in attacks}
@@ -194,9 +194,8 @@ class Planner:
         for overrides in _grid(request):
             for attack in self._asked(request):
                 if attack.name in overrides:
-                    self._attack(
-                        attack, dataset, overrides
-                    )  # means nothing here, and has to be right all the same
+                    # Means nothing here, and has to be right all the same.
+                    self._attack(attack, dataset, overrides, ThreatModel(request.norm, 0.0))
             for name, seed in itertools.product(request.defenses, request.seeds):
                 wanted |= _chain(self.training(name, dataset, seed, overrides, request.norm))
         refuse_endless((), wanted.values(), len(dataset.train))
@@ -210,11 +209,15 @@ class Planner:
         return [self.attacks.get(name) for name in request.attacks]
 
     def _attack(
-        self, plugin: Plugin[Attack], dataset: Dataset, overrides: Mapping[str, Mapping[str, Any]]
+        self,
+        plugin: Plugin[Attack],
+        dataset: Dataset,
+        overrides: Mapping[str, Mapping[str, Any]],
+        threat: ThreatModel,
     ) -> Spec:
         settings = {**plugin.preset, **overrides.get(plugin.name, {})}
         attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
-        return Spec(plugin.name, attack.identity(), plugin.code)
+        return Spec(plugin.name, attack.identity(), threat.code(plugin.code))
 
     def _is_randomized(self, training: Training) -> bool:
         return self.defenses.get(training.defense.name).cls.is_randomized(training.defense.arguments)

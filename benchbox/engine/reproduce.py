@@ -149,8 +149,9 @@ def _trained_on(session: Session, wanted: Training) -> list[str]:
 def _code(session: Session, evidence: Sequence[Evidence]) -> list[str]:
     notes = []
     for item in evidence:
-        for registry, spec in ((session.defenses, item.cell.defense), (session.attacks, item.cell.attack)):
-            here = registry.get(spec.name).code
+        defense, attack = item.cell.defense, item.cell.attack
+        now = item.cell.threat.code(session.attacks.get(attack.name).code)
+        for spec, here in ((defense, session.defenses.get(defense.name).code), (attack, now)):
             if here != spec.code:
                 notes.append(f"{spec.name} was {spec.code} when it was published and is {here} here")
     return notes
