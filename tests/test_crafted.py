@@ -65,6 +65,19 @@ def test_a_millionth_outside_is_rounding_and_comes_back_and_more_is_an_error(eps
             made(Shift(by=epsilon + excess), threat)
 
 
+@pytest.mark.parametrize("epsilon", [2.0, 4.0])
+def test_no_search_leaves_a_large_l2_ball_by_what_float32_rounds(epsilon: float) -> None:
+    class Uphill(Shift):
+        def moved(self, x, threat, draws):
+            return threat.project(x + draws.normal(*x.shape[1:]), x)
+
+    x = ROWS.at("x").uniform(3, 160, 160, low=0.3, high=0.7)
+    found = made(Uphill(), ThreatModel("l2", epsilon), x).x
+    lengths = (found.double() - x).flatten(1).norm(dim=1)
+    assert (lengths <= epsilon).all()
+    assert (lengths >= epsilon - 1e-4).all()
+
+
 @pytest.mark.parametrize("wall", [0.0, 1.0])
 def test_the_box_is_as_hard_as_the_ball(wall: float) -> None:
     threat, sign = ThreatModel("linf", 0.1), 1 if wall else -1

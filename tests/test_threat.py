@@ -40,9 +40,10 @@ def test_a_norm_is_over_all_channels_and_pixels(seed: int) -> None:
         torch.testing.assert_close(found, torch.tensor(lengths))
 
 
-def test_long_sums_are_taken_in_double_precision() -> None:
+@pytest.mark.parametrize(("norm", "length"), [("l1", 4e5), ("l2", 200.0)])
+def test_long_sums_are_taken_in_double_precision(norm: str, length: float) -> None:
     delta = torch.full((1, 1, 2000, 2000), 0.1)
-    assert ThreatModel("l1", 1.0).norms(delta).item() == pytest.approx(4e5, rel=1e-6)
+    assert ThreatModel(norm, 1.0).norms(delta).item() == pytest.approx(length, rel=1e-7)  # type: ignore[arg-type]
 
 
 @given(SEEDS, RADII)
@@ -62,6 +63,22 @@ def test_in_l2_a_change_is_shortened_and_then_cut(seed: int, epsilon: float) -> 
     for a, d, c in zip(x.double(), delta.double(), found.double(), strict=True):
         shortened = a + d * min(1.0, epsilon / float(d.norm()))
         torch.testing.assert_close(c, shortened.clamp(0, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 28, 28), (3, 64, 64), (3, 160, 160)])
+@pytest.mark.parametrize("epsilon", [0.01, 0.5, 2.0, 4.0, 30.0])
+def test_in_l2_what_is_projected_is_inside_in_exact_arithmetic(shape: tuple[int, ...], epsilon: float) -> None:
+    threat, draws = ThreatModel("l2", epsilon), sample_draws(12)
+    x, noise = draws.at("x").uniform(*shape, low=0.2, high=0.8), draws.at("d").normal(*shape)
+    room = 2.0**-24 * (3 * epsilon + noise[0].numel() ** 0.5)
+    noise = noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    for length in (1 + 1e-6, 1.5, 1e3):
+        found = threat.project(x + length * epsilon * noise, x)
+        exact = (found.double() - x).flatten(1).norm(dim=1)
+        assert (exact <= epsilon).all()
+        at_the_walls = ((found == 0) | (found == 1)).flatten(1).any(1)
+        assert (at_the_walls | (exact >= epsilon - 2 * room)).all()
+        assert torch.equal(threat.project(found, x), found)
 
 
 def test_an_image_is_its_own_projection_in_a_ball_without_radius() -> None:

@@ -208,7 +208,7 @@ class Attack(ABC):
             raise AttackError(f"attack {name} returned NaN or infinity; guard its divisions")
         if not len(x):
             return
-        excess = float((threat.norms(found - x) - threat.epsilon).max())
+        excess = float((threat.norms(found.double() - x) - threat.epsilon).max())
         if excess > threat.tolerance(math.prod(x.shape[1:])):
             raise AttackError(
                 f"attack {name} left the ball {threat} by {excess:.2g}; finish with threat.project(x_adv, x)"

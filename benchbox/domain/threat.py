@@ -21,7 +21,7 @@ ROUNDING = 2.0**-24
 Norm = Literal["linf", "l2", "l1", "flow", "recolor"]
 
 #: Norms in whose balls alone every attack came to compute otherwise than at first, and how often.
-REVISIONS: Mapping[Norm, int] = {"l2": 1}  # a step's length where gradients are tiny
+REVISIONS: Mapping[Norm, int] = {"l2": 1}  # a step's length where gradients are tiny; projected is inside exactly
 
 #: As people write them.
 SIGNS: Mapping[Norm, str] = {"linf": "L∞", "l2": "L2", "l1": "L1", "flow": "flow", "recolor": "recolouring"}
@@ -71,7 +71,8 @@ class ThreatModel:
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """A permitted image for each of `x_adv`, shapes (N, C, H, W).
 
-        In L∞ and L1 the closest one. In L2 the change is shortened and then cut with the box, as everywhere.
+        In L∞ and L1 the closest one. In L2 the change is shortened and then cut with the box, as everywhere. What
+        comes out is inside in exact arithmetic in L2 and L1; what was inside comes out as it is in L∞ and L2.
         """
         self.require_norm()
         if self.norm == "linf":
@@ -79,9 +80,13 @@ class ThreatModel:
         delta = x_adv - x
         if self.norm == "l1":
             return (x + _onto_l1(delta, x, self.epsilon)).clamp(0, 1)
+        # Below epsilon by what float32 may round up: the change, its scale and their product, and each sum with x.
+        goal = self.epsilon - ROUNDING * (3 * self.epsilon + x.shape[1:].numel() ** 0.5 / 2)
+        length = self.norms(x_adv.double() - x)
+        scale = (max(goal, 0.0) / length.clamp_min(1e-12)).to(delta.dtype)
+        inside = (length <= self.epsilon).view(-1, 1, 1, 1)
         # The box is convex and contains x, so clamping after the rescaling keeps the point in the ball.
-        scale = (self.epsilon / self.norms(delta).clamp_min(1e-12)).clamp_max(1.0)
-        return (x + delta * scale.view(-1, 1, 1, 1)).clamp(0, 1)
+        return x_adv.where(inside, x + delta * scale.view(-1, 1, 1, 1)).clamp(0, 1)
 
     def contains(self, other: ThreatModel) -> bool:
         """Whether whatever the other permits is permitted: a ball of the same norm that is no larger."""
@@ -92,7 +97,7 @@ class ThreatModel:
         return ThreatModel(self.norm, self.epsilon * factor)
 
     def code(self, own: str) -> str:
-        """The code behind an attack's results in such balls: its own, and what became of the norm for every attack.
+        """The code behind an attack's results in such balls: its own, and the norm's revision if it has one.
 
         So what all attacks share may change in one norm, and results in the others keep their names.
         """
@@ -118,9 +123,10 @@ class ThreatModel:
         """Norm of each row of `delta` (N, C, H, W): a tensor (N,)."""
         self.require_norm()
         flat = delta.flatten(1)
-        if self.norm == "l1":
-            return flat.abs().double().sum(1).to(delta.dtype)
-        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+        if self.norm == "linf":
+            return flat.abs().amax(1)
+        length: Tensor = flat.double().norm(p=2 if self.norm == "l2" else 1, dim=1)
+        return length.to(delta.dtype)
 
     def tolerance(self, pixels: int) -> float:
         """How far an image of so many values may lie outside the ball for rounding's sake."""
