@@ -42,6 +42,7 @@ class CWL2(Attack):
     card = Card("cw-l2", "minimum L2 norm", paper="Carlini & Wagner, S&P 2017", year=2017, kind="minimum norm")
     nature = Nature("iterative", climbs=("margin",), families=("minimum norm",))
     averaging = MEAN_GRADIENT
+    version = 2  # which errors rounding may undo
 
     steps: Count = 1000
     searches: Count = 9

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbox import MEAN_GRADIENT, Attack, Card, Count, Draws, Nature, Positive, ThreatModel, View, margin
+from benchbox import MEAN_GRADIENT, Attack, Card, Count, Draws, Nature, Positive, ThreatModel, View, margin, unit
 
-#: By how much the other logit has to lead, as a share of the largest: an error that rounding undoes is none.
+#: By how much the other logit has to lead, as a share of the logits' spread: what rounding undoes is no error.
 ROUNDING = 1e-4
+#: And as a share of the two logits themselves, where sums in float32 come out up to 3e-6 apart in other batches.
+RESOLUTION = 2.0**-18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class FMN(Attack):
     card = Card("fmn", "minimum norm", paper="Pintor et al., NeurIPS 2021", year=2021, kind="minimum norm")
     nature = Nature("iterative", climbs=("margin",), families=("minimum norm",))
     averaging = MEAN_GRADIENT
-    version = 2  # the length of its steps in L2
+    version = 3  # 2: the length of its steps in L2; 3: which errors rounding may undo
 
     steps: Count = 100
     rate: Positive = 0.2
@@ -57,11 +59,10 @@ class FMN(Attack):
             nearest, distance = _nearer(image, length, wrong, nearest, distance)
             slope = gradient.flatten(1).norm(p=1 if linf else 2, dim=1).clamp_min(1e-12)
             # The boundary as far as it is straight, and a little beyond.
-            beyond = length + (lead.abs() + 2 * ROUNDING * logits.abs().amax(1)) / slope
+            beyond = length + (lead.abs() + 2 * doubt(logits, y)) / slope
             known = torch.where(distance.isfinite(), radius * (1 + shrink), beyond)
             radius = torch.where(wrong, torch.minimum(radius * (1 - shrink), distance), known).minimum(farthest)
-            unit = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            image = _inside(image + rate * unit, x, radius, linf)
+            image = _inside(image + rate * unit(gradient), x, radius, linf)
         with torch.no_grad():
             wrong = errs(model(image), y)
         nearest, distance = _nearer(image, threat.norms(image - x), wrong, nearest, distance)
@@ -71,7 +72,19 @@ class FMN(Attack):
 
 def errs(logits: Tensor, y: Tensor) -> Tensor:
     """(n,) whether another class leads, and will when the image is asked about in another batch."""
-    return margin(logits, y) > ROUNDING * logits.abs().amax(1)
+    return margin(logits, y) > doubt(logits, y)
+
+
+def doubt(logits: Tensor, y: Tensor) -> Tensor:
+    """(n,) leads that another batch's rounding may undo, whatever is added to all logits and however low some are.
+
+    The spread is the median distance from the median, which stays what it is when a network masks classes away.
+    """
+    middle = logits.sort(1).values[:, (logits.shape[1] - 1) // 2, None]
+    apart = (logits - middle).abs().sort(1).values
+    true = logits.gather(1, y[:, None]).squeeze(1)
+    size = torch.maximum(true.abs(), (true + margin(logits, y)).abs())
+    return ROUNDING * apart[:, (logits.shape[1] - 1) // 2] + RESOLUTION * size
 
 
 def _nearer(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from benchbox.contract.ascent import direction as direction
     from benchbox.contract.ascent import margin as margin
     from benchbox.contract.ascent import sparse_sign as sparse_sign
+    from benchbox.contract.ascent import unit as unit
     from benchbox.contract.attack import Attack as Attack
     from benchbox.contract.classifier import Classifier as Classifier
     from benchbox.contract.classifier import ClassifierRecipe as ClassifierRecipe
@@ -79,6 +80,7 @@ HOME = {
     "LOOK": "contract.ascent",
     "ascend": "contract.ascent",
     "sparse_sign": "contract.ascent",
+    "unit": "contract.ascent",
     "cross_entropy": "contract.ascent",
     "Loss": "contract.ascent",
     "direction": "contract.ascent",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from benchbox.plugins.attacks.cw_l2 import CWL2
-from benchbox.plugins.attacks.fmn import FMN
+from benchbox.plugins.attacks.fmn import FMN, errs
 from benchbox.plugins.attacks.targeted import PGDT, MultiTargeted
 from torch import Tensor
 
@@ -58,6 +58,43 @@ def test_the_distance_is_that_of_the_nearest_error(attack: Attack, norm: Any, ro
     distance, least = threat.norms(found.x - net.x), net.nearest(norm)
     assert (distance >= 0.999 * least).all()
     assert (distance <= (1 + room) * least).all()
+
+
+class Remarked(Linear):
+    """The same network with something added to all its logits, and classes that nobody uses far below."""
+
+    def __init__(self, shift: float, mask: float, unused: int) -> None:
+        self.shift, self.mask, self.unused = shift, mask, unused
+        super().__init__(10, (1, 6, 6))
+
+    def __call__(self, x: Tensor, _: Draws | None = None) -> Tensor:
+        logits = super().__call__(x) + self.shift
+        return torch.cat([logits, logits.new_full((len(x), self.unused), self.mask)], 1)
+
+
+@pytest.mark.parametrize(("attack", "room"), [(CWL2_SHORT, 0.4), (FMN(steps=60), 0.15)])
+@pytest.mark.parametrize(
+    ("shift", "mask", "unused"), [(1e4, 0, 0), (-1e4, -1e9, 2), (0, -1e4, 2), (0, -1e9, 2), (0, -1e9, 40)]
+)
+def test_neither_a_common_shift_nor_an_unused_class_hides_an_error(
+    attack: Attack, room: float, shift: float, mask: float, unused: int
+) -> None:
+    plain, net, threat = Linear(10, (1, 6, 6)), Remarked(shift, mask, unused), ThreatModel("l2", 2.0)
+    found = net.attacked(attack, threat)
+    assert (net(found.x).argmax(1) != net.y).all()
+    assert (threat.norms(found.x - net.x) <= (1 + room) * plain.nearest("l2")).all()
+
+
+def test_a_lead_that_rounding_may_undo_is_no_error() -> None:
+    """Of logits about 1 apart a ten-thousandth is in doubt, and of large ones what float32 cannot tell apart."""
+    logits, y = torch.tensor([[4.0, 4.0, 3.0, 2.0, 1.0]]), torch.tensor([0])
+    lead = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]])
+    assert not errs(logits + 0.9e-4 * lead, y)
+    assert errs(logits + 1.2e-4 * lead, y)
+    assert errs(-(2.0**13) + logits + 0.05 * lead, y)
+    assert not errs(2.0**13 + logits + 0.02 * lead, y)
+    assert errs(torch.tensor([[5.0, 5.00003]]), y)
+    assert not errs(torch.tensor([[5.0, 5.00001]]), y)
 
 
 @pytest.mark.parametrize("attack", [CWL2_SHORT, FMN()])
