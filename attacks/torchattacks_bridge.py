@@ -17,7 +17,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from benchbox import Attack, AttackError, Card, Draws, Nature, RequestError, ThreatModel, View, unknown
+from benchbox import (
+    Attack,
+    AttackError,
+    Card,
+    Draws,
+    Nature,
+    RequestError,
+    ThreatModel,
+    View,
+    uninstalled,
+    unknown,
+)
 
 from ._fence import fenced
 from ._torchattacks_natures import nature
@@ -173,9 +184,7 @@ def _constructor(name: str) -> Callable[..., Any]:
     try:
         import torchattacks
     except ImportError:
-        raise RequestError(
-            f"torchattacks:{name} needs the library; pip install 'benchbox[torchattacks]'"
-        ) from None
+        raise uninstalled(f"torchattacks:{name} needs the library", "torchattacks") from None
     known = {
         n: c
         for n, c in vars(torchattacks).items()

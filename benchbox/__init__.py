@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from benchbox.errors import DefenseError as DefenseError
     from benchbox.errors import RequestError as RequestError
     from benchbox.errors import StoreError as StoreError
+    from benchbox.errors import uninstalled as uninstalled
     from benchbox.errors import unknown as unknown
     from benchbox.result import Result as Result
 
@@ -128,6 +129,7 @@ HOME = {
     "DefenseError": "errors",
     "RequestError": "errors",
     "StoreError": "errors",
+    "uninstalled": "errors",
     "unknown": "errors",
     "Result": "result",
 }

@@ -46,6 +46,16 @@ class StoreError(BenchboxError):
     """The store cannot be opened, read or written."""
 
 
+def uninstalled(what: str, extra: str) -> RequestError:
+    """An error for what needs a library that benchbox does without.
+
+    Args:
+        what: Needs what, a sentence without its final stop.
+        extra: Of pyproject.toml. It is named by the folder: benchbox on PyPI is another project.
+    """
+    return RequestError(f"{what}; pip install -e '.[{extra}]' in benchbox's folder")
+
+
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> RequestError:
     """An error for a name nobody claims, with the closest known names.
 

@@ -11,6 +11,7 @@ DECLARED = {
     "pssr:cae": "pssr:Regeneration",
     "pssr:ps+cae": "pssr:WithoutARD",
     "pssr:oracle": "pssr_oracle:Oracle",
+    "pssr:oracle+cae": "pssr_oracle:RegeneratingOracle",
     "grad-reg": "grad_reg:GradReg",
     "arn": "arn:ARN",
     "pcl": "pcl:PCL",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchbox import ArtifactError, RequestError
+from benchbox import ArtifactError, uninstalled
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 #: What says the noise of each step, where it is not listed.
@@ -30,7 +30,7 @@ def library() -> ModuleType:
         RequestError: It is not installed.
     """
     if importlib.util.find_spec("diffusers") is None:
-        raise RequestError("diffusion purifiers need the library diffusers; pip install 'benchbox[diffusion]'")
+        raise uninstalled("diffusion purifiers need the library diffusers", "diffusion")
     return importlib.import_module("diffusers")
 
 

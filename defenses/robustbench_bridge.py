@@ -34,6 +34,7 @@ from benchbox import (
     Shelf,
     read_weights,
     supplied,
+    uninstalled,
     unknown,
     weights_file,
 )
@@ -218,7 +219,7 @@ def _library(module: str) -> ModuleType:
         RequestError: The library is not installed.
     """
     if importlib.util.find_spec("robustbench") is None:
-        raise RequestError("robustbench:NAME needs the library; pip install 'benchbox[robustbench]'")
+        raise uninstalled("robustbench:NAME needs the library", "robustbench")
     with supplied(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and timm, about the library
         return importlib.import_module(f"robustbench.{module}")

@@ -97,5 +97,7 @@ def test_the_command(workspace: Path, said: Said, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "mlflow", Tracker())
     assert said("track", "mlflow", "--project", "mine")[1] == "1 runs logged to mlflow, mine\n"
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert refusal(said("track", "wandb")) == "wandb is not installed; pip install 'benchbox[wandb]'"
+    assert (
+        refusal(said("track", "wandb")) == "wandb is not installed; pip install -e '.[wandb]' in benchbox's folder"
+    )
     assert "did you mean mlflow" in refusal(said("track", "mlflo"))

@@ -120,8 +120,9 @@ class Pretrained(Defense[P]):
         """
         if not recipe.weights:
             raise RequestError(
-                f"{cls.card.name} builds a network without weights; add --weights FILE.safetensors, or derive it "
-                "from benchbox.Defense to have it trained here"
+                f"{cls.card.name} builds a network without weights; add --weights FILE.safetensors, or "
+                f"--set {cls.card.name}.weights=FILE where it stands below another defence, or derive it from "
+                "benchbox.Defense to have it trained here"
             )
         return weights_file(Path(recipe.weights).expanduser(), shelf)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from benchbox.errors import RequestError
+from benchbox.errors import RequestError, uninstalled
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def check(address: str) -> None:
         RequestError: Ray is not installed, the address is none, or nobody answers there.
     """
     if importlib.util.find_spec("ray") is None:
-        raise RequestError("--ray needs Ray; pip install 'benchbox[ray]'")
+        raise uninstalled("--ray needs Ray", "ray")
     if address in NAMED:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -290,8 +290,10 @@ class Planner:
         if not changed:
             return
         known = self.defenses.names() + self.attacks.names()
+        # A checkpoint below a purifier is named there alone.
+        bases = {fields.get("base") for overrides in _grid(request) for fields in overrides.values()}
         for name in changed:
-            if name and name not in known and name not in (*request.defenses, *request.attacks):
+            if name and name not in known and name not in (*request.defenses, *request.attacks, *bases):
                 raise unknown("plug-in in --set", name, known)
         used = {plugin.name for plugin in self._asked(request)}
         for overrides, name in itertools.product(_grid(request), request.defenses):

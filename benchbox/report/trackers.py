@@ -1,6 +1,6 @@
 """Results in experiment trackers: one run for each trained defence, in MLflow or Weights & Biases.
 
-Both libraries are extras (`pip install 'benchbox[mlflow]'`, `'benchbox[wandb]'`), loaded when they are asked for.
+Both libraries are extras (`pip install -e '.[mlflow]'`, `'.[wandb]'`), loaded when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchbox.domain import format_epsilon
-from benchbox.errors import RequestError
+from benchbox.errors import uninstalled
 
 if TYPE_CHECKING:
     from benchbox.analysis.score import Score
@@ -103,7 +103,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise RequestError(f"{name} is not installed; pip install 'benchbox[{name}]'") from None
+        raise uninstalled(f"{name} is not installed", name) from None
 
 
 def _params(table: Table, row: Row) -> dict[str, str]:
