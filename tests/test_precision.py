@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import Said
 from test_contract import BALL, DEFENSES, QUICK_DEFENSE, TRAINED
 from torch import nn
 
@@ -123,3 +125,28 @@ def test_networks_that_answer_with_several_hand_out_float32_and_are_left_as_they
     with float32_outputs(parent):
         assert [part.dtype for part in parent[0](torch.ones(2))] == [torch.float32, torch.float32]
     assert [part.dtype for part in parent[0](torch.ones(2))] == [torch.bfloat16, torch.float64]
+
+
+def test_weights_of_another_precision_than_is_asked_for_are_named(workspace: Path, said: Said) -> None:
+    words = ("--defense", "none", "--dataset", "tiny", "--set", "none.epochs=1", "--device", "cpu", "--quiet")
+    attack = ("--attacks", "fgsm", "--access", "white-box")
+    other = (
+        "none on tiny, seed 0, was trained in bfloat16, not in float32, and is taken as it is; for one in float32 "
+        "name another --store"
+    )
+
+    def told(*command: str) -> bool:
+        status, _, err = said(*command)
+        assert status == 0
+        assert err.count("was trained in") == err.count(other) <= 1
+        return other in err
+
+    assert not told("train", *words, "--precision", "bfloat16")
+    assert told("train", *words, "--precision", "float32")
+    assert told("run", *words, *attack, "--precision", "float32")
+    for file in Path("results/artifacts").iterdir():
+        file.unlink()  # the numbers are there all the same
+    assert told("run", *words, *attack, "--precision", "float32")
+    assert not told("run", *words, *attack, "--precision", "bfloat16")
+    assert not told("run", *words, *attack)
+    assert not told("train", *words, "--precision", "float32", "--store", "other/results.sqlite")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,20 @@ class Session:
         if precision.is_emulated(name, where):
             self.announce(f"this {where.type} only emulates {name}, which may take many times as long as float32")
 
+    def _warn_of_others(self, trainings: Iterable[Training], store: Store) -> None:
+        """Say what was trained in another precision than is asked for: what it is known by holds none."""
+        asked, artifacts = self.settings.precision, Artifacts(self.settings.artifacts)
+        for step in (step for training in trainings for step in training.chain if asked):
+            if step.source is not None or step.teacher is not None:
+                continue
+            with contextlib.suppress(ArtifactError):  # whoever needs damaged weights says so
+                card = artifacts.card_of(step) or store.artifact(step.digest) or {}
+                if (made := card.get("precision", asked)) != asked:
+                    self.announce(
+                        f"{step.defense.name} on {step.dataset}, seed {step.seed}, was trained in {made}, not in "
+                        f"{asked}, and is taken as it is; for one in {asked} name another --store"
+                    )
+
     def lend(self, plugin: Lent) -> None:
         """Take a defence that exists as an object, so that requests may name it."""
         for part in plugin.chain():
@@ -167,6 +181,7 @@ class Session:
         # Without a claim: the runner holds it.
         workshop = self.workshop(plan.request.dataset, observer.training, record)
         runner = self._runner(plan, store, observer, workshop)
+        self._warn_of_others(plan.trainings.values(), store)
         answers.check(workshop, store, plan)
         run = store.begin_run(plan.request.as_dict(), record)
         self._note_kinds(plan, store)
@@ -206,7 +221,9 @@ class Session:
         """Train what is missing of some defences; processes with one store train each of them once."""
         record = provenance.collect(device.describe(device.choose(self.settings.device)))
         for wanted in trainings:
-            self.workshop(wanted.dataset, observer.training, record, store).obtain(wanted)
+            workshop = self.workshop(wanted.dataset, observer.training, record, store)
+            self._warn_of_others([wanted], store)
+            workshop.obtain(wanted)
 
     def workshop(
         self,
