@@ -7,6 +7,7 @@ paper stands in the library's documentation.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import inspect
 import io
 import math
@@ -52,10 +53,12 @@ class Torchattacks(Attack):
     Attributes:
         attack: The library's name of the attack.
         arguments: Its hyper-parameters, by the library's names; its defaults otherwise.
+        library: The version of the library and its defaults of this attack. Not to be set: a stored result says
+            it, and is computed again by the same library alone.
 
     Raises:
-        RequestError: The library is not installed, does not know the name or an argument, or the name is
-            `AutoAttack`.
+        RequestError: The library is not installed or not the one that is named, does not know the name or an
+            argument, or the name is `AutoAttack`.
     """
 
     card = Card(
@@ -65,6 +68,7 @@ class Torchattacks(Attack):
 
     attack: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    library: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +83,15 @@ class Torchattacks(Attack):
             if wanted := _misfit(name, self.arguments[name], known[name]):
                 said = f"torchattacks:{self.attack}.{name} = {self.arguments[name]!r}"
                 raise RequestError(f"{said} does not fit: it has to be {wanted}")
+        if self.library and self.library != (here := _library(self.attack)):
+            raise RequestError(
+                f"torchattacks:{self.attack} was run by {dict(self.library)}, and {here} is installed; "
+                "install that version of torchattacks, or leave `library` out"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Its fields, and what the library does where they say nothing; its defaults have changed before."""
+        return {**super().identity(), "library": _library(self.attack)}
 
     def declare(self) -> Nature | None:
         """As read off the library's code; None for an attack of another version."""
@@ -193,6 +206,13 @@ def _constructor(name: str) -> Callable[..., Any]:
     if name not in known:
         raise unknown("attack of torchattacks", name, known, "write it as torchattacks:PGD")
     return known[name]
+
+
+def _library(attack: str) -> dict[str, Any]:
+    """The version that is installed, and its defaults of an attack, JSON."""
+    defaults = _parameters(_constructor(attack))
+    said = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    return {"version": importlib.metadata.version("torchattacks"), **said}
 
 
 def _parameters(construct: Callable[..., Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -361,6 +362,30 @@ def test_torchattacks_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(RequestError, match=r"pip install 'benchbox\[torchattacks\]'"):
         Torchattacks(attack="PGD")
+
+
+def test_torchattacks_identity_says_which_library_and_its_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    asked = Torchattacks(attack="APGD", arguments={"n_restarts": 2})
+    said = asked.identity()
+    assert said["arguments"] == {"n_restarts": 2}
+    known = {"version": "3.5.1", "steps": 10, "rho": 0.75, "loss": "ce"}
+    assert said["library"].items() >= known.items()
+    assert Torchattacks(**json.loads(json.dumps(said))).identity() == said
+    assert Torchattacks(attack="APGD", arguments={}).identity()["library"] == said["library"]  # as stored before
+
+    class APGD(torchattacks.APGD):  # type: ignore[misc, name-defined]
+        def __init__(
+            self, model: nn.Module, norm: str = "Linf", eps: float = 8 / 255, steps: int = 100
+        ) -> None: ...
+
+    APGD.__module__ = "torchattacks.attacks.apgd"
+    monkeypatch.setattr(torchattacks, "APGD", APGD)
+    assert Torchattacks(attack="APGD").identity()["library"]["steps"] == 100
+    with pytest.raises(RequestError, match=r"'steps': 10.*'steps': 100.*install that version"):
+        Torchattacks(**said | {"arguments": {}})
 
 
 @pytest.mark.parametrize("name", ["DIFGSM", "VMIFGSM", "APGD", "FAB", "CW", "NIFGSM"])
