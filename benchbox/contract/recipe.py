@@ -88,8 +88,8 @@ def configured(
     """
     if "weights" in overrides and "weights" not in recipe_type.model_fields:
         raise RequestError(
-            f"{name} is trained here; weights belong to a factory, as in --defense model.py:net, and to one that it "
-            "stands before by --set model.py:net.weights=FILE"
+            f"{name} is trained here; weights belong to a factory, as in --defense model.py:net, and to one that "
+            "it stands before by --set model.py:net.weights=FILE"
         )
     for field in overrides:
         if field not in recipe_type.model_fields:

@@ -42,6 +42,9 @@ AROUND = ("base", "training_norm", "training_epsilon")
 #: Accesses of an attack that declares none, when it is asked for by name.
 EVERY_ACCESS = (Access.GRAY_BOX, Access.TRANSFER, Access.WHITE_BOX, Access.BPDA)
 
+#: Settings of plug-ins, by their names.
+Overrides = Mapping[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -137,7 +140,7 @@ class Planner:
         name: str,
         dataset: Dataset,
         seed: int,
-        overrides: Mapping[str, Mapping[str, Any]],
+        overrides: Overrides,
         norm: Norm = "linf",
     ) -> Training:
         """How a defence is trained on a data set, its base included; the norm is that of the request."""
@@ -208,13 +211,7 @@ class Planner:
             return [plugin for plugin in every if plugin.cls.standard and searched in plugin.cls.balls]
         return [self.attacks.get(name) for name in request.attacks]
 
-    def _attack(
-        self,
-        plugin: Plugin[Attack],
-        dataset: Dataset,
-        overrides: Mapping[str, Mapping[str, Any]],
-        threat: ThreatModel,
-    ) -> Spec:
+    def _attack(self, plugin: Plugin[Attack], dataset: Dataset, overrides: Overrides, threat: ThreatModel) -> Spec:
         settings = {**plugin.preset, **overrides.get(plugin.name, {})}
         attack = plugin.cls.configure(dataset.family, dataset.name, **settings)
         return Spec(plugin.name, attack.identity(), threat.code(plugin.code))
@@ -228,7 +225,7 @@ class Planner:
         name: str,
         target: Training,
         dataset: Dataset,
-        overrides: Mapping[str, Mapping[str, Any]],
+        overrides: Overrides,
     ) -> Iterator[Training]:
         """What transfer attacks are crafted on: each is trained with another seed than the target's."""
         for source in request.sources:
@@ -247,7 +244,7 @@ class Planner:
         target: Training,
         lesson: Lesson,
         dataset: Dataset,
-        overrides: Mapping[str, Mapping[str, Any]],
+        overrides: Overrides,
         norm: Norm,
     ) -> Training:
         """A substitute that learns from the target's answers: an undefended network, of another seed."""
@@ -351,7 +348,7 @@ def training_ball(recipe: Recipe, dataset: Dataset) -> ThreatModel:
     return ThreatModel(norm, epsilon)
 
 
-def _grid(request: Request) -> Iterator[Mapping[str, Mapping[str, Any]]]:
+def _grid(request: Request) -> Iterator[Overrides]:
     """The overrides of every point of the grid; one point when there are no axes."""
     for values in itertools.product(*request.axes.values()):
         point = {name: dict(settings) for name, settings in request.overrides.items()}
