@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from commands import Said, refusal
 from rows import BPDA, GRAY, TRANSFER, WHITE, N, evidence, failed, unfinished
+from typeset import TEX, article, compiled, read
 
 from benchbox import report
 from benchbox.analysis import leaderboard, paper
@@ -26,9 +25,6 @@ from benchbox.errors import RequestError
 from benchbox.report import latex
 from benchbox.store import Store
 
-TEX = pytest.mark.skipif(
-    None in (shutil.which("pdflatex"), shutil.which("pdftotext")), reason="pdflatex or pdftotext is not installed"
-)
 PURIFIERS = Background(purifiers=("pssr",))
 CIFAR = {
     "samples": SampleList("cifar10", "test", tuple(range(N)), "e" * 64),
@@ -277,38 +273,32 @@ def test_the_ranking_cites_too_in_print_alone() -> None:
 
 def pages(tmp_path: Path, text: str) -> str:
     """What a reader reads on the pages of a LaTeX document, without the marks of ligatures."""
-    (tmp_path / "table.tex").write_text(text, encoding="utf-8")
-    for _ in range(2):
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout[-2000:]
-    assert "undefined" not in done.stdout
-    assert "Overfull" not in done.stdout
-    command = ["pdftotext", "-layout", "table.pdf", "-"]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    compiled(tmp_path, text)
+    log = compiled(tmp_path, text)
+    assert "undefined" not in log
+    assert "Overfull" not in log
+    return read(tmp_path, "-layout")
 
 
 @TEX
 def test_the_numbers_are_read_back_from_the_page(tmp_path: Path) -> None:
     document = report.paper_table(cells(), PURIFIERS, layout=Layout(number=1, accesses=(GRAY,)))
-    read = pages(tmp_path, report.render(document, "latex", standalone=True))
-    assert re.search(r"PSSR \[\d\] +99\.0 +95\.0 +– +– +93\.0 +– +– +93\.0\s*†", read), read
-    assert re.search(r"TRADES \[\d\] +99\.0 +92\.0 +– +– +90\.0", read)
-    assert re.search(r"\[\d\] Madry et al\. \(2018\)", read)
-    assert "n = 100" in read
+    found = pages(tmp_path, report.render(document, "latex", standalone=True))
+    assert re.search(r"PSSR \[\d\] +99\.0 +95\.0 +– +– +93\.0 +– +– +93\.0\s*†", found), found
+    assert re.search(r"TRADES \[\d\] +99\.0 +92\.0 +– +– +90\.0", found)
+    assert re.search(r"\[\d\] Madry et al\. \(2018\)", found)
+    assert "n = 100" in found
 
 
 @TEX
-def test_a_fragment_needs_booktabs_alone_and_any_name_survives(tmp_path: Path) -> None:
+def test_a_fragment_needs_two_packages_alone_and_any_name_survives(tmp_path: Path) -> None:
     items = [evidence(name, WHITE, "pgd", 10 + i) for i, name in enumerate(NASTY)]
     document = report.paper_table(items, layout=Layout(columns=("pgd",)))
-    (tmp_path / "fragment.tex").write_text(report.render(document, "latex"), encoding="utf-8")
-    around = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{fragment}\\end{document}"
-    read = pages(tmp_path, around)
+    found = pages(tmp_path, article(report.render(document, "latex")))
     # Plain fonts draw _ as a rule, and ~ and ^ as accents.
-    read = read.replace("˜", "~").replace("ˆ", "^").replace("”", '"')
+    found = found.replace("˜", "~").replace("ˆ", "^").replace("”", '"')
     for i, name in enumerate(NASTY):
-        assert re.search(rf"{re.escape(name.replace('_', ' '))} +{10 + i}\.0", read), (name, read)
+        assert re.search(rf"{re.escape(name.replace('_', ' '))} +{10 + i}\.0", found), (name, found)
 
 
 def test_the_ranking_in_latex_is_one_table_with_few_words() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +24,7 @@ from rows import (
     failed,
     rendered,
 )
+from typeset import TEX, article, compiled
 
 from benchbox import report
 from benchbox.analysis.background import Background
@@ -205,23 +205,16 @@ def test_latex_escapes() -> None:
     assert "<script>" not in fragment
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@TEX
 def test_latex_compiles(tmp_path: Path, both: list[Evidence]) -> None:
-    for name, text in (
-        ("both", rendered(both, "latex", standalone=True)),
-        ("nasty", rendered(nasty(), "latex", standalone=True)),
-        ("empty", rendered([], "latex", standalone=True)),
-        ("fragment", _document(rendered(nasty(), "latex"))),
+    for text in (
+        rendered(both, "latex", standalone=True),
+        rendered(nasty(), "latex", standalone=True),
+        rendered([], "latex", standalone=True),
+        article(rendered(nasty(), "latex")),
     ):
-        (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert (tmp_path / f"{name}.pdf").stat().st_size > 0
-
-
-def _document(fragment: str) -> str:
-    return f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{fragment}\\end{{document}}"
+        compiled(tmp_path, text)
+        assert (tmp_path / "table.pdf").stat().st_size > 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -1,4 +1,4 @@
-"""Tables for a paper. The fragment needs `\\usepackage{booktabs}` and nothing else."""
+"""Tables for a paper. The fragment needs the packages booktabs and graphicx, and nothing else."""
 
 from __future__ import annotations
 
@@ -62,13 +62,16 @@ _SPECIAL = {
 _OUTSIDE_TEX = re.compile(r"[^\x20-\x7eÀ-ÖØ-öø-ÿ]|[ÐÞðþ]")
 #: What hangs over behind a number.
 _MARKS = "…†‡§"
+_NEEDS = r"% Needs \usepackage{booktabs,graphicx}."
+#: A tabular wider than the page is shrunk to its width; one that fits keeps its size.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%"
 _PREAMBLE = (
     r"\documentclass[10pt]{article}",
     # T1 without these fonts is set in bitmaps, whose words nobody can search or copy.
     r"\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}",
     r"\usepackage{textcomp}",
     r"\usepackage[a4paper,margin=15mm]{geometry}",
-    r"\usepackage{booktabs}",
+    r"\usepackage{booktabs,graphicx}",
     r"\pagestyle{empty}",
     r"\begin{document}",
 )
@@ -85,7 +88,7 @@ def render(document: Document, *, standalone: bool = False, groups: bool = False
     lines = [line for section in document.sections for line in _section(section, groups)]
     lines = lines or ["No results yet." if standalone else "% No results yet."]
     papers = list(_bibliography(document))
-    return "\n".join([*_PREAMBLE, *lines, *papers, r"\end{document}", ""] if standalone else [*lines, ""])
+    return "\n".join([*_PREAMBLE, *lines, *papers, r"\end{document}", ""] if standalone else [_NEEDS, *lines, ""])
 
 
 def escape(text: object) -> str:
@@ -117,7 +120,7 @@ def _float(caption: str, tabular: Iterable[str], below: Iterable[str] = (), labe
     # The classes leave the caption's space below it, for figures: a table's rule would touch it.
     yield r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
     yield f"\\caption{{{escape(caption)}}}" + (f"\\label{{{label}}}" if label else "")
-    yield from (*tabular, *below, r"\end{table*}")
+    yield from (_FITTED, *tabular, "}", *below, r"\end{table*}")
 
 
 def _main(grid: Grid) -> Iterator[str]:
