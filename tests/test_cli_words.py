@@ -52,6 +52,28 @@ def test_every_command_and_every_option_is_explained(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "flag", "said"),
+    [
+        ("verdict", "--sample-seed", "(default: 0)"),
+        ("verdict", "--attacks", "(default: all but one-step attacks and ensembles)"),
+        ("verdict", "--epsilon", "0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+        ("verdict", "--dataset", "Data set.  (default: digits)"),
+        ("verdict", "--seeds", "Training seed.  (default: 0)"),
+        ("audit", "--epsilon", "0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+        ("import-adversarials", "--epsilon", "0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+        ("run", "--epsilon", "several with commas make a curve.  (default: the data set's)"),
+        ("report", "--epsilon", "(default: all that are stored)"),
+        ("report", "--samples", "(default: all that are stored)"),
+        ("report", "--norm", "(default: all that are stored)"),
+        ("figures", "--defense", "(default: all that are stored)"),
+    ],
+)
+def test_the_help_of_an_option_is_what_it_does_in_that_command(path: str, flag: str, said: str) -> None:
+    (option,) = (one for one in COMMANDS[f"benchbox {path}"].params if flag in one.opts)
+    assert option.help.endswith(said)
+
+
+@pytest.mark.parametrize(
     "path", ["run", "report", "train", "show", "doctor", "init", "list", "new defense", "new attack"]
 )
 def test_help_ends_with_examples(path: str) -> None:

@@ -49,7 +49,7 @@ def audit(
         int, typer.Option(min=0, metavar="N", help="Random points tried on each image that gradients spare.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Training seed.")] = 0,
-    asked: Annotated[Grid, ("sample_seed", "epsilon", "norm", "overrides", "weights")],
+    asked: Annotated[Grid, ("sample_seed", "epsilon", "norm", "overrides", "weights"), options.ONE],
     shown: options.Shown,
     budget: Annotated[
         str,

@@ -2,7 +2,8 @@
 
 Options that several commands share are the fields of a group, a frozen dataclass (`options.Work`). A parameter
 that is a group is the options of the group on the command line and one object in the function; so is one that is a
-`Grid`, with the options of a request. So an option is written once.
+`Grid`, with the options of a request, of which it may name some, and say what they mean to this command. So an
+option is written once.
 """
 
 from __future__ import annotations
@@ -137,9 +138,10 @@ def _with_groups(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _group(annotation: Any) -> _Group | None:
     """What a parameter of this type stands for; None if it is an option or an argument itself."""
-    kind, chosen, *_ = get_args(annotation) if get_origin(annotation) is Annotated else (annotation, REQUEST)
+    kind, chosen, *own = get_args(annotation) if get_origin(annotation) is Annotated else (annotation, REQUEST)
     if kind is Grid:
-        return _Group([_option(name, _of_request(name)) for name in chosen], _request)
+        said = own[0] if own else {}
+        return _Group([_option(name, _of_request(name, *said.get(name, ()))) for name in chosen], _request)
     if isinstance(kind, type) and is_dataclass(kind):
         return _Group(list(_fields(kind)), lambda given: kind(**given))
     return None
@@ -150,8 +152,8 @@ def _request(given: Mapping[str, Any]) -> Grid:
     return words.request(said.pop("grid", None), said)
 
 
-def _of_request(name: str) -> Any:
-    return options.GridFile if name == "grid" else Annotated[words.Words, options.of(name)]
+def _of_request(name: str, *said: str) -> Any:
+    return options.GridFile if name == "grid" else Annotated[words.Words, options.of(name, *said)]
 
 
 def _fields(group: type[Any]) -> Iterator[inspect.Parameter]:

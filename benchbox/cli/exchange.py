@@ -70,7 +70,11 @@ def import_adversarials(
     ],
     defense: Annotated[str, typer.Option("--defense", "-d", metavar="NAME", help="The defence to score.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The data set the images belong to.")],
-    asked: Annotated[Grid, ("samples", "epsilon", "norm", "seeds", "overrides", "weights")],
+    asked: Annotated[
+        Grid,
+        ("samples", "epsilon", "norm", "seeds", "overrides", "weights"),
+        {"epsilon": options.ONE["epsilon"]},
+    ],
     origin: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Where the images come from, for the tables.  (default: FILE's name)"),

@@ -15,7 +15,7 @@ from benchbox import api
 from benchbox.cli.console import notice, present
 from benchbox.cli.words import Words, names, own_store, stored
 from benchbox.data.catalogue import KNOWN
-from benchbox.domain import SIGNS, Access, known_precision
+from benchbox.domain import NAMED, SIGNS, Access, known_precision
 from benchbox.engine import device as devices
 from benchbox.engine import foresight
 from benchbox.engine import request as requests
@@ -36,13 +36,27 @@ if TYPE_CHECKING:
 DEFAULT_STORE = api.STORE
 
 
-def of(field: str) -> Any:
-    """The option that says a field of a request: its flags, its metavar and its help are the field's own."""
+#: Fields of a request, as commands say them that take one value of each: metavar and help.
+ONE: Mapping[str, tuple[str, str]] = {
+    "datasets": ("NAME", "Data set.  (default: digits)"),
+    "seeds": ("N", "Training seed.  (default: 0)"),
+    "epsilon": ("RADIUS", "0.3 or 8/255, for images in [0, 1].  (default: the data set's)"),
+}
+
+
+def of(field: str, metavar: str = "", help: str = "") -> Any:
+    """The option that says a field of a request.
+
+    Args:
+        field: Its flags are the field's own.
+        metavar: The field's own unless it is given.
+        help: Likewise.
+    """
     found = Grid.model_fields[field]
     return typer.Option(
         *says(found)["flags"],
-        metavar=says(found)["metavar"],
-        help=found.description,
+        metavar=metavar or says(found)["metavar"],
+        help=help or found.description,
         autocompletion=completing(field) if field in _known_names() else None,
     )
 
@@ -74,12 +88,17 @@ def completing(field: str) -> Callable[[str], list[str]]:
     return complete
 
 
-Defenses = Annotated[Words, of("defenses")]
-Epsilon = Annotated[Words, of("epsilon")]
-NormName = Annotated[str | None, of("norm")]
-Attacks = Annotated[Words, of("attacks")]
-Accesses = Annotated[Words, of("accesses")]
-Samples = Annotated[str | None, of("samples")]
+def _only(field: str, help: str, metavar: str = "") -> Any:
+    """The option that chooses among results by a field of a request: without it, they are all meant."""
+    return of(field, metavar, f"Only those {help}.  (default: all that are stored)")
+
+
+Defenses = Annotated[Words, _only("defenses", "of these defences, repeated or with commas")]
+Epsilon = Annotated[Words, _only("epsilon", "of this radius, 0.3 or 8/255; several with commas")]
+NormName = Annotated[str | None, _only("norm", f"of this norm: {NAMED}")]
+Attacks = Annotated[Words, _only("attacks", "of these attacks")]
+Accesses = Annotated[Words, _only("accesses", "under these: gray-box, white-box, bpda, transfer")]
+Samples = Annotated[str | None, _only("samples", "of N test images")]
 Datasets = Annotated[
     Words,
     typer.Option(

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 #: What `run` takes and the answer is about one of.
 FIELDS = tuple(name for name in REQUEST if name != "defenses")
+#: And where it means something else.
+SAID = {
+    **options.ONE,
+    "attacks": ("NAMES", "Attacks.  (default: all but one-step attacks and ensembles)"),
+    "samples": ("N", "Attack at most N test images.  (default: all of digits, else 1000)"),
+    "sample_seed": ("N", "Draw the test images at random with this seed.  (default: 0)"),
+}
 
 
 @command(
@@ -32,7 +39,7 @@ FIELDS = tuple(name for name in REQUEST if name != "defenses")
 )
 def verdict(
     *,
-    asked: Annotated[Grid, FIELDS],
+    asked: Annotated[Grid, FIELDS, SAID],
     defense: Annotated[str, typer.Argument(metavar="DEFENSE", help="A defence, as in --defense of run.")],
     budget: Annotated[
         str,
@@ -47,9 +54,10 @@ def verdict(
 ) -> None:
     """Say in two sentences whether a defence is broken, with the attack that broke it.
 
-    Cheap attacks, the strongest first, on random images until the answer is sure or the budget is spent. It stops
-    at a time of its own choosing, and its intervals allow for that. What it found is in the store, where
-    benchbox run with the same --sample-seed finds it. The exit status is 0 whatever the answer is.
+    Cheap attacks, by gradients before queries before random points and the cheapest of each first, on random
+    images until the answer is sure or the budget is spent. It stops at a time of its own choosing, and its
+    intervals allow for that. What it found is in the store, where benchbox run with the same --sample-seed finds
+    it. The exit status is 0 whatever the answer is.
     """
     limit = Budget.parse(budget)
     seed = 0 if asked.sample_seed is None else asked.sample_seed

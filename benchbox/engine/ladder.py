@@ -1,4 +1,4 @@
-"""The cheap attacks of a request, the strongest first, and what is known of the images that meet them.
+"""The cheap attacks of a request in their order, and what is known of the images that meet them.
 
 They are told apart by what they declare to be, never by name: gradients on the defence itself, through each of its
 stand-ins, on the bare classifier and on a substitute, then queries of scores, then random points.
