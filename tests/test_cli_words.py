@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_the_help_of_an_option_is_what_it_does_in_that_command(path: str, flag: 
 )
 def test_help_ends_with_examples(path: str) -> None:
     assert "benchbox " in COMMANDS[f"benchbox {path}"].epilog
+
+
+@pytest.mark.parametrize("path", ["run", "verdict", "publish", "import-adversarials"])
+def test_a_paragraph_of_help_is_wrapped_once(path: str) -> None:
+    page = CliRunner().invoke(build(), [path, "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in page.partition("╭")[0].splitlines()]
+    for line, after in pairwise(lines):
+        # A line ends where the next word has no room, or the paragraph does.
+        assert not (line and after) or len(f"{line} {after.split()[0]}") > 78
 
 
 @pytest.mark.parametrize("word", menu.COMMANDS)

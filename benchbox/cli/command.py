@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from benchbox.cli import options, words
-from benchbox.cli.menu import epilog
+from benchbox.cli.menu import epilog, flowing
 from benchbox.engine.request import Grid, says
 from benchbox.errors import RequestError
 
@@ -40,7 +40,7 @@ class Command:
 
     def register(self, app: typer.Typer) -> None:
         """Add it under the name of its function."""
-        app.command(cls=_Once, epilog=epilog(self.examples))(self.call)
+        app.command(cls=_Once, help=flowing(self.call.__doc__ or ""), epilog=epilog(self.examples))(self.call)
 
     def made(self) -> Any:
         """The command of typer."""

@@ -12,6 +12,7 @@ import importlib
 import importlib.resources
 from collections import UserDict
 from collections.abc import Sequence
+from inspect import cleandoc
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -45,6 +46,11 @@ COMMANDS = {
 def epilog(examples: Sequence[str]) -> str | None:
     """The lines below the options."""
     return "\n\n".join(["Examples:", *(f"  {example}" for example in examples)]) if examples else None
+
+
+def flowing(text: str) -> str:
+    """A docstring with each paragraph on one line, so that it is wrapped once: where the window ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))
 
 
 class Menu(TyperGroup):
@@ -81,7 +87,7 @@ def sentence(place: str) -> str:
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         match node:
             case ast.FunctionDef(name=found) if found == name:
-                return ast.get_docstring(node) or ""
+                return flowing(ast.get_docstring(node) or "")
             case ast.Assign([ast.Name(found)], ast.Call(args=[_, ast.Constant(str(said)), *_])) if found == name:
                 return said
     raise AssertionError(f"benchbox/cli/{module}.py has no {name}")
