@@ -21,7 +21,7 @@ from benchbox.analysis.compare import compare
 from benchbox.analysis.difference import compare_runs
 from benchbox.cli import main
 from benchbox.domain import Evidence
-from benchbox.report import comparison, difference, findings, leaderboard
+from benchbox.report import comparison, difference, findings, leaderboard, terminal
 from benchbox.report.document import Column, Document, Text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -244,3 +244,12 @@ def test_no_name_of_a_command_is_another_format(older: Path, capsys: pytest.Capt
     for words in (["compare", "none", "jpeg"], ["diff", "1", "1"], ["report"], ["audit", "none"]):
         assert main([*words, "--format", "markdwn"]) == 2
         assert "did you mean markdown?" in capsys.readouterr().err
+
+
+def test_a_difference_at_the_end_of_a_long_value_is_seen_in_a_narrow_window() -> None:
+    command = "benchbox run --defense none,pgd-at,pssr --attacks fgsm,pgd --samples 200"
+    one, other = (replace(PURE[0], provenance={"command": f"{command} --eot {n}"}) for n in (17, 23))
+    text = terminal.render(difference.document(compare_runs([one], [other]), 1, 2), width=80)
+    assert "17" in text
+    assert "23" in text
+    assert "…" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ from benchbox.report.document import Column, Document, Section, Text, added, gri
 #: counterpart); `what` the place of a value, how an image changed, or in which run the cell is.
 FIELDS = ("kind", "cell", "key_a", "key_b", "what", "image", "a", "b")
 _WON = {"lost": "lost", "won": "won", "otherwise": "another class, right as often"}
+
+#: Characters of a value that are shown.
+LONGEST = 400
+_DIGEST = re.compile(r"[0-9a-f]{40,}")
 
 
 class Differing(NamedTuple):
@@ -103,8 +108,10 @@ def _count(changes: Changes | None) -> Text:
 
 
 def _short(value: Any) -> str:
+    """Whole, for the difference may be at its end; of a digest the beginning says that it is another."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 48 else f"{text[:16]}…"
+    room = 16 if _DIGEST.fullmatch(text) else LONGEST
+    return text if len(text) <= room else f"{text[:room]}…"
 
 
 def _lines(found: RunDifference, own: Sequence[Column[CellDifference]]) -> Iterator[Mapping[str, Any]]:
