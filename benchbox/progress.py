@@ -19,6 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from benchbox.engine.budget import duration
+from benchbox.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +96,7 @@ class Lines(Silent):
     def training(self, wanted: Training, progress: Progress) -> None:
         """Speaks at the last step."""
         if progress.phase == "train" and progress.done == progress.total:
-            self._say(f"trained {describe_training(wanted)}: {progress.epoch} epochs")
+            self._say(f"trained {describe_training(wanted)}: {counted(progress.epoch, 'epoch')}")
 
     def cell(self, cell: Cell, done: int, total: int) -> None:
         """Speaks at the last sample."""

@@ -55,6 +55,11 @@ def a(word: str) -> str:
     return f"{'an' if word[:1] in tuple('AEIOUaeio') else 'a'} {word}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something: 1 cell, 2 cells."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def spelt(text: str) -> str:
     """A text in ASCII, for who has nothing else: signs by what they look like, letters without accents."""
     plain = unicodedata.normalize("NFKD", text.translate(_SPELT))

@@ -160,7 +160,7 @@ def test_an_attack_that_is_no_culprit_runs_on(said: Said, workspace: Path) -> No
     write(workspace, forward="raise SystemExit")
     status, out, _ = run(said, "--defense", "foreign,none", "--set", "none.epochs=1")
     assert status == 2
-    assert "1 cells done, 0 reused from the store, 1 failed" in out
+    assert "1 cell done, 0 reused from the store, 1 failed" in out
 
 
 BENDS = {

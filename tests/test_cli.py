@@ -93,11 +93,19 @@ def test_several_data_sets_and_a_grid_file_give_one_table_each(said: Said, works
     assert "\r" not in out + err
 
 
+def test_dry_run_cuts_no_word_in_a_narrow_window(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    asked = ("--defense", "none,trades", "--attacks", "fgsm,pgd", "--access", "white-box,transfer")
+    status, out, _ = said("run", *asked, *SHORT, "--dry-run")
+    assert status == 0
+    assert "…" not in out
+
+
 def test_dry_run_prints_the_plan_and_touches_nothing(said: Said, workspace: Path) -> None:
     status, out, _ = said("run", "--defense", "none,trades", "--attacks", "fgsm,null", *SHORT, "--dry-run")
     assert status == 0
     assert "to be trained first" in out
-    assert "none for tiny, seed 0 (1 epochs)" in out
+    assert "none for tiny, seed 0 (1 epoch)" in out
     assert "by their passes and one timed pass" in out
     assert "not known: training none, training trades" in out
     assert not (workspace / "results").exists()
@@ -320,5 +328,5 @@ def test_an_interrupted_run_says_what_is_stored_and_continues(said: Said, worksp
 
     status, out, _ = said(*request, "--set", "pgd.steps=2")
     assert status == 0
-    assert "1 cells done, 1 reused from the store, 0 failed" in out
+    assert "1 cell done, 1 reused from the store, 0 failed" in out
     assert "interrupted" in said("list", "runs")[1]

@@ -108,7 +108,7 @@ def test_nothing_is_removed_without_a_yes(said, path):
 def test_a_removed_cell_takes_what_only_it_used(said, path):
     add(path, SHARING)
     assert SHARING.craft_key == CELL.craft_key
-    assert said("remove", "cells", "pssr/gray-box/pgd", "--yes")[:2] == (0, "removed 1 cells\n")
+    assert said("remove", "cells", "pssr/gray-box/pgd", "--yes")[:2] == (0, "removed 1 cell\n")
     with Store.open(path) as store:
         assert [c.cell for c in store.cells()] == [RANDOM, SHARING]
         assert store.attached(CELL.key, "transfer") is None
@@ -123,7 +123,7 @@ def test_a_removed_run_takes_its_cells_and_its_batches(said, path):
         run = begin(store, RANDOM)  # of the first run, finished by a second
         store.commit_batch(RANDOM, outcome(RANDOM, range(2, 6)), seconds=1)
         store.finish_run(run, "done")
-    assert said("remove", "runs", str(run), "-y")[:2] == (0, "removed 1 runs and 0 cells\n")
+    assert said("remove", "runs", str(run), "-y")[:2] == (0, "removed 1 run and 0 cells\n")
     with Store.open(path) as store:
         assert [(c.status, c.committed) for c in store.cells()] == [("done", 6), ("partial", 2)]
         assert store.evidence()[1].outcome.position.tolist() == [0, 1]
@@ -192,6 +192,15 @@ def test_a_store_that_cannot_be_written_is_read(said, path, tmp_path, monkeypatc
     assert "readonly" in said("remove", "cells", CELL.key[:10], "--yes", "--store", store)[2]
     assert sorted((f.name, f.stat().st_mtime_ns) for f in folder.iterdir()) == before
     folder.chmod(0o755)
+
+
+def test_a_file_that_takes_the_place_of_a_known_data_set_says_so(said, tmp_path):
+    for name in ("mnist", "mine"):
+        (tmp_path / f"{name}.npz").touch()
+    _, out, _ = said("list", "datasets", "--data-dir", str(tmp_path))
+    rows = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert [words.split(",")[0] for name, words in rows if name == "mnist"][1:] == ["used in place of the above"]
+    assert [words.split(",")[0] for name, words in rows if name == "mine"] == ["your own"]
 
 
 @pytest.mark.parametrize("width", [60, 80])

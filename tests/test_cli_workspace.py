@@ -32,8 +32,9 @@ def test_a_new_defense_runs_as_it_stands_and_passes_its_test(said: Said, workspa
     assert (workspace / "tests" / f"test_my_{kind}.py").is_file()
     epochs = [f"my-{kind}.epochs=1", *(["none.epochs=1"] if kind == "purifier" else [])]
     short = ["--dataset", "tiny", "--quiet", *(word for text in epochs for word in ("--set", text))]
-    status, out, _ = said("run", "--defense", f"my-{kind}", "--attacks", "pgd", *short)
+    status, out, err = said("run", "--defense", f"my-{kind}", "--attacks", "pgd", *short)
     assert status == 0, out
+    assert err.count("loading workspace file") == 1
     assert f"my-{kind}" in out
     assert "is the name of a defence already" in refusal(said("new", "defense", f"my-{kind}"))
 
@@ -87,7 +88,7 @@ def test_doctor_finds_what_is_there_and_what_is_broken(said: Said, workspace: Pa
         assert word in out
     assert "is not there yet" in out
     said("run", "--defense", "none", "--attacks", "null", *WHITE)
-    assert "benchbox.sqlite: 1 cells" in said("doctor")[1]
+    assert "benchbox.sqlite: 1 cell" in said("doctor")[1]
     (workspace / "text.sqlite").write_text("this is no database, however long one makes it")
     status, out, err = said("doctor", "--store", "text.sqlite", "--device", "abacus")
     assert (status, err) == (1, "")

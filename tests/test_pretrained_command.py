@@ -27,7 +27,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_checkpoint_is_run_without_training_and_once_whatever_the_seeds(said: Said, workspace: Path) -> None:
     status, out, err = said("run", *NET, *WEIGHTS, "--attacks", "fgsm", "--seeds", "0,1")
     assert (status, err) == (0, "")
-    assert "1 cells done, 0 reused" in out
+    assert "1 cell done, 0 reused" in out
     assert not list((workspace / "results").glob("artifacts/*"))
     assert "0 cells done, 1 reused" in said("run", *NET, *WEIGHTS, "--attacks", "fgsm")[1]
     assert "nothing has to be trained" in said("run", *NET, *WEIGHTS, "--attacks", "pgd", "--dry-run")[1]
@@ -114,7 +114,7 @@ def test_a_data_file_that_a_factory_reads_is_noticed(said: Said, workspace: Path
     assert (status, err.count("\n")) == (2, 1)
     assert "it reads another file that did change" in err
     assert said("remove", "defenses", "model.py:net", "--yes")[0] == 0
-    assert "1 cells done, 0 reused" in said(*asked)[1]
+    assert "1 cell done, 0 reused" in said(*asked)[1]
 
 
 def test_a_random_checkpoint_is_refused_until_it_is_declared_and_then_batches_change_nothing(

@@ -88,7 +88,7 @@ def test_it_runs_by_the_zoo_s_name(workspace: Path, capsys: pytest.CaptureFixtur
     assert main(["run", "--defense", f"robustbench:{NAME}", *words]) == 0
     said = capsys.readouterr()
     assert f"robustbench:{NAME}" in said.out
-    assert "1 cells done" in said.out
+    assert "1 cell done" in said.out
     assert [line for line in said.err.splitlines() if "is a pickle" not in line] == []
 
 

@@ -16,7 +16,7 @@ from benchbox.cli import options
 from benchbox.cli.command import command
 from benchbox.cli.console import one_line, output
 from benchbox.errors import BenchboxError
-from benchbox.text import masked
+from benchbox.text import counted, masked
 
 REQUIRED = ("torch", "torchvision", "pyautoattack")
 OPTIONAL = ("torchattacks", "robustbench")
@@ -146,7 +146,7 @@ def _store(store: str, repair: bool) -> Iterator[Finding]:
     except BenchboxError as error:
         yield Finding("store", one_line(error), broken=True)
         return
-    yield Finding("store", f"{masked(store)}: {found.cells} cells")
+    yield Finding("store", f"{masked(store)}: {counted(found.cells, 'cell')}")
     for damage in found.damaged:
         done = "dropped; run its command again" if repair else "`benchbox doctor --repair` drops it"
         yield Finding("store", f"damaged: {damage}; {done}", broken=not repair)

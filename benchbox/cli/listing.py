@@ -75,7 +75,9 @@ def datasets(data_dir: options.DataDir = None) -> None:
         for entry in KNOWN.values()
     ]
     own = sorted(options.data_folder(data_dir).glob("*.npz"))
-    rows += [(file.stem, f"your own, {file}", "", "", "", "") for file in own]
+    # The file is taken where both exist.
+    said = {True: "used in place of the above", False: "your own"}
+    rows += [(file.stem, f"{said[file.stem in KNOWN]}, {file}", "", "", "", "") for file in own]
     _print(
         ("name", "what it is", "images", "classes", "training", "test"),
         rows,

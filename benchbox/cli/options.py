@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from benchbox.engine.session import Session
     from benchbox.report.document import Document
 
+    Plugins = tuple[Registry[Defense], Registry[Attack]]
+
 DEFAULT_STORE = api.STORE
 
 
@@ -271,9 +273,7 @@ class Work:
     no_workspace: NoWorkspace = False
     device: Device = None
 
-    def plugins(
-        self, asked: Grid | None = None, *, isolate: bool = False
-    ) -> tuple[Registry[Defense], Registry[Attack]]:
+    def plugins(self, asked: Grid | None = None, *, isolate: bool = False) -> Plugins:
         """The defences and attacks, none of them loaded, with the names and settings of a request looked up.
 
         Raises:
@@ -285,17 +285,18 @@ class Work:
             requests.check_names(asked, *found, _datasets(self.data_dir))
         return found
 
-    def session(self, asked: Grid | None = None, **settings: Any) -> Session:
+    def session(self, asked: Grid | None = None, found: Plugins | None = None, **settings: Any) -> Session:
         """The engine with these settings.
 
         Args:
             asked: The request whose names are looked up first, before torch is loaded, which takes seconds.
+            found: The plug-ins, where they have been looked up already.
             settings: Others, of `engine.session.Settings`.
 
         Raises:
             RequestError: A name of the request is unknown, the device is not there, or the precision is unknown.
         """
-        found = self.plugins(asked, isolate=bool(settings.get("isolate")))
+        found = found or self.plugins(asked, isolate=bool(settings.get("isolate")))
         own = vars(self)
         if self.device is not None:
             devices.check(self.device)
@@ -329,7 +330,7 @@ class Scoring(Training):
     secret: Secret = None
 
 
-def plugins(*, workspace: bool = True, isolate: bool = False) -> tuple[Registry[Defense], Registry[Attack]]:
+def plugins(*, workspace: bool = True, isolate: bool = False) -> Plugins:
     """The defences and attacks: built-in, installed and, unless they are left out, of this workspace."""
     from benchbox.contract import registry
     from benchbox.engine.isolation import strangers

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from benchbox.engine.budget import duration
 from benchbox.progress import describe_training
+from benchbox.text import counted
 
 if TYPE_CHECKING:
     from benchbox.domain import Cell
@@ -58,7 +59,8 @@ def _part(state: State, artifacts: Artifacts) -> list[RenderableType]:
     axes = list(request.axes)
     table = Table(title=_title(state), title_justify="left", title_style="bold")
     for column in ("defence", "seed", *axes, "attack", "access", "through", "images", "crafting", "state"):
-        table.add_column(column, justify="right" if column in ("seed", "images", "crafting") else "left")
+        justify: JustifyMethod = "right" if column in ("seed", "images", "crafting") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     numbers = _craftings(state.plan.cells)
     for cell in state.plan.cells:
         table.add_row(
@@ -99,8 +101,8 @@ def _sentence(state: State) -> str:
     cells, unfinished = state.plan.cells, state.open
     shared = sum(count > 1 for count in Counter(cell.craft_key for cell in cells).values())
     return (
-        f"{len(cells)} cells: {len(cells) - len(unfinished)} stored, {len(unfinished)} to run; "
-        f"{len(_craftings(cells))} craftings, {shared} of them shared by several cells"
+        f"{counted(len(cells), 'cell')}: {len(cells) - len(unfinished)} stored, {len(unfinished)} to run; "
+        f"{counted(len(_craftings(cells)), 'crafting')}, {shared} of them shared by several cells"
     )
 
 
@@ -108,7 +110,7 @@ def _trainings(untrained: Sequence[Training]) -> list[RenderableType]:
     if not untrained:
         return [Text("nothing has to be trained")]
     steps = "; ".join(
-        f"{describe_training(step)} ({step.defense.arguments['epochs']} epochs)" for step in untrained
+        f"{describe_training(step)} ({counted(step.defense.arguments['epochs'], 'epoch')})" for step in untrained
     )
     return [Text(f"to be trained first: {steps}")]
 

@@ -12,6 +12,7 @@ from benchbox.cli import options
 from benchbox.cli.command import Family, command
 from benchbox.cli.listing import found_by, print_cells
 from benchbox.errors import RequestError
+from benchbox.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,10 +110,11 @@ REMOVE = Family(
 def _remove(store: Store, found: Sequence[CellRecord], removal: Removal) -> None:
     if busy := store.claimed_elsewhere(f"cell/{record.cell.key}" for record in found):
         raise RequestError(f"{min(busy)[:17]} is being computed by another process; stop it first")
-    if removal.agreed(found, f"{len(found)} cells"):
+    if removal.agreed(found, counted(len(found), "cell")):
         store.remove_cells([record.cell.key for record in found])
         _done(found)
 
 
 def _done(found: Sequence[CellRecord], runs: int = 0) -> None:
-    typer.echo(f"removed {f'{runs} runs and ' if runs else ''}{len(found)} cells")
+    counts = [*([counted(runs, "run")] if runs else []), counted(len(found), "cell")]
+    typer.echo(f"removed {' and '.join(counts)}")

@@ -13,6 +13,7 @@ from benchbox.cli.command import command
 from benchbox.cli.console import Interrupted, complain, errors, notice, output
 from benchbox.engine import address, sharing
 from benchbox.engine.request import Grid
+from benchbox.text import counted
 
 if TYPE_CHECKING:
     from benchbox.cli.preview import State
@@ -67,16 +68,18 @@ def run(
     Defences that are not trained yet are trained first. What is in the store is not run again, so the same
     command continues a run that was stopped, and prints the table of one that is complete.
     """
-    # What the words do not say, or what has to be tried first, takes the long way.
-    is_plain = not (dry_run or shard or ray or work.precision or work.secret) and work.device in (None, "cpu")
-    known_as = _known_as(asked, work) if is_plain else None
-    if known_as and _answered(known_as, work.store):
-        return
     if ray is not None and not dry_run:
         address.check(ray)
-    fetch = not (work.no_download or dry_run)
     part = sharing.part(shard) if shard else None
-    session = work.session(asked, download=fetch, batch_size=batch_size, workers=workers, ray=ray, isolate=isolate)
+    found = work.plugins(asked, isolate=isolate)
+    # What the words do not say, or what has to be tried first, takes the long way.
+    is_plain = not (dry_run or shard or ray or isolate or work.precision or work.secret)
+    is_plain = is_plain and work.device in (None, "cpu")
+    known_as = _known_as(asked, found, work) if is_plain else None
+    if known_as and _answered(known_as, work.store):
+        return
+    own = {"batch_size": batch_size, "workers": workers, "ray": ray, "isolate": isolate}
+    session = work.session(asked, found, download=not (work.no_download or dry_run), **own)
     plans = [part.of(plan) if part else plan for plan in api.plans(session, asked)]
     if dry_run:
         _preview(session, plans)
@@ -87,11 +90,10 @@ def run(
     raise typer.Exit(status)
 
 
-def _known_as(asked: Grid, work: options.Work) -> str | None:
+def _known_as(asked: Grid, found: options.Plugins, work: options.Work) -> str | None:
     from benchbox.engine import finished
 
-    # Mistakes are told before the store is asked, whose library takes half a second to load.
-    return finished.name_of(asked, work.plugins(asked), options.data_folder(work.data_dir))
+    return finished.name_of(asked, found, options.data_folder(work.data_dir))
 
 
 def _answered(name: str, place: str) -> bool:
@@ -196,7 +198,9 @@ def _summary(reports: list[Report]) -> str:
         for part in ("training", "crafting", "scoring")
     )
     total = duration(sum(r.total for r in reports))
-    return f"{done} cells done{stored}, {reused} reused from the store, {failed} failed; {total} ({spent})"
+    return (
+        f"{counted(done, 'cell')} done{stored}, {reused} reused from the store, {failed} failed; {total} ({spent})"
+    )
 
 
 def _status(reports: list[Report]) -> int:
