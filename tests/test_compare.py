@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rows import BPDA, SAMPLES, N, evidence, failed, first, only, outcome, rendered, small_print
+from rows import BPDA, SAMPLES, N, evidence, failed, first, only, outcome, rendered, small_print, unfinished
 
 from benchbox import report
 from benchbox.analysis.compare import compare
@@ -202,6 +202,21 @@ def test_several_recipes_are_refused_and_listed() -> None:
 def test_names_that_make_no_sense(duel: list[Evidence], a: str, b: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         compare(duel, a, b)
+
+
+def test_a_list_that_was_only_begun_does_not_stand_before_a_finished_one() -> None:
+    long = replace(SAMPLES, indices=tuple(range(200)), digest="e" * 64)
+    short = replace(SAMPLES, indices=tuple(range(40)), digest="f" * 64)
+    begun = [unfinished(evidence(name, samples=long), 0) for name in "ab"]
+    b = evidence("b", right=first(20, 40), clean=first(40, 40), samples=short)
+    (found,) = compare([evidence("a"), b, *begun], "a", "b")
+    assert (len(found.samples), found.pairs[0].label) == (40, "clean")
+    # Nor is a list printed on which there is nothing to test.
+    (same,) = compare([evidence("a"), evidence("b"), *begun], "a", "b")
+    assert same.samples == SAMPLES
+    # What a begun list knows of the shared images is enough, if it is all of them.
+    (found,) = compare([unfinished(evidence("a"), 64), b], "a", "b")
+    assert len(found.samples) == 40
 
 
 def test_nothing_finished_is_said() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -62,12 +63,17 @@ def compare(
     """
     purify = access.purifiers(evidence, known.purifiers)
     first, second = named(evidence, a), named(evidence, b)
-    grounds = shared_images.shared(first, second)
-    if not grounds:
+    begun = shared_images.shared(first, second)
+    if not begun:
         raise RequestError(
             f"{a} and {b} have no image in common in one ball: {a} on {listed(first)}; {b} on {listed(second)}; "
             "run one of them on the other's images and radius"
         )
+    grounds = shared_images.shared(first, second, partial(_is_scored, attacks=attacks))
+    if not grounds:
+        for name, cells in [(a, one.a) for one in begun] + [(b, one.b) for one in begun]:
+            trainings(name, cells)  # of several recipes one has to be named first
+        raise RequestError(f"{a} and {b} have no finished result to compare yet; finish both with `benchbox run`")
     found = []
     for one in grounds:
         asked = [
@@ -75,9 +81,18 @@ def compare(
             for name, cells in ((a, one.a), (b, one.b))
         ]
         found.append(replace(_Bench(asked[0], asked[1]).comparison(one.ground), lists=one.lists))
-    if not any(one.pairs for one in found):
-        raise RequestError(f"{a} and {b} have no finished result to compare yet; finish both with `benchbox run`")
     return _adjusted(found)
+
+
+def _attacked(evidence: Sequence[Evidence], attacks: Collection[str]) -> list[Evidence]:
+    """The cells of the attacks that are asked for."""
+    return [e for e in evidence if not is_null(e) and (not attacks or e.cell.attack.name in attacks)]
+
+
+def _is_scored(evidence: Sequence[Evidence], attacks: Collection[str]) -> bool:
+    """Whether every training has a finished cell of these attacks, so that there is something to test."""
+    scored = {e.cell.artifact for e in _attacked(evidence, attacks) if is_finished(e)}
+    return scored == {e.cell.artifact for e in evidence}
 
 
 class _Training(NamedTuple):
@@ -102,10 +117,7 @@ class _Asked:
     @property
     def chosen(self) -> list[Evidence]:
         """Its attacked cells; those with the most scoring draws first also speak for the clean images."""
-        cells = [
-            e for e in self.evidence if not is_null(e) and (not self.attacks or e.cell.attack.name in self.attacks)
-        ]
-        return sorted(cells, key=by_draws)
+        return sorted(_attacked(self.evidence, self.attacks), key=by_draws)
 
     def controls(self) -> Iterator[Control]:
         """What the null attack says of each training."""
@@ -148,8 +160,7 @@ class _Bench:
     def comparison(self, ground: Ground) -> Comparison:
         """Every comparison on this ground, not yet corrected for one another."""
         indices = np.array(ground.samples.indices)
-        scored = all(one.cells for own in self.trained for one in own)
-        pairs = [_pair(*parts, indices) for parts in self._parts()] if scored else []
+        pairs = [_pair(*parts, indices) for parts in self._parts()]
         sides = [self._side(0), self._side(1)]
         return Comparison(*ground, sides[0], sides[1], tuple(pairs), tuple(self.common), 0)
 

@@ -5,7 +5,7 @@ An image's fate is its own, whatever list it was scored on (`benchbox.engine.reu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,7 +34,9 @@ class Shared(NamedTuple):
     lists: tuple[SampleList, ...] = ()
 
 
-def shared(first: Grounded, second: Grounded) -> list[Shared]:
+def shared(
+    first: Grounded, second: Grounded, counts: Callable[[Sequence[Evidence]], bool] = lambda items: True
+) -> list[Shared]:
     """What both defences were scored on, with the evidence of each.
 
     The same lists in the same balls. Where a ball has none, its two lists with the most images in common, cut down
@@ -43,8 +45,11 @@ def shared(first: Grounded, second: Grounded) -> list[Shared]:
     Args:
         first: Of one defence, by what it was scored on.
         second: Of the other.
+        counts: Whether some evidence of one defence, on one list, is worth comparing: a list that was only begun
+            must not stand before one that is finished.
     """
-    same = [Shared(ground, first[ground], second[ground]) for ground in first if ground in second]
+    both = (Shared(ground, first[ground], second[ground]) for ground in first if ground in second)
+    same = [one for one in both if counts(one.a) and counts(one.b)]
     settled = {_place(one.ground) for one in same}
     best: dict[object, Shared] = {}
     for a in first:
@@ -53,7 +58,9 @@ def shared(first: Grounded, second: Grounded) -> list[Shared]:
             if place != _place(b) or place in settled:
                 continue
             found = _cut(a, first[a], b, second[b])
-            if found and (place not in best or len(found.ground.samples) > len(best[place].ground.samples)):
+            if not found or not (counts(found.a) and counts(found.b)):
+                continue
+            if place not in best or len(found.ground.samples) > len(best[place].ground.samples):
                 best[place] = found
     return [*same, *best.values()]
 
