@@ -157,7 +157,18 @@ def test_it_stops_when_the_budget_is_spent(said: Said, rounding: tuple[str, ...]
     assert status == 0
     assert "is not settled within 20 passes: " in out
     assert " of 10 random images" in out
+    with Store.open("results/benchbox.sqlite") as store:
+        begun = [(record.cell.defense.name, record.committed) for record in store.cells()]
+    assert begun == [("round.py:Round", 10)], "only what was attacked"
     assert "is not settled within 15 images" in said("verdict", *fewer, "--budget", "15images")[1]
+
+
+def test_what_another_list_knows_takes_nothing_of_the_budget(said: Said, rounding: tuple[str, ...]) -> None:
+    fewer = (*rounding, "--attacks", "fgsm", "--epsilon", "1/255", "--quiet")
+    # The first 100 images: half of the ten random ones. What that saves goes into the next access.
+    assert said("run", "--defense", *fewer, "--access", "white-box", "--samples", "100")[0] == 0
+    _, out, _ = said("verdict", *fewer, "--budget", "20passes")
+    assert "gray-box (not on 5 that stand)" in out, out
 
 
 def test_mistakes_are_one_line(said: Said, rounding: tuple[str, ...]) -> None:

@@ -107,9 +107,9 @@ class Search:
             RequestError: No attack of the plan is one that a quick answer tries.
             BenchboxError: The defence cannot be obtained, or breaks its contract.
         """
-        self._runner, self._plan, self._report = runner, plan, Report()
-        self._defence = Ladder.of([runner.add(cell, run) for cell in self._usable(plan)])
-        self._bare = Ladder.of([runner.add(cell, run) for cell in ladder.bare(self._defence.cells, plan)])
+        self._runner, self._plan, self._run, self._report = runner, plan, run, Report()
+        self._defence = Ladder.of(self._usable(plan))
+        self._bare = Ladder.of(ladder.bare(self._defence.cells, plan))
         for side in (self._defence, self._bare):
             for rung in range(len(side.cells)):
                 self._learn(side, rung)
@@ -155,9 +155,8 @@ class Search:
         for rung, cell in enumerate(side.cells):
             wanted = self._affordable(side, rung, side.open(rung, size))
             if len(wanted):
-                before = len(self._report.failed)
                 self._attack(side, rung, wanted)
-                if len(self._report.failed) > before:
+                if cell.key in self._report.failed:
                     continue
                 self.tell(cell, size, int(side.standing(size).sum()))
             if self._judge().ruling != "open":
@@ -165,7 +164,11 @@ class Search:
         return False
 
     def _attack(self, side: Ladder, rung: int, wanted: NDArray[np.int64]) -> None:
-        cell, spent = side.cells[rung], self._report.crafting + self._report.scoring
+        # Only now: a cell of which nothing is attacked would lie in the store as an unfinished one.
+        cell = self._runner.add(side.cells[rung], self._run)
+        self._learn(side, rung)  # what is known from other lists takes no passes
+        wanted = np.intersect1d(wanted, side.open(rung, len(side.fallen)))
+        spent = self._report.crafting + self._report.scoring
         self._runner.some(cell, wanted, self._plan.trainings, self._report)
         if cell.key in self._report.failed:
             self._untried[cell.key] = cell, f"it failed: {self._report.failed[cell.key]}"
