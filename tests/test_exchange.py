@@ -339,7 +339,7 @@ def test_what_is_no_pixel(value: float, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"x": np.zeros((2, 1, 8, 8), np.float32)}, "has no x_adv"),
+        ({"x": np.zeros((2, 1, 8, 8), np.float32), "y": np.zeros(2)}, r"has no x_adv \(it has x, y\)"),
         ({"x_adv": np.zeros((2, 1, 8, 8), int)}, "x_adv is int64"),
         ({"x_adv": np.zeros((2, 64), np.float32)}, r"x_adv is float32 \(2, 64\)"),
         ({"x_adv": np.zeros((0, 1, 8, 8), np.float32)}, "x_adv is float32"),

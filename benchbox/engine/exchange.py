@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,6 @@ def read(path: Path) -> AdversarialFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check the path") from None
     arrays = _safetensors(path, content) if path.suffix.lower() == ".safetensors" else _npz(path)
-    if "x_adv" not in arrays:
-        raise DataError(f"{path} has no x_adv (it has {', '.join(arrays) or 'nothing'}); name the images x_adv")
     x = arrays["x_adv"]
     if x.ndim != 4 or (x.dtype.kind != "f" and x.dtype != np.uint8) or len(x) == 0:
         raise DataError(
@@ -252,6 +250,11 @@ def check_labels(file: AdversarialFile, rows: NDArray[np.int64], labels: NDArray
         )
 
 
+def _require_images(path: Path, held: Iterable[str]) -> None:
+    if "x_adv" not in (names := list(held)):
+        raise DataError(f"{path} has no x_adv (it has {', '.join(names) or 'nothing'}); name the images x_adv")
+
+
 def _safetensors(path: Path, content: bytes) -> Mapping[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -260,12 +263,14 @@ def _safetensors(path: Path, content: bytes) -> Mapping[str, NDArray[Any]]:
         arrays: Mapping[str, NDArray[Any]] = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); save it again as safetensors") from None
+    _require_images(path, arrays)
     return arrays
 
 
 def _npz(path: Path) -> Mapping[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
+            _require_images(path, file)
             return {key: file[key] for key in file if key in ("x_adv", "indices", "labels")}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
