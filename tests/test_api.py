@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import benchbox
 from benchbox.engine.lent import borrowed
 from benchbox.engine.request import Grid
-from benchbox.errors import BenchboxError, DataError, RequestError, StoreError
+from benchbox.errors import BenchboxError, DataError, DefenseError, RequestError, StoreError
 
 QUICK = {"none": {"epochs": 1}}
 
@@ -280,6 +280,15 @@ def test_attack_refuses_what_is_no_image(images: tuple[Tensor, Tensor], module: 
         benchbox.attack("fgsm", module, x[0], y[:1], epsilon="8/255")
     with pytest.raises(RequestError, match="unknown setting of attack pgd 'stepps'"):
         benchbox.attack("pgd", module, x, y, epsilon="8/255", stepps=3)
+
+
+def test_attack_says_what_the_model_does_not_take(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 10))
+    with pytest.raises(DataError, match="a label is 10, and Sequential has the classes 0 to 9"):
+        benchbox.attack("pgd", net, x, torch.full_like(y, 10), epsilon="8/255")
+    with pytest.raises(DefenseError, match=r"Sequential cannot take images \(2, 3, 32, 32\): .*give images of"):
+        benchbox.attack("pgd", net, torch.rand(2, 3, 32, 32), y[:2], epsilon="8/255")
 
 
 def test_a_borrowed_module_comes_back_after_an_error(module: Rows) -> None:
