@@ -189,7 +189,9 @@ def test_several_recipes_are_refused_and_listed() -> None:
         RequestError, match=r"111111111111 \(usual recipe, seed 0\), 222222222222 \(alpha=2, seed 0\)"
     ):
         compare(items, "pssr", "none")
-    assert compare(items, "2222", "none")[0].a.defense.arguments == {"alpha": 2.0}
+    (found,) = compare(items, "2" * 64, "none")
+    assert (found.a.name, found.a.defense.arguments) == ("pssr (22222222)", {"alpha": 2.0})
+    assert compare(items[1:], "2222", "none")[0].a.name == "pssr"
 
 
 @pytest.mark.parametrize(

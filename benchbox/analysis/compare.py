@@ -77,11 +77,27 @@ def compare(
     found = []
     for one in grounds:
         asked = [
-            _Asked(name, trainings(name, cells), cells, cells[0].cell.defense.name in purify, attacks, known)
+            _Asked(
+                _called(name, cells, evidence),
+                trainings(name, cells),
+                cells,
+                cells[0].cell.defense.name in purify,
+                attacks,
+                known,
+            )
             for name, cells in ((a, one.a), (b, one.b))
         ]
         found.append(replace(_Bench(asked[0], asked[1]).comparison(one.ground), lists=one.lists))
     return _adjusted(found)
+
+
+def _called(name: str, cells: Sequence[Evidence], evidence: Sequence[Evidence]) -> str:
+    """A side in tables: by the name of its defence, with a few digits of its weights where that is of several."""
+    own = cells[0].cell
+    if own.defense.name == name:
+        return name
+    known = {e.cell.artifact for e in evidence if e.cell.defense.name == own.defense.name}
+    return own.defense.name if len(known) == 1 else f"{own.defense.name} ({own.artifact[:8]})"
 
 
 def _attacked(evidence: Sequence[Evidence], attacks: Collection[str]) -> list[Evidence]:
