@@ -265,12 +265,16 @@ def test_neither_cw_inside_the_ball_is_the_papers_column() -> None:
     assert allowed == {"none": [True, False], "pgd-at": [False, True]}
 
 
-def test_transfer_to_two_rows_is_from_pgd_at() -> None:
-    """docs/results.md: “Transfer to that row and to `ibp` is from the substitute of `pgd-at`, a LeNet-5”."""
+def test_transfer_to_three_rows_is_from_others() -> None:
+    """docs/results.md: “Transfer to the SmallCNN and to `ibp` is from the substitute of `pgd-at`, a LeNet-5”."""
     (table,) = (t for t in benchbox.load(ROOT / "results/published/mnist.json").tables if len(t.samples) == 1000)
     found = {row.label: strangers(row, table.cards) for row in table.rows}
-    assert {name for name, them in found.items() if them} == {smallcnn().label, "ibp"}
+    assert {name for name, them in found.items() if them} == {smallcnn().label, "ibp", "trades (beta=6)"}
     assert found["ibp"] == found[smallcnn().label] == ["pgd-at (seed 1000)"]
+    assert found["trades (beta=6)"] == ["none (seed 1000)"]
+    beta = rows("mnist")["trades (beta=6)"]
+    assert beta.badge.state == "not audited"
+    assert Column(Access.WHITE_BOX, "aa") not in beta.finished
 
 
 def test_some_searches_through_stand_ins_were_cut_short() -> None:
