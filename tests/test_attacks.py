@@ -360,7 +360,7 @@ def test_torchattacks_names_and_arguments_are_checked() -> None:
 
 def test_torchattacks_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchattacks", None)
-    with pytest.raises(RequestError, match=r"pip install 'benchbox\[torchattacks\]'"):
+    with pytest.raises(RequestError, match=r"pip install -e '.\[torchattacks\]'"):
         Torchattacks(attack="PGD")
 
 

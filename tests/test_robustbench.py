@@ -160,7 +160,7 @@ def test_without_the_library_the_error_names_the_package(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, shelf: Shelf
 ) -> None:
     monkeypatch.setattr(robustbench_bridge.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BenchboxError, match=r"pip install 'benchbox\[robustbench\]'"):
+    with pytest.raises(BenchboxError, match=r"pip install -e '.\[robustbench\]'"):
         RobustBench.file(configured(NAME), shelf)
 
 
