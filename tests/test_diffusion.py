@@ -334,7 +334,9 @@ def test_noise_of_another_kind_is_not_taken_for_that_of_a_ddpm(tmp_path: Path, n
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RequestError, match=r"need the library diffusers; pip install -e '.\[diffusion\]' in benchbox's folder$"):
+    with pytest.raises(
+        RequestError, match=r"need the library diffusers; pip install -e '.\[diffusion\]' in benchbox's folder$"
+    ):
         built()
 
 
