@@ -145,11 +145,11 @@ def _preview(session: Session, plans: list[Plan]) -> None:
         states = _states(plans, store)
         evidence, cards = store.evidence(), store.artifacts()
     output().print(preview.preview(states, artifacts))
-    found, counted = [], set[str]()
+    found, seen = [], set[str]()
     for state in states:
         # Several radii share their trainings.
-        missing = [step for step in state.untrained(artifacts) if step.weights not in counted]
-        counted |= {step.weights for step in missing}
+        missing = [step for step in state.untrained(artifacts) if step.weights not in seen]
+        seen |= {step.weights for step in missing}
         found.append(estimate(session, state.plan, state.open, missing, evidence, cards))
     typer.echo(preview.duration_of(found))
 
