@@ -10,6 +10,7 @@ what the oracle leaves, where the paper has "+PS&CAE".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class Oracle(PixelSurgery[S]):
         """x + δ·M_t, the perturbed pixel where the surgery keeps it, the clean one where it does not; and M_t."""
         mask = trivial_mask(*self.saliency(x), self.recipe, self.threshold)
         return torch.where(mask.bool(), x, self._clean(x, draws)), mask
+
+    def stages(self, x: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """M_t, x + δ·M_t, and what is regenerated from it."""
+        left, mask = self.take_back(x, draws)
+        return {"trivial mask": mask, "trivial component": left, "regenerated": self.regenerate(left, mask, x)}
 
     @stand_in("mask-constant", "the mask is held constant, its exact gradient almost everywhere", exact=True)
     def autograd(self, x: Tensor, draws: Draws) -> Tensor:

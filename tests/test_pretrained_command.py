@@ -39,6 +39,21 @@ def test_it_is_attacked_white_box_and_has_no_substitute(said: Said) -> None:
     assert "nothing to run" in err
 
 
+def test_a_purifier_stands_before_it(said: Said) -> None:
+    """Its weights are a setting of the factory, which is named as the base alone."""
+    before = ("run", "--defense", "jpeg", "--set", "jpeg.base=model.py:net", "--dataset", "tiny", "--quiet")
+    words = ("--attacks", "fgsm", "--access", "gray-box")
+    status, out, err = said(*before, "--set", "model.py:net.weights=net.safetensors", *words)
+    assert (status, err) == (0, "")
+    assert "1 cell done" in out
+    status, _, err = said(*before, *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--set model.py:net.weights=FILE where it stands below another defence" in err
+    status, _, err = said(*before, "--set", "other.py:net.weights=net.safetensors", *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "unknown plug-in in --set 'other.py:net'" in err
+
+
 def test_train_says_that_it_was_there(said: Said) -> None:
     status, out, _ = said("train", *NET, *WEIGHTS)
     assert status == 0

@@ -82,6 +82,13 @@ def smallcnn() -> Row:
     return found
 
 
+def published(name: str) -> tuple[int, int | None]:
+    """How many images the rows of a file are about, and the seed that they were drawn with."""
+    lists = {table.samples for table in benchbox.load(ROOT / f"results/published/{name}.json").tables}
+    longest = max(lists, key=len)
+    return len(longest), longest.seed
+
+
 def autoattacked(row: Row) -> tuple[float, float, float, int]:
     """What AutoAttack on the whole defence leaves, its interval, and of how many images as yet."""
     entry = row.entries[Column(Access.WHITE_BOX, "aa")]
@@ -203,6 +210,19 @@ def said_in_full(sentence: Sentence) -> bool:
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda one: one.said[:40])
 def test_a_page_says_what_was_measured(sentence: Sentence) -> None:
     assert said_in_full(sentence)
+
+
+def test_which_images_the_published_rows_are_about() -> None:
+    """docs/your-own.md, for who wants a result beside them."""
+    (digits, seed), clothes, (colour, _) = map(published, ("mnist", "fashion-mnist", "cifar10"))
+    assert clothes == (digits, seed)
+    assert published("cifar10") == (colour, seed)
+    said = Sentence(
+        "docs/your-own.md",
+        "{:,} of MNIST and of Fashion-MNIST, {} of CIFAR-10, drawn with seed {} from the test set",
+        lambda: (digits, colour, seed),
+    )
+    assert said_in_full(said)
 
 
 def test_no_reading_has_the_papers_white_box_numbers() -> None:

@@ -67,7 +67,7 @@ def distinctions(specs: Sequence[Spec], preferred: Collection[str] = ()) -> Mapp
             differing = [f for f in fields if len({canonical(spec.arguments.get(f)) for spec in recipes}) > 1]
             for spec in recipes:
                 # What is unsaid has its default.
-                parts = [f"{f}={_short(spec.arguments[f])}" for f in differing if f in spec.arguments]
+                parts = [f"{f}={short(spec.arguments[f])}" for f in differing if f in spec.arguments]
                 said[spec.identity] = ", ".join(parts) or said[spec.identity]
     return said
 
@@ -96,13 +96,14 @@ def attacked(cell: Cell) -> str:
 def _difference(spec: Spec, usual: Spec) -> str:
     fields = [f for f in {**usual.arguments, **spec.arguments} if spec.arguments.get(f) != usual.arguments.get(f)]
     # What is unsaid has its default.
-    said = [f"{field}={_short(spec.arguments.get(field, 'default'))}" for field in fields]
+    said = [f"{field}={short(spec.arguments.get(field, 'default'))}" for field in fields]
     if spec.code != usual.code:
         said.append(f"code {spec.code.removeprefix('sha256:')[:16]}")
     return ", ".join(said)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting's value as labels write it."""
     if isinstance(value, str) and _DIGEST.fullmatch(value):
         return value[:8]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from benchbox.analysis import paper, papers
+from benchbox.analysis import labels, paper, papers
 from benchbox.analysis.papers import Number
 from benchbox.analysis.score import Entry, Score
 from benchbox.analysis.table import Column, Row, Table
@@ -119,11 +119,7 @@ def _first_trainings(rows: Sequence[Row]) -> list[Row]:
 
 def _as_printed(names: Sequence[str], dataset: str) -> str:
     """As in "on resnet18": on another network, or with another setting, it is another number."""
-    settings = [
-        f"{field}={value:g}" if isinstance(value, float) else f"{field}={value}"
-        for name in names
-        for field, value in paper.setting(name).items()
-    ]
+    settings = [f"{field}={labels.short(value)}" for n in names for field, value in paper.setting(n).items()]
     return " ".join([f"on {paper.NETWORK[dataset]}", *(["with " + " and ".join(settings)] if settings else [])])
 
 
